@@ -1,0 +1,47 @@
+"""Reading single columns of a data set through Arrow: no Python object per value where Arrow can do it."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hf_unlearn.errors import UserError
+
+
+def require_column(dataset, column: str | None, what: str) -> None:
+    """Raises `UserError` naming the columns that exist unless `column` is one of them."""
+    if column not in dataset.column_names:
+        found = f"no column '{column}'" if column else "no column given"
+        raise UserError(f"{what}: {found}; the columns are: {', '.join(dataset.column_names)}")
+
+
+def arrow_column(dataset, column: str) -> pa.ChunkedArray:
+    """One column in row order, whether the data set is a selection of rows or not; other columns are not read."""
+    return dataset.select_columns([column]).with_format("arrow")[:].column(column)
+
+
+def column_codes(dataset, column: str, what: str = "column") -> np.ndarray:
+    """`(rows,)` int64: the number of each row's value in order of first appearance, -1 for a missing value.
+
+    Raises `UserError` for a missing column and for one that holds lists, dicts, or images.
+    """
+    require_column(dataset, column, what)
+    values = arrow_column(dataset, column)
+    if pa.types.is_nested(values.type):
+        raise UserError(f"{what}: column '{column}' holds lists or records; name one of single values")
+    encoded = pc.dictionary_encode(values.combine_chunks())
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.unify_dictionaries().combine_chunks()
+    return np.asarray(encoded.indices.cast(pa.int64()).fill_null(-1))
+
+
+def label_ids(rows, label_column: str) -> np.ndarray:
+    """`(rows,)` int64 label ids of an encoded label column."""
+    require_column(rows, label_column, "--label_column")
+    return np.asarray(arrow_column(rows, label_column)).astype(np.int64)
+
+
+def is_image(feature) -> bool:
+    """Whether a feature of a data set is an image column."""
+    import datasets
+
+    return isinstance(feature, datasets.Image)

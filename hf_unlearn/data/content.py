@@ -1,0 +1,105 @@
+"""Hashes of what rows hold, however they were loaded: for duplicates, for the recipe cache, and for evidence."""
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hf_unlearn.data.columns import is_image
+from hf_unlearn.errors import RowError, UserError
+
+BATCH = 512  # rows read at a time
+
+
+def row_digests(rows, columns: Sequence[str] | None = None) -> list[bytes]:
+    """One 16-byte hash per row of the values in `columns` (all by default, in alphabetical order).
+
+    Images are hashed by their pixels, so that neither file format nor path matters. Raises `RowError` with the row's
+    place in `rows` if an image cannot be read.
+    """
+    columns = sorted(rows.column_names) if columns is None else list(columns)
+    part = rows.select_columns(columns).with_format(None)
+    return [_digest(row) for batch in _batches(part) for row in zip(*(batch[name] for name in columns), strict=True)]
+
+
+def data_fingerprint(rows) -> str:
+    """Hash of all rows in order with their columns' names: the same for the same content, wherever it came from."""
+    return hashlib.sha256(json.dumps(sorted(rows.column_names)).encode() + b"".join(row_digests(rows))).hexdigest()
+
+
+def forget_digest(rows, positions: np.ndarray, columns: Sequence[str] | None = None) -> str:
+    """HMAC-SHA256 over the content of the forgotten rows, in whatever order, under this user's own key.
+
+    With the key its owner can show which rows were meant; without it nobody can test a guess.
+    """
+    digests = sorted(row_digests(rows.select(positions), columns))
+    return hmac.new(user_key(), b"".join(digests), hashlib.sha256).hexdigest()
+
+
+def user_key() -> bytes:
+    """The 32 secret bytes in the user's state folder, made on first use and readable by the user only."""
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    path = Path(state) / "hf_unlearn" / "key"
+    try:
+        if not path.exists():
+            _create_key(path)
+        key = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot keep a key in {path.parent} ({error.strerror}): set XDG_STATE_HOME") from error
+    if len(key) != 32:
+        raise UserError(f"the key {path} is damaged: restore it, or remove it to get another")
+    return key
+
+
+def _create_key(path: Path) -> None:
+    """Several processes may come here at once: the first link wins, and nobody reads half a key."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = path.with_name(f"key.{os.getpid()}.{secrets.token_hex(4)}")
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(secrets.token_bytes(32))
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
+
+
+def _batches(rows) -> Iterator[dict[str, list]]:
+    for start in range(0, len(rows), BATCH):
+        yield read_rows(rows, range(start, min(start + BATCH, len(rows))))
+
+
+def read_rows(rows, positions: Sequence[int]) -> dict[str, list]:
+    """Raw columns of some rows. Raises `RowError` with the place in `rows` of the first one that cannot be read."""
+    try:
+        return rows[list(positions)]
+    except Exception as error:  # image decoders raise anything from OSError to SyntaxError
+        for position in positions:
+            try:
+                rows[int(position)]
+            except Exception as cause:
+                what = "image" if any(map(is_image, rows.features.values())) else "content"
+                raise RowError(int(position), f"its {what} cannot be read") from cause
+        raise error
+
+
+def _digest(values: tuple) -> bytes:
+    text = json.dumps(values, sort_keys=True, default=_plain, ensure_ascii=False)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _plain(value: Any) -> Any:
+    """What JSON does not know: pixels and bytes as their hash, dates and the like as text."""
+    if hasattr(value, "tobytes") and hasattr(value, "mode"):
+        image = value.convert("RGBA") if value.mode == "P" else value
+        return ["image", image.mode, *image.size, hashlib.sha256(image.tobytes()).hexdigest()]
+    if isinstance(value, bytes):
+        return ["bytes", hashlib.sha256(value).hexdigest()]
+    return str(value)

@@ -1,0 +1,133 @@
+"""Labels of any kind (ints, strings, `ClassLabel`) to the ids that a model uses."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hf_unlearn.data.columns import arrow_column, require_column
+from hf_unlearn.data.sources import Source
+from hf_unlearn.errors import RowError, UserError
+
+
+def encode_labels(
+    source: Source, label_column: str, model_label2id: dict[str, int] | None = None
+) -> tuple[Source, list[str]]:
+    """Make the label column a `ClassLabel` whose ids are the model's, the same in all splits.
+
+    With a model whose classes have names, labels are matched by name (integers without such a name are taken for ids).
+    Otherwise the ids follow the data's `ClassLabel`, the numbers' order, or the alphabet.
+
+    Args:
+        source ([`Source`]): rows with a label column; its splits may hold labels of different kinds.
+        label_column (`str`): the column.
+        model_label2id (`dict[str, int]`, *optional*): from the configuration of a model that is already trained.
+
+    Returns the new source and the class names in the order of the ids.
+
+    Raises `UserError` for a missing column, values that are no classes, hidden labels, and classes that the model or
+    the training rows do not know; `RowError` for a row without a label.
+    """
+    keys, codes = {}, {}
+    for split, rows in source.splits().items():
+        require_column(rows, label_column, f"labels of the {split} rows")
+        keys[split], codes[split] = _keys_and_codes(rows, label_column, split)
+        _check_present(codes[split], source, split)
+    ordered = hasattr(source.train.features[label_column], "names")
+    ids, names = _assign_ids(_sort(keys["train"], ordered), ordered, model_label2id)
+    features = {}
+    for split, rows in source.splits().items():
+        used = {keys[split][code] for code in np.unique(codes[split])}
+        if unknown := sorted(used - ids.keys()):
+            raise UserError(f"the {split} rows have classes without training rows: {', '.join(unknown[:10])}")
+        to_id = np.array([ids.get(key, -1) for key in keys[split]], dtype=np.int64)
+        features[split] = _with_ids(rows, label_column, to_id[codes[split]], names)
+    return replace(source, **features), names
+
+
+def _keys_and_codes(rows, column: str, split: str) -> tuple[list[str], np.ndarray]:
+    """The classes as strings, and each row's place among them (-1: none): `(rows,)` int64."""
+    feature, values = rows.features[column], arrow_column(rows, column)
+    if hasattr(feature, "names"):
+        codes = np.asarray(values.cast(pa.int64()).fill_null(-1))
+        return list(feature.names), codes
+    kind = values.type
+    if pa.types.is_floating(kind):  # integers with gaps arrive as floats
+        if not pc.all(pc.equal(pc.floor(values), values)).as_py():
+            raise UserError(f"column '{column}' of the {split} rows holds fractional numbers: no class labels")
+        values = values.cast(pa.int64())
+    elif not (pa.types.is_integer(kind) or pa.types.is_boolean(kind) or _is_text(kind)):
+        raise UserError(f"column '{column}' of the {split} rows holds {kind}: one label per row is needed")
+    distinct = pc.unique(values).drop_null()
+    codes = np.asarray(pc.index_in(values, value_set=distinct).cast(pa.int64()).fill_null(-1))
+    return [str(value) for value in distinct.to_pylist()], codes
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _check_present(codes: np.ndarray, source: Source, split: str) -> None:
+    missing = np.flatnonzero(codes < 0)
+    if len(missing) and len(missing) == len(codes):
+        raise UserError(f"the labels of the {split} rows are hidden: name another split with --{split}_split")
+    if len(missing):
+        raise RowError(source.place(split, missing[0]), f"it has no label ({split} rows)")
+
+
+def _is_number(key: str) -> bool:
+    return re.fullmatch(r"-?\d+", key) is not None
+
+
+def _sort(keys: list[str], ordered: bool) -> list[str]:
+    """`ClassLabel` names keep their order; numbers go by value, everything else by the alphabet."""
+    if ordered:
+        return keys
+    return sorted(keys, key=int) if all(map(_is_number, keys)) else sorted(keys)
+
+
+def _plain(name: str) -> str:
+    return " ".join(str(name).replace("_", " ").casefold().split())
+
+
+def _assign_ids(
+    keys: list[str], ordered: bool, model_label2id: dict[str, int] | None
+) -> tuple[dict[str, int], list[str]]:
+    """Class name → id, and the names in the order of the ids. `ordered`: the data's own ids mean something."""
+    by_rank = {key: i for i, key in enumerate(keys)}
+    if not model_label2id:
+        return by_rank, keys
+    model_names = sorted(model_label2id, key=lambda name: int(model_label2id[name]))
+    numbers = not ordered and all(_is_number(key) and 0 <= int(key) < len(model_names) for key in keys)
+    if all(re.fullmatch(r"LABEL_\d+", str(name)) for name in model_names):
+        if numbers:
+            return {key: int(key) for key in keys}, [str(i) for i in range(len(model_names))]
+        return by_rank, keys
+    known = {_plain(name): i for i, name in enumerate(model_names)}
+    unmatched = [key for key in keys if _plain(key) not in known]
+    if not unmatched:
+        return {key: known[_plain(key)] for key in keys}, [str(name) for name in model_names]
+    if numbers:
+        return {key: int(key) for key in keys}, [str(name) for name in model_names]
+    # Same number, own order, and no name that contradicts it: the same classes, spelled otherwise.
+    if ordered and len(keys) == len(model_names) and all(known.get(_plain(key), i) == i for key, i in by_rank.items()):
+        return by_rank, keys
+    shown = [
+        f"{', '.join(map(str, names[:10]))}{' …' if len(names) > 10 else ''}" for names in (unmatched, model_names)
+    ]
+    raise UserError(f"the data's classes {shown[0]} are not among the model's: {shown[1]}")
+
+
+def _with_ids(rows, column: str, ids: np.ndarray, names: list[str]):
+    """`rows` with the label column replaced by ids; unchanged where it holds them already."""
+    import datasets
+
+    feature = datasets.ClassLabel(names=names)
+    if getattr(rows.features[column], "names", None) == names:
+        return rows
+    fresh = f"{column} id"  # added before the old one goes: a data set without columns has no rows
+    while fresh in rows.column_names:
+        fresh += "_"
+    return rows.add_column(fresh, pa.array(ids), feature=feature).remove_columns(column).rename_column(fresh, column)

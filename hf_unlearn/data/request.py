@@ -1,0 +1,256 @@
+"""The forget request: which training rows must go. Its values stay in memory; `public()` is what may leave it."""
+
+import csv
+import difflib
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hf_unlearn.data.columns import arrow_column, column_codes, label_ids, require_column
+from hf_unlearn.data.draws import draw
+from hf_unlearn.data.sources import Source
+from hf_unlearn.errors import UserError
+
+
+@dataclass(repr=False)
+class ForgetRequest:
+    """Names the rows to forget in exactly one way.
+
+    Args:
+        classes: names or ids of whole classes.
+        fraction: share of the training rows, drawn with `seed`; with `group_column` a share of that column's values.
+        group_column: with `fraction` only.
+        ids_file: file of ids, looked up in `id_column`: one per line, a `.json` list, or a `.csv` with that column.
+        id_column: with `ids_file` only.
+        where: `column=value` conditions; a row that meets any of them is forgotten. Numbers compare as numbers.
+        rows: places of the rows in the training split as it was loaded (a forget data set of one's own).
+        seed: decides which rows a fraction consists of.
+
+    Raises `UserError` unless exactly one way is used.
+    """
+
+    classes: list[str] | None = None
+    fraction: float | None = None
+    group_column: str | None = None
+    ids_file: str | None = None
+    id_column: str | None = None
+    where: list[str] | None = None
+    rows: np.ndarray | None = None
+    seed: int = 0
+    notes: list[str] = field(default_factory=list, init=False)  # what the last `select` has to say, without values
+
+    def __post_init__(self):
+        ways = {"classes": self.classes, "fraction": self.fraction, "ids": self.ids_file, "where": self.where}
+        ways["dataset"] = self.rows
+        used = [name for name, value in ways.items() if value is not None and not (name != "dataset" and value == [])]
+        options = "--forget_classes, --forget_fraction, --forget_ids, --forget_where, --forget_dataset"
+        if len(used) != 1:
+            problem = "nothing to forget" if not used else f"{len(used)} forget requests"
+            raise UserError(f"{problem}: give exactly one of {options}")
+        self.kind: str = used[0]
+        if self.kind == "fraction" and not 0 < self.fraction < 1:
+            raise UserError("--forget_fraction must lie between 0 and 1, both excluded, e.g. 0.1")
+
+    def __repr__(self) -> str:
+        return f"ForgetRequest({self.kind})"
+
+    def public(self, *, publish: bool = False, label_column: str | None = None) -> dict[str, Any]:
+        """What may leave the machine: kind, column and counts; class names only with `publish`."""
+        if self.kind == "classes":
+            shown = {"classes": [str(name) for name in self.classes]} if publish else {}
+            return {"kind": "classes", "column": label_column, "count": len(self.classes)} | shown
+        if self.kind == "fraction":
+            return {"kind": "fraction", "column": self.group_column, "fraction": self.fraction}
+        if self.kind == "where":
+            columns = dict.fromkeys(condition.partition("=")[0].strip() for condition in self.where)
+            return {"kind": "where", "column": ", ".join(columns), "count": len(self.where)}
+        return {"kind": self.kind, "column": self.id_column}
+
+    def select(
+        self, source: Source, label_column: str | None = None, label_names: list[str] | None = None
+    ) -> np.ndarray:
+        """Places in `source.train` of the rows to forget, sorted.
+
+        Rows that [`complete_source`] held out are not training rows any more: they need no forgetting, and ids found
+        among them count as known.
+
+        Args:
+            source ([`Source`]): complete, its labels encoded.
+            label_column (`str`, *optional*): for tasks with classes.
+            label_names (`list[str]`, *optional*): class names in the order of the ids.
+
+        Raises `UserError` for whatever the request names that is not there, and for one that takes all rows, none, or
+        all of a class that is kept. No message quotes the request's values.
+        """
+        self.notes = []
+        chosen = getattr(self, f"_select_{self.kind}")(source, label_column, label_names)
+        rows = len(source.train)
+        if len(chosen) == 0:
+            raise UserError("the forget request takes no training row: there is nothing to forget")
+        if len(chosen) == rows:
+            raise UserError(f"the forget request takes all {rows} training rows: some must be kept")
+        if label_column is not None and self.kind != "classes":
+            check_kept_classes(source.train, label_column, chosen)
+        return chosen
+
+    def _select_classes(self, source: Source, label_column: str | None, label_names: list[str] | None) -> np.ndarray:
+        if label_column is None or label_names is None:
+            raise UserError("--forget_classes needs a task with classes; use --forget_where column=value here")
+        ids = class_ids(self.classes, label_names)
+        labels = label_ids(source.train, label_column)
+        return np.flatnonzero(np.isin(labels, ids))
+
+    def _select_fraction(self, source: Source, *_) -> np.ndarray:
+        rows, groups = len(source.train), None
+        if self.group_column is not None:
+            groups = column_codes(source.train, self.group_column, "--group_column")
+        return draw(rows, round(self.fraction * rows), self.seed, groups=groups)[0]
+
+    def _select_ids(self, source: Source, *_) -> np.ndarray:
+        wanted = list(dict.fromkeys(read_ids(self.ids_file, self.id_column)))
+        require_column(source.train, self.id_column, "--id_column")
+        column = arrow_column(source.train, self.id_column)
+        values = _comparable(column, wanted, "--id_column")
+        known = pc.is_in(values, value_set=pc.unique(column))
+        chosen = np.flatnonzero(pc.is_in(column, value_set=values.drop_null()))
+        if source.held_out is not None:
+            held = arrow_column(source.held_out, self.id_column)
+            self._note_held_out(int(pc.sum(pc.is_in(held, value_set=values.drop_null())).as_py() or 0))
+            known = pc.or_(known, pc.is_in(values, value_set=pc.unique(held)))
+        missing = len(wanted) - int(pc.sum(pc.and_(known, values.is_valid())).as_py() or 0)
+        if missing:
+            where = f"column '{self.id_column}' of the training rows"
+            raise UserError(f"{missing} of {len(wanted)} ids in the --forget_ids file are not in {where}")
+        return chosen
+
+    def _select_where(self, source: Source, *_) -> np.ndarray:
+        chosen = np.zeros(len(source.train), dtype=bool)
+        empty = 0
+        for condition in self.where:
+            met = _meets(source.train, condition)
+            held = 0 if source.held_out is None else int(_meets(source.held_out, condition).sum())
+            if held:
+                self._note_held_out(held)
+            empty += not met.any() and not held
+            chosen |= met
+        if empty:
+            raise UserError(f"{empty} of {len(self.where)} --forget_where conditions match no training row")
+        return np.flatnonzero(chosen)
+
+    def _select_dataset(self, source: Source, *_) -> np.ndarray:
+        if "train" not in source.places:
+            return np.unique(self.rows)
+        chosen = np.flatnonzero(np.isin(source.places["train"], self.rows))
+        self._note_held_out(len(np.unique(self.rows)) - len(chosen))
+        return chosen
+
+    def _note_held_out(self, count: int) -> None:
+        if count:
+            self.notes.append(
+                f"{count} rows of the request were held out before training, so nothing is to be forgotten"
+            )
+
+
+def class_ids(classes: list[str], label_names: list[str]) -> list[int]:
+    """Ids of classes given by name (any case) or by id. Raises `UserError` naming the nearest classes that exist."""
+    exact = {name: i for i, name in enumerate(label_names)}
+    folded = {name.casefold(): i for i, name in enumerate(label_names)}
+    ids, near, unknown = [], [], 0
+    for given in map(str, classes):
+        found = exact.get(given, folded.get(given.casefold()))
+        if found is None and given.isdecimal() and int(given) < len(label_names):
+            found = int(given)
+        if found is None:
+            unknown += 1
+            near += difflib.get_close_matches(given.casefold(), list(folded), n=2)
+        else:
+            ids.append(found)
+    if unknown:
+        shown = ", ".join(label_names[:20]) + (f" … ({len(label_names)} in all)" if len(label_names) > 20 else "")
+        nearest = ", ".join(label_names[folded[name]] for name in dict.fromkeys(near))
+        hint = f"; nearest: {nearest}" if nearest else ""
+        raise UserError(f"{unknown} of {len(classes)} --forget_classes are unknown{hint}; the classes are: {shown}")
+    return sorted(set(ids))
+
+
+def check_kept_classes(train, label_column: str, forget: np.ndarray, removed: tuple[int, ...] = ()) -> None:
+    """Raises `UserError` if a class that is not `removed` would have no row left."""
+    labels = label_ids(train, label_column)
+    left = np.delete(labels, forget)
+    emptied = len(np.setdiff1d(np.setdiff1d(labels, left), removed))
+    if emptied:
+        raise UserError(
+            f"the forget request leaves {emptied} retained class{'es' if emptied > 1 else ''} without a row: "
+            "keep some, or remove whole classes with --forget_classes"
+        )
+
+
+def read_ids(file: str, id_column: str | None) -> list[str]:
+    """The ids in a file. Raises `UserError` for a file that is missing, empty, or of another form."""
+    path = Path(file).expanduser()
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix.lower() == ".json":
+            ids = json.loads(text)
+            if not isinstance(ids, list) or any(isinstance(value, list | dict) or value is None for value in ids):
+                raise UserError(f"--forget_ids: {path.name} must hold one JSON list of ids")
+        elif path.suffix.lower() == ".csv":
+            table = csv.DictReader(text.splitlines())
+            if id_column not in (table.fieldnames or []):
+                has = ", ".join(table.fieldnames or []) or "none"
+                raise UserError(f"--forget_ids: {path.name} has no column '{id_column}'; its columns are: {has}")
+            ids = [row[id_column] for row in table]
+        else:
+            ids = [line.strip() for line in text.splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
+        raise UserError(f"--forget_ids: {path.name} cannot be read ({type(error).__name__})") from None
+    if not ids:
+        raise UserError(f"--forget_ids: {path.name} holds no id")
+    return [str(value) for value in ids]
+
+
+def _meets(rows, condition: str) -> np.ndarray:
+    """`(rows,)` bool: which rows meet `column=value`."""
+    name, sign, value = condition.partition("=")
+    if not sign:
+        raise UserError("--forget_where needs column=value")
+    name, value = name.strip(), value.strip()
+    require_column(rows, name, "--forget_where")
+    column, feature = arrow_column(rows, name), rows.features[name]
+    if hasattr(feature, "names") and value in feature.names:
+        value = str(feature.names.index(value))
+    wanted = _comparable(column, [value], "--forget_where")
+    return np.asarray(pc.is_in(column, value_set=wanted.drop_null()))
+
+
+def _comparable(column: pa.ChunkedArray, given: list[str], what: str) -> pa.Array:
+    """Strings as values of the column's type; null where one cannot be such a value."""
+    kind = column.type
+    if pa.types.is_nested(kind) or pa.types.is_binary(kind):
+        raise UserError(f"{what}: the column holds {kind}, which cannot be compared")
+    if pa.types.is_boolean(kind):
+        return pa.array([{"true": True, "1": True, "false": False, "0": False}.get(v.lower()) for v in given], kind)
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        return pa.array([_number(value, kind) for value in given], kind)
+    try:
+        return pa.array(given).cast(kind)
+    except pa.ArrowInvalid:
+        raise UserError(f"{what}: the column holds {kind}, and a given value is none") from None
+
+
+def _number(value: str, kind: pa.DataType) -> int | float | None:
+    try:
+        number = int(value) if value.strip().lstrip("+-").isdecimal() else float(value)
+    except ValueError:
+        return None
+    if pa.types.is_floating(kind):
+        return float(number)
+    if not math.isfinite(number) or number != int(number) or not -(2**63) <= number < 2**63:
+        return None
+    return int(number)

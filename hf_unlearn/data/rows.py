@@ -1,0 +1,52 @@
+"""Encoded rows of one role: what the samplers index, the trainers read and the scoring pass scores."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+
+class Rows(torch.utils.data.Dataset):
+    """Rows of a `datasets.Dataset`, encoded by a task: `rows[i]` is the dict of features of row i.
+
+    Args:
+        source (`datasets.Dataset`): raw rows.
+        task (`Task`): encodes them.
+        indices (`Sequence[int]`): which rows of the source, in order.
+        cache (`bool`): keep encoded rows in memory. Without augmentation a row never changes, and each is read
+            several times.
+    """
+
+    def __init__(self, source, task, indices: Sequence[int] | None = None, cache: bool = True):
+        self.source = source
+        self.task = task
+        self.indices = list(range(len(source))) if indices is None else [int(i) for i in indices]
+        self._cache: dict[int, dict[str, Any]] | None = {} if cache else None
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        return self.__getitems__([i])[0]
+
+    def __getitems__(self, batch: Sequence[int]) -> list[dict[str, Any]]:
+        """Several rows at once: one read of the source for all that are not in memory yet."""
+        positions = [self.indices[i] for i in batch]
+        known = self._cache or {}
+        missing = [p for p in dict.fromkeys(positions) if p not in known]
+        fresh = {}
+        if missing:
+            fresh = dict(zip(missing, self.task.encode(self.source[missing], missing), strict=True))
+            if self._cache is not None:
+                self._cache.update(fresh)
+        return [fresh[p] if p in fresh else known[p] for p in positions]
+
+    def select(self, which: Sequence[int]) -> "Rows":
+        """Rows `which` (places in this object, not in the source) as a new object that shares the cache."""
+        return self.at([self.indices[i] for i in which])
+
+    def at(self, indices: Sequence[int]) -> "Rows":
+        """Rows at these places of the source, in this order, as a new object that shares the cache."""
+        other = Rows(self.source, self.task, indices)
+        other._cache = self._cache
+        return other

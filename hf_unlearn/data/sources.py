@@ -1,0 +1,190 @@
+"""Where rows come from: built-in data sets, the Hub, local files and folders."""
+
+import importlib
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hf_unlearn.errors import UserError
+
+BUILTIN = ("digits", "docstrings", "fictitious_authors")
+BUILDERS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".txt": "text", ".text": "text"}
+VALIDATION_NAMES = ("validation", "valid", "val", "dev")
+TEST_NAMES = ("test",)
+
+
+@dataclass
+class Source:
+    """Raw rows by split, before anything is encoded.
+
+    Args:
+        name: what evidence and model card call the data; for local files without the folders above them.
+        train, validation, test (`datasets.Dataset`): the rows; `None` where there are none.
+        builtin: whether it ships with this package.
+        task: name of the task it is made for (built-in only).
+        columns: the role each column plays (built-in only).
+        group_column: column whose values must not be divided between splits, e.g. the author (built-in only).
+        make_processor: makes a tokenizer or image processor for a model made from scratch (built-in only); a
+            tokenizer is trained on validation and test rows, so that its vocabulary holds nothing of a training row.
+        held_out: rows that were taken out of `train` for validation or test before anything was trained.
+        places: for a split that is a part of a file's rows, each row's place in that file.
+
+    Raises `UserError` for streaming data sets.
+    """
+
+    name: str
+    train: Any
+    validation: Any = None
+    test: Any = None
+    builtin: bool = False
+    task: str | None = None
+    columns: dict[str, str] | None = None
+    group_column: str | None = None
+    make_processor: Callable[[], Any] | None = None
+    held_out: Any = None
+    places: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self):
+        for split, rows in self.splits().items():
+            if not (hasattr(rows, "column_names") and hasattr(rows, "select_columns") and hasattr(rows, "__len__")):
+                raise UserError(f"{split} rows are streamed or no datasets.Dataset: load them with streaming=False")
+
+    def splits(self) -> dict[str, Any]:
+        """The splits that exist, by name."""
+        found = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: rows for name, rows in found.items() if rows is not None}
+
+    def place(self, split: str, row: int) -> int:
+        """Where row `row` of a split stands in the file it came from."""
+        return int(self.places[split][row]) if split in self.places else int(row)
+
+
+def load_source(
+    dataset_name: str,
+    *,
+    config_name: str | None = None,
+    train_split: str = "train",
+    validation_split: str | None = None,
+    test_split: str | None = None,
+    seed: int = 0,
+    cache_dir: str | None = None,
+    task: str | None = None,
+) -> Source:
+    """Load a data set.
+
+    Args:
+        dataset_name (`str`): a built-in source (`digits`, `docstrings`, `fictitious_authors`), a local file (csv,
+            json, jsonl, parquet, txt), a local folder (of images, of such files, or written by `save_to_disk`), or a
+            Hub name.
+        config_name (`str`, *optional*): the Hub data set's configuration.
+        train_split, validation_split, test_split (`str`, *optional*): names of the splits. By default validation is
+            the first of validation, valid, val and dev that exists, and test is `test`.
+        seed (`int`): decides how built-in sources are divided, and what is invented for them.
+        cache_dir (`str`, *optional*): cache folder of `datasets`.
+        task (`str`, *optional*): the task it shall serve; built-in sources serve one.
+
+    Raises `UserError` for a path or a split that does not exist, and for data that cannot be read.
+    """
+    if dataset_name in BUILTIN:
+        source = importlib.import_module(f"hf_unlearn.data.builtin.{dataset_name}").load(seed)
+        if task is not None and task != source.task:
+            raise UserError(f"dataset_name: '{dataset_name}' is made for the task {source.task}, not for {task}")
+        return source
+    path = Path(dataset_name).expanduser()
+    is_local = path.exists()
+    splits = _read_local(path, config_name, cache_dir) if is_local else _read_hub(dataset_name, config_name, cache_dir)
+    chosen = _choose_splits(list(splits), train_split, validation_split, test_split)
+    rows = {role: splits[name] for role, name in chosen.items()}
+    if len(rows["train"]) == 0:
+        raise UserError(f"split '{chosen['train']}' of '{dataset_name}' has no rows")
+    return Source(name=path.resolve().name if is_local else dataset_name, **rows)
+
+
+def join_forget_retain(forget, retain) -> tuple[Any, np.ndarray]:
+    """One training set from a forget data set and a retain data set of one's own.
+
+    Returns the joined `datasets.Dataset` and the places of its forget rows. Raises `UserError` if their columns or the
+    columns' types differ, or if one has no rows.
+    """
+    import datasets
+
+    if not len(forget) or not len(retain):
+        raise UserError(f"the {'retain' if len(forget) else 'forget'} data set has no rows")
+    ours, theirs = set(forget.column_names), set(retain.column_names)
+    if ours != theirs:
+        raise UserError(
+            "the forget and the retain data set must have the same columns: "
+            f"only forget has {sorted(ours - theirs) or 'none'}, only retain has {sorted(theirs - ours) or 'none'}"
+        )
+    different = [name for name in sorted(ours) if forget.features[name] != retain.features[name]]
+    if different:
+        raise UserError(f"the forget and the retain data set hold different types in: {', '.join(different)}")
+    train = datasets.concatenate_datasets([forget, retain.select_columns(forget.column_names)])
+    return train, np.arange(len(forget))
+
+
+def _read_local(path: Path, config_name: str | None, cache_dir: str | None) -> dict[str, Any]:
+    """All splits of a local file or folder."""
+    import datasets
+
+    if path.is_dir() and ((path / "dataset_dict.json").exists() or (path / "state.json").exists()):
+        with _readable(path.name):
+            loaded = datasets.load_from_disk(str(path))
+        return dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
+    if path.is_dir():
+        with _readable(path.name):
+            return dict(datasets.load_dataset(str(path), config_name, cache_dir=cache_dir))
+    builder = BUILDERS.get(path.suffix.lower())
+    if builder is None:
+        raise UserError(f"dataset_name: cannot read '{path.name}': known file types are {', '.join(BUILDERS)}")
+    with _readable(path.name):
+        return dict(datasets.load_dataset(builder, data_files={"train": str(path)}, cache_dir=cache_dir))
+
+
+def _read_hub(name: str, config_name: str | None, cache_dir: str | None) -> dict[str, Any]:
+    """All splits of a data set on the Hub."""
+    import datasets
+
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).suffix.lower() in BUILDERS
+    if looks_local or "\\" in name or not name:
+        raise UserError(f"dataset_name: no file or folder '{name}'")
+    with _readable(name):
+        return dict(datasets.load_dataset(name, config_name, cache_dir=cache_dir))
+
+
+@contextmanager
+def _readable(name: str):
+    """Turns what `datasets` raises into one line. The causes of its errors may quote rows, so they are left out."""
+    from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+
+    try:
+        yield
+    except (ConnectionError, DatasetNotFoundError) as error:
+        mend = f"is neither a file nor built in ({', '.join(BUILTIN)}), and was not found on the Hub"
+        raise UserError(f"dataset_name: '{name}' {mend}") from error
+    except DatasetGenerationError as error:
+        cause = type(error.__cause__ or error).__name__
+        raise UserError(f"dataset_name: the rows of '{name}' cannot be read ({cause})") from error
+    except Exception as error:  # loaders raise anything; their first line says what is missing
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"dataset_name: '{name}' cannot be loaded: {lines[0]}") from error
+
+
+def _choose_splits(names: list[str], train: str, validation: str | None, test: str | None) -> dict[str, str]:
+    """Which split plays which role; a guess never takes a split that was named for another role."""
+    named = {"train": train, "validation": validation, "test": test}
+    chosen = {role: name for role, name in named.items() if name is not None}
+    for role, name in chosen.items():
+        if name not in names:
+            raise UserError(f"{role}_split: no split '{name}'; the splits are: {', '.join(names)}")
+    if len(set(chosen.values())) < len(chosen):
+        raise UserError("train_split, validation_split and test_split must be different splits")
+    for role, guesses in (("validation", VALIDATION_NAMES), ("test", TEST_NAMES)):
+        free = [name for name in guesses if name in names and name not in chosen.values()]
+        if role not in chosen and free:
+            chosen[role] = free[0]
+    return chosen

@@ -1,0 +1,18 @@
+"""The two ways a run ends early. Both carry one line: what is wrong, where, and how to mend it."""
+
+
+class UserError(Exception):
+    """A mistake in the input: printed as one line on stderr, exit status 2, nothing written."""
+
+
+class RowError(UserError):
+    """A row that cannot be read. `position` is its place in the source; it is shown on stderr and kept nowhere."""
+
+    def __init__(self, position: int, reason: str):
+        super().__init__(f"row {position}: {reason}")
+        self.position = position
+        self.reason = reason
+
+
+class NonFiniteLossError(Exception):
+    """The loss or its gradient stopped being a finite number. Every process raises it at the same step."""

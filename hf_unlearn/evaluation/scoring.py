@@ -1,0 +1,138 @@
+"""The one scoring pass: a split runs through a model once, and every metric is computed from the arrays it leaves."""
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.utils.data import DataLoader
+
+from hf_unlearn.data.rows import Rows
+from hf_unlearn.data.splits import UnlearningSplits
+from hf_unlearn.evaluation.scores import SplitScores
+from hf_unlearn.tasks.base import Task
+
+ARRAYS = ("loss", "log_odds", "correct", "confidence", "entropy")
+
+
+def score(
+    model: torch.nn.Module,
+    task: Task,
+    rows: Rows,
+    *,
+    batch_size: int = 64,
+    device: torch.device | str | None = None,
+    num_workers: int = 0,
+    autocast: Callable[[], AbstractContextManager] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> SplitScores:
+    """Run every row through the model once, in eval mode, and return the per-example arrays in row order.
+
+    Neither the weights, nor any module's training flag, nor a global random generator is different afterwards. When
+    `torch.distributed` runs several processes, all of them must call this: each scores its share of the rows, and each
+    gets the arrays of all of them.
+
+    Args:
+        model (`torch.nn.Module`): wrapped by DDP, FSDP or nothing.
+        task (`Task`): collates rows and turns the model's output into predictions.
+        rows (`Rows`): what to score; may be empty.
+        batch_size (`int`): rows per forward on each process.
+        device: where batches go; by default where the model's first parameter is.
+        num_workers (`int`): worker processes that load and collate rows.
+        autocast: gives the context manager of one forward (mixed precision). Logits are widened to float32 either way.
+        progress: called after each forward with the number of rows this process put through the model.
+    """
+    model = _unwrapped(model)
+    device = next(model.parameters()).device if device is None else device
+    rank, world = _rank_and_world()
+    share, batches = _share_and_batches(len(rows), rank, world, batch_size, lockstep=_communicates_in_forward(model))
+    # `iter()` of a DataLoader draws a seed, here from a generator of its own instead of the global one.
+    loader = DataLoader(
+        rows, batch_sampler=batches, collate_fn=task.collate, num_workers=num_workers, generator=torch.Generator()
+    )
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in ARRAYS}
+    # no_grad, not inference_mode: what a module caches in its forward must stay usable in a later training step.
+    with _eval_mode(model), torch.no_grad():
+        for batch in loader:
+            batch = {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
+            with autocast() if autocast is not None else nullcontext():
+                predictions = task.predict(model, batch)
+            for name in ARRAYS:
+                # .cpu() first: some accelerators have no float64.
+                parts[name].append(getattr(predictions, name).cpu().double().numpy())
+            if progress is not None:
+                progress(predictions.size)
+    arrays = {name: np.concatenate(part)[:share] if part else np.empty(0) for name, part in parts.items()}
+    return SplitScores(**(_gathered(arrays, world) if world > 1 else arrays))
+
+
+def score_splits(
+    model: torch.nn.Module, task: Task, splits: UnlearningSplits, names: Iterable[str], **options
+) -> dict[str, SplitScores]:
+    """[`score`] for several roles, by name (`"forget"`, `"retain"`, `"test"`, `"nonmembers"`, …).
+
+    Roles that are the same rows (`nonmembers` is `test` unless classes are removed) are run through the model once.
+    `options` are those of [`score`].
+    """
+    scored: dict[int, SplitScores] = {}
+    result = {}
+    for name in names:
+        rows = getattr(splits, name)
+        if id(rows) not in scored:
+            scored[id(rows)] = score(model, task, rows, **options)
+        result[name] = scored[id(rows)]
+    return result
+
+
+def _rank_and_world() -> tuple[int, int]:
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def _share_and_batches(
+    size: int, rank: int, world: int, batch_size: int, lockstep: bool
+) -> tuple[int, list[list[int]]]:
+    """How many rows are this process's own, and the batches of row numbers it runs.
+
+    Shares are contiguous, so that joined in the order of the ranks they are the split. In lockstep every process runs
+    the same number of batches of the same sizes: shares are filled up with repeats, which follow the own rows.
+    """
+    start, end = size * rank // world, size * (rank + 1) // world
+    own = list(range(start, end))
+    if lockstep and size:
+        longest = -(-size // world)
+        own += [size - 1] * (longest - len(own))
+    return end - start, [own[i : i + batch_size] for i in range(0, len(own), batch_size)]
+
+
+def _gathered(arrays: dict[str, np.ndarray], world: int) -> dict[str, np.ndarray]:
+    shares: list = [None] * world
+    dist.all_gather_object(shares, arrays)
+    return {name: np.concatenate([share[name] for share in shares]) for name in ARRAYS}
+
+
+def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:
+    """The module inside DDP and DataParallel: without gradients their wrappers only add communication."""
+    wrappers = (torch.nn.parallel.DistributedDataParallel, torch.nn.DataParallel)
+    return model.module if isinstance(model, wrappers) else model
+
+
+def _communicates_in_forward(model: torch.nn.Module) -> bool:
+    """Whether weights are spread over processes (FSDP, tensor parallelism, ZeRO-3): then all must run in lockstep."""
+    if any(type(module).__name__ == "FullyShardedDataParallel" for module in model.modules()):
+        return True
+    return any(type(p).__name__ == "DTensor" or hasattr(p, "ds_id") for p in model.parameters())
+
+
+@contextmanager
+def _eval_mode(model: torch.nn.Module):
+    """Eval mode inside; afterwards every module has the flag it had, also where parts were in eval mode before."""
+    flags = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, flag in flags:
+            module.training = flag

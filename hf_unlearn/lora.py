@@ -1,0 +1,305 @@
+"""Low-rank adapters (LoRA, arXiv 2106.09685, through peft): where they go, what the original is, and how they end.
+
+The original model is always at hand without a second copy of the weights. For an adapter that this run added it is the
+model with the adapter switched off; for a model that was given with an adapter it is a frozen copy of that adapter.
+"""
+
+import copy
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from hf_unlearn.errors import UserError
+from hf_unlearn.tasks.forward import kept_randomness, unwrap
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+ADAPTER = "default"
+REFERENCE = "reference"
+_TASK_TYPES = {"text_classification": "SEQ_CLS", "causal_lm": "CAUSAL_LM"}  # peft has none for images
+_HEAD_NAMES = ("classifier", "score", "head", "fc", "lm_head")
+_HUB_KEYS = ("token", "cache_dir", "local_files_only", "force_download")
+
+
+def default_lora_targets(model: nn.Module) -> list[str]:
+    """Name suffixes of the backbone's linear layers (`Conv1D` included), such as `q_proj` or `output.dense`.
+
+    Embeddings, poolers and heads are left out. Each suffix is as short as it can be without matching one of those, so
+    BERT's `output.dense` is not shortened to `dense`, which would adapt its pooler too.
+
+    Raises `UserError` if the backbone has no linear layer.
+    """
+    linear = _linear_layers(model)
+    targets = [name for name in linear if _in_backbone(model, name)]
+    if not targets:
+        raise UserError("the model's backbone has no linear layers for LoRA: name layers with lora_target_modules")
+    others = [name for name in linear if name not in set(targets)]
+    return list(dict.fromkeys(_shortest_suffix(name, others) for name in targets))
+
+
+def default_modules_to_save(model: nn.Module) -> list[str]:
+    """Names of a classifier's head modules, trained in full and saved with the adapter; none for causal LMs.
+
+    Poolers belong to the backbone here: they come trained with the model, and stay frozen.
+    """
+    if model.get_output_embeddings() is not None:
+        return []
+    backbone = model.base_model
+    heads = [
+        name
+        for name, child in model.named_children()
+        if child is not backbone and any(True for _ in child.parameters())
+    ]
+    return [name for name in heads if name in _HEAD_NAMES] if backbone is model else heads
+
+
+def add_lora(
+    model: "PreTrainedModel",
+    *,
+    r: int,
+    alpha: int,
+    dropout: float,
+    target_modules: list[str] | str | None = None,
+    modules_to_save: list[str] | None = None,
+    task_name: str,
+) -> "PeftModel":
+    """Put a fresh adapter on `model`; only the adapter and `modules_to_save` remain trainable.
+
+    Args:
+        r, alpha, dropout: rank, scaling numerator and dropout of the adapter.
+        target_modules: name suffixes, or one regular expression for whole names. Default: [`default_lora_targets`].
+        modules_to_save: name suffixes. Default: [`default_modules_to_save`], less what `target_modules` adapt.
+        task_name: the task's `name`.
+
+    Raises:
+        `UserError`: a name matches nothing.
+    """
+    from peft import LoraConfig, get_peft_model
+    from transformers.pytorch_utils import Conv1D
+
+    if target_modules is None or target_modules in ("all-linear", ["all-linear"]):
+        target_modules = default_lora_targets(model)
+    matched = _matched(model, target_modules)
+    if modules_to_save is None:
+        heads = default_modules_to_save(model)
+        modules_to_save = [head for head in heads if not any(name.split(".")[0] == head for name in matched)]
+    else:
+        _check_modules_to_save(model, modules_to_save)
+    modules = dict(model.named_modules())
+    config = LoraConfig(
+        r=r,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        # peft appends to the lists that it is given.
+        target_modules=target_modules if isinstance(target_modules, str) else list(target_modules),
+        modules_to_save=list(modules_to_save) or None,
+        task_type=_TASK_TYPES.get(task_name),
+        fan_in_fan_out=all(isinstance(modules[name], Conv1D) for name in matched),
+    )
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise UserError(f"LoRA cannot adapt {target_modules}: {_what_exists(model)}") from error
+
+
+def is_adapter_folder(name_or_path: str, **hub_kwargs) -> bool:
+    """Whether a folder, or a repository on the Hub, holds an adapter rather than a whole model."""
+    from transformers.utils.peft_utils import find_adapter_config_file
+
+    if os.path.isdir(name_or_path):
+        return os.path.isfile(os.path.join(name_or_path, "adapter_config.json"))
+    return find_adapter_config_file(name_or_path, **hub_kwargs) is not None
+
+
+def load_adapter_model(
+    name_or_path: str, auto_model: Any, *, num_labels: int | None = None, revision: str | None = None, **kwargs
+) -> "PeftModel":
+    """A saved adapter on its base model, trainable, with its frozen copy beside it ([`add_reference_adapter`]).
+
+    Args:
+        name_or_path: the adapter's folder or repository.
+        auto_model: loads the base, e.g. a task's `auto_model()`.
+        num_labels: of a classifier. An adapter records it nowhere; without it the base's own number is taken, which
+            is wrong for an adapter on a base that was never a classifier of these classes.
+        revision: of the adapter; its configuration names that of the base.
+        kwargs: for the base's `from_pretrained`.
+
+    Raises:
+        `UserError`: the base cannot be loaded or does not fit, or the adapter is a prompt.
+    """
+    from peft import PeftConfig, PeftModel
+
+    hub = {key: kwargs[key] for key in _HUB_KEYS if key in kwargs} | ({"revision": revision} if revision else {})
+    config = PeftConfig.from_pretrained(name_or_path, **hub)
+    if config.is_prompt_learning:
+        raise UserError(f"the adapter at {name_or_path} is a learned prompt: only LoRA-like adapters can unlearn")
+    base = config.base_model_name_or_path
+    if num_labels is not None:
+        kwargs["num_labels"] = num_labels
+        # Where the adapter brings its own head, that of the base may have any size.
+        kwargs["ignore_mismatched_sizes"] = bool(config.modules_to_save)
+    try:
+        model = auto_model.from_pretrained(base, revision=config.revision or "main", **kwargs)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"cannot load {base}, the base model of the adapter at {name_or_path}") from error
+    try:
+        model = PeftModel.from_pretrained(model, name_or_path, adapter_name=ADAPTER, is_trainable=True, **hub)
+    except RuntimeError as error:
+        raise UserError(f"the adapter at {name_or_path} does not fit {base}: its head has other classes") from error
+    add_reference_adapter(model)
+    return model
+
+
+def is_peft(model: nn.Module) -> bool:
+    """Whether `model`, wrapped or not, is a `PeftModel`."""
+    from accelerate.utils import extract_model_from_parallel
+
+    return hasattr(extract_model_from_parallel(model, keep_torch_compile=False), "get_base_model")
+
+
+def describe(model: nn.Module) -> dict[str, Any]:
+    """What the evidence says of the adapter: its kind, rank, scale, dropout and where it sits."""
+    config = _peft_model(model).peft_config[ADAPTER]
+    targets = getattr(config, "target_modules", None)
+    return {
+        "type": config.peft_type.value.lower(),
+        "r": getattr(config, "r", None),
+        "alpha": getattr(config, "lora_alpha", None),
+        "dropout": getattr(config, "lora_dropout", None),
+        "target_modules": targets if isinstance(targets, str) else sorted(targets or []),
+        "modules_to_save": sorted(getattr(config, "modules_to_save", None) or []),
+    }
+
+
+def add_reference_adapter(model: "PeftModel") -> None:
+    """Keep the adapter as it is now: a second, frozen one named `reference`, bit-equal and never saved.
+
+    Draws nothing from the global random generator.
+    """
+    config = copy.deepcopy(model.peft_config[ADAPTER])
+    config.inference_mode = True
+    flags = {name: p.requires_grad for name, p in model.named_parameters()}
+    with kept_randomness(next(model.parameters()).device):
+        model.add_adapter(REFERENCE, config)
+    model.set_adapter(ADAPTER)
+    state = model.state_dict()  # shares memory with the model
+    for name, value in state.items():
+        parts = name.split(".")
+        if REFERENCE in parts:
+            value.copy_(state[".".join(ADAPTER if part == REFERENCE else part for part in parts)])
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(flags.get(name, False))
+
+
+@contextmanager
+def reference_model(model: nn.Module) -> Iterator[nn.Module]:
+    """Inside, `model` (wrapped or not) computes what the original computed. Use it without gradients.
+
+    Raises `ValueError` for a model without an adapter: its original is gone.
+    """
+    peft_model = _peft_model(model)
+    flags = [(p, p.requires_grad) for p in peft_model.parameters()]
+    try:
+        if REFERENCE in peft_model.peft_config:
+            peft_model.set_adapter(REFERENCE, inference_mode=True)
+            yield model
+        else:
+            with peft_model.disable_adapter():
+                yield model
+    finally:
+        peft_model.set_adapter(ADAPTER)
+        for parameter, flag in flags:  # switching adapters makes whole adapters trainable or frozen
+            parameter.requires_grad_(flag)
+
+
+def save_kwargs(model: nn.Module) -> dict[str, list[str]]:
+    """What `save_pretrained` must be given, in checkpoints too, so that the frozen copy is not written out."""
+    return {"selected_adapters": [ADAPTER]} if is_peft(model) else {}
+
+
+def merge(model: nn.Module, in_place: bool = False) -> "PreTrainedModel":
+    """The plain model with the adapter's weights added to its own, loadable with `from_pretrained`.
+
+    Args:
+        in_place (`bool`): take the weights out of `model`, which is of no use afterwards, instead of copying it.
+    """
+    peft_model = _peft_model(model)
+    peft_model = peft_model if in_place else copy.deepcopy(peft_model)
+    peft_model.set_adapter(ADAPTER)
+    merged = peft_model.merge_and_unload(safe_merge=True, adapter_names=[ADAPTER])
+    for parameter in merged.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    return merged
+
+
+def _peft_model(model: nn.Module) -> "PeftModel":
+    from accelerate.utils import extract_model_from_parallel
+
+    if not is_peft(model):
+        raise ValueError("the model has no adapter, so its original is not kept inside it")
+    return extract_model_from_parallel(model, keep_torch_compile=False)
+
+
+def _linear_layers(model: nn.Module) -> list[str]:
+    from transformers.pytorch_utils import Conv1D
+
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Linear, Conv1D))
+        # The output projection inside torch's own attention, which never calls it as a module.
+        and type(module).__name__ != "NonDynamicallyQuantizableLinear"
+    ]
+
+
+def _in_backbone(model: nn.Module, name: str) -> bool:
+    parts = name.split(".")
+    if any("pooler" in part or "embed" in part for part in parts):
+        return False
+    if model.base_model is model:
+        return not any(part in _HEAD_NAMES for part in parts)
+    return getattr(model, parts[0]) is model.base_model
+
+
+def _shortest_suffix(name: str, others: list[str]) -> str:
+    parts = name.split(".")
+    for start in range(len(parts) - 1, 0, -1):
+        suffix = ".".join(parts[start:])
+        if not any(_ends_with(other, suffix) for other in others):
+            return suffix
+    return name
+
+
+def _ends_with(name: str, suffix: str) -> bool:
+    return name == suffix or name.endswith(f".{suffix}")
+
+
+def _matched(model: nn.Module, targets: list[str] | str) -> list[str]:
+    """Names of the modules that `targets` match. Raises `UserError` for a target that matches none."""
+    names = [name for name, _ in model.named_modules()]
+    if isinstance(targets, str):
+        matched = {targets: [name for name in names if re.fullmatch(targets, name)]}
+    else:
+        matched = {target: [name for name in names if _ends_with(name, target)] for target in targets}
+    for target, found in matched.items():
+        if not found:
+            raise UserError(f"LoRA target {target!r} matches no layer: {_what_exists(model)}")
+    return [name for found in matched.values() for name in found]
+
+
+def _check_modules_to_save(model: nn.Module, wanted: list[str]) -> None:
+    for module in wanted:
+        if not any(_ends_with(name, module) for name, _ in model.named_modules()):
+            heads = ", ".join(name for name, _ in unwrap(model).named_children())
+            raise UserError(f"lora_modules_to_save {module!r} matches no module: the model consists of {heads}")
+
+
+def _what_exists(model: nn.Module) -> str:
+    names = dict.fromkeys(name.rpartition(".")[2] for name in _linear_layers(model))
+    return f"the model's linear layers are {', '.join(names)}"

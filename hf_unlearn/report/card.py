@@ -1,0 +1,106 @@
+"""The model card: what was forgotten and how, the figures, and what they do not promise."""
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from hf_unlearn.report.table import legend, render_markdown
+from hf_unlearn.report.verdict import verdict
+
+PIPELINES = {
+    "image_classification": "image-classification",
+    "text_classification": "text-classification",
+    "causal_lm": "text-generation",
+}
+EXAMPLE_INPUT = {
+    "image-classification": "image.png",
+    "text-classification": "Some text.",
+    "text-generation": "A question?",
+}
+LIMITS = (
+    "Unlearning here is approximate: no certificate says that nothing of the forgotten rows is left. The figures hold "
+    "for the attacks, rows and seeds of this run; a stronger attack may find more."
+)
+ADAPTER = (
+    "These files are an adapter: it removes nothing from its base model, and whoever switches it off has that base."
+)
+
+
+def render_card(
+    evidence: Mapping[str, Any],
+    *,
+    base_model: str | None = None,
+    license: str | None = None,
+    library_name: str = "transformers",
+    model_id: str = "path/to/this/model",
+) -> str:
+    """README.md for the Hub: YAML front matter and a short text, without rows, their ids or the request's values.
+
+    Args:
+        base_model: the model that was given; named only when it is a Hub id, a local path stays private.
+        license: of the model, in the Hub's spelling.
+        library_name: `"transformers"`, or `"peft"` when an adapter is saved.
+        model_id: what the usage snippet loads.
+    """
+    method, pipeline = evidence["method"], PIPELINES.get(evidence["task"])
+    front = {
+        "library_name": library_name,
+        "license": license,
+        "base_model": hub_id(base_model),
+        "pipeline_tag": pipeline,
+        "tags": ["unlearning", "hf_unlearn", method["name"]],
+    }
+    front_text = yaml.safe_dump({key: value for key, value in front.items() if value is not None}, sort_keys=False)
+    parts = [
+        f"---\n{front_text}---",
+        f"# A model that had to forget ({method['name']})",
+        forgotten(evidence),
+        "## Figures",
+        render_markdown(evidence),
+        "\n".join(f"- {line}" for line in [legend(evidence), *verdict(evidence), *(evidence.get("notes") or [])]),
+        "## Limits",
+        " ".join([LIMITS, ADAPTER] if library_name == "peft" else [LIMITS]),
+    ]
+    if pipeline is not None:
+        parts += ["## Use", usage(pipeline, model_id)]
+    parts += ["## Made with", versions(evidence)]
+    return "\n\n".join(parts) + "\n"
+
+
+def forgotten(evidence: Mapping[str, Any]) -> str:
+    """What the request was, by its kind and counts; never by its values."""
+    data, method = evidence["data"], evidence["method"]
+    forget, retain = (data["splits"].get(name) for name in ("forget", "retain"))
+    request = data.get("request")
+    kind = request.get("kind") if isinstance(request, Mapping) else None
+    count = "Rows" if forget is None else f"{forget:,} training rows"
+    others = "" if retain is None else f" of {forget + retain:,}" if forget is not None else ""
+    source = hub_id(data.get("source"))
+    text = f"{count}{others} were to be forgotten" + (f" (request by {kind})" if kind else "")
+    text += f", data set [{source}](https://huggingface.co/datasets/{source})." if source and "/" in source else "."
+    return text + f" Method: {method['name']}" + (f", {method['paper']}." if method.get("paper") else ".")
+
+
+def usage(pipeline: str, model_id: str) -> str:
+    return (
+        "```python\nfrom transformers import pipeline\n\n"
+        f'model = pipeline("{pipeline}", model="{model_id}")\n'
+        f'print(model("{EXAMPLE_INPUT[pipeline]}"))\n```'
+    )
+
+
+def versions(evidence: Mapping[str, Any]) -> str:
+    environment = evidence["environment"]
+    packages = {"python": environment.get("python")} | dict(environment.get("packages") or {})
+    named = ", ".join(f"{name} {version}" for name, version in packages.items() if version)
+    return f"{named}; seed {environment.get('seed')}."
+
+
+def hub_id(name: Any) -> str | None:
+    """`name` if it can be the id of a model or data set on the Hub, and no folder of this machine; else `None`."""
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name) or os.path.exists(name):
+        return None
+    return name

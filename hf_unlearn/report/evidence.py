@@ -1,0 +1,153 @@
+"""`evidence.json`: one file that holds what a run did and what came of it. Everything else is a rendering of it."""
+
+import json
+import math
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+SCHEMA_VERSION = 1
+PACKAGES = ("hf_unlearn", "torch", "transformers", "accelerate", "datasets", "peft", "scikit-learn", "numpy")
+GAP_KEYS = ("forget_accuracy", "retain_accuracy", "test_accuracy", "membership", "average")
+KEYS: dict[str, tuple[str, ...]] = {
+    "method": ("name", "paper", "hyperparameters"),
+    "model": ("parameters", "trainable_parameters", "peft"),
+    "data": ("source", "splits", "request", "forget_digest"),
+    "data.splits": ("forget", "retain", "validation", "test"),
+    "models": ("original", "unlearned", "retrained"),
+    "gap": GAP_KEYS,
+    "floor": GAP_KEYS,
+    "cost": (
+        "original_seconds",
+        "unlearn_seconds",
+        "retrain_seconds",
+        "unlearn_examples",
+        "retrain_examples",
+        "steps",
+        "peak_memory_mb",
+    ),
+    "environment": ("python", "packages", "platform", "device", "seed"),
+}
+MODEL_KEYS: dict[str, tuple[str, ...]] = {
+    "accuracy": ("forget", "retain", "test"),
+    "loss": ("forget", "retain", "test"),
+    "membership": ("loss_auc", "loss_auc_se"),
+    "rows": ("median_forget_loss", "top5_loss_share", "rms_z", "remembered", "over_forgotten", "level_corrected"),
+}
+
+
+def build_evidence(
+    *,
+    method: Mapping[str, Any],
+    task: str,
+    model: Mapping[str, Any],
+    data: Mapping[str, Any],
+    comparison: Mapping[str, Any],
+    cost: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    notes: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The whole evidence from its parts; a key of the schema that a part lacks becomes `None`, never a guess.
+
+    Args:
+        method: `name`, `paper`, `hyperparameters`.
+        task: the task's name, e.g. `"causal_lm"`.
+        model: `parameters`, `trainable_parameters`, `peft`.
+        data: `source`, `splits` (rows per role), `request` (its kind and counts, never its values), `forget_digest`.
+        comparison: what `hf_unlearn.evaluation.comparison.compare` returns.
+        cost: seconds, examples (each forward or backward of one row counts) and peak memory in MB. `retrain_seconds`
+            and `retrain_examples` are those of one twin.
+        environment: what [`environment`] returns.
+        notes: sentences a reader of the figures must know.
+    """
+    blocks = {"method": method, "model": model, "data": data, "cost": cost, "environment": environment, **comparison}
+    evidence: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "method": None, "task": task}
+    for name in ("method", "model", "data", "models", "gap", "floor", "difference", "cost", "environment"):
+        block = dict(blocks.get(name) or {})
+        evidence[name] = {key: block.get(key) for key in KEYS.get(name, ())} | block
+    splits = evidence["data"]["splits"] or {}
+    evidence["data"]["splits"] = {key: splits.get(key) for key in KEYS["data.splits"]} | dict(splits)
+    evidence["notes"] = list(notes)
+    return evidence
+
+
+def validate(evidence: Mapping[str, Any]) -> list[str]:
+    """Dotted names of the keys that the schema asks for and `evidence` lacks; an empty list when it is complete.
+
+    A model that was not scored is `None` as a whole, which is complete.
+    """
+    missing = [key for key in ("schema_version", "task") if key not in evidence]
+    if "schema_version" in evidence and evidence["schema_version"] != SCHEMA_VERSION:
+        missing.append(f"schema_version {SCHEMA_VERSION}")
+    for path, keys in KEYS.items():
+        missing += _missing(evidence, path, keys)
+    for name, block in (evidence.get("models") or {}).items():
+        if block is not None:
+            for part, keys in MODEL_KEYS.items():
+                missing += [f"models.{name}.{key}" for key in _missing(block, part, keys)]
+    return missing
+
+
+def _missing(block: Mapping[str, Any], path: str, keys: tuple[str, ...]) -> list[str]:
+    found: Any = block
+    for step in path.split("."):
+        found = found.get(step) if isinstance(found, Mapping) else None
+    if not isinstance(found, Mapping):
+        return [path]
+    return [f"{path}.{key}" for key in keys if key not in found]
+
+
+def write_json(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
+    """Write strict JSON: NaN and infinities become null. The file is there whole or, after a crash, as it was before.
+
+    Raises:
+        TypeError: a value is no number, string, list or mapping.
+    """
+    path = Path(path)
+    text = json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def plain(value: Any) -> Any:
+    """`value` in the types of JSON: NumPy scalars as numbers, tuples as lists, non-finite numbers as `None`."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):  # NumPy scalars and arrays
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def environment(seed: int | None, device: str | None = None, **more: Any) -> dict[str, Any]:
+    """What a run depended on, without user name, host name or path.
+
+    Args:
+        seed: of the run.
+        device: e.g. `"cpu"`, or the name of the accelerator.
+        more: further facts, e.g. `processes`, `dtype`.
+    """
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": device,
+        "cpu_count": cpus,
+        "seed": seed,
+        **more,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,87 @@
+"""The evidence as a table: aligned text for the screen, Markdown for the card."""
+
+import textwrap
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hf_unlearn.report.verdict import verdict
+
+WIDTH = 100
+ABSENT = "–"
+SPLITS = ("forget", "retain", "test")
+COST_KEYS = {
+    "seconds": ("original_seconds", "unlearn_seconds", "retrain_seconds"),
+    "examples": ("original_examples", "unlearn_examples", "retrain_examples"),
+    "peak memory (MB)": (None, "peak_memory_mb", None),
+}
+
+Row = tuple[str, ...]
+
+
+def render_table(evidence: Mapping[str, Any]) -> str:
+    """Aligned text of at most 100 columns: the figures, then what they allow to say, then the run's notes."""
+    header, *rows = table_rows(evidence)
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+
+    def line(row: Row) -> str:
+        cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        return "   ".join([row[0].ljust(widths[0]), *cells]).rstrip()
+
+    lines = [line(header), "─" * (sum(widths) + 3 * (len(widths) - 1)), *(line(row) for row in rows)]
+    text = [textwrap.fill(sentence, WIDTH) for sentence in [*verdict(evidence), *(evidence.get("notes") or [])]]
+    return "\n".join([*lines, "", legend(evidence), *text])
+
+
+def render_markdown(evidence: Mapping[str, Any]) -> str:
+    """The same table in Markdown, without the sentences."""
+    header, *rows = table_rows(evidence)
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows))
+
+
+def legend(evidence: Mapping[str, Any]) -> str:
+    """What the columns `gap` and `floor` hold."""
+    text = "gap: unlearned to the mean of the twins; floor: twin to the other twins; both in points, losses in nats."
+    return text if evidence["models"]["retrained"] else "retrained, gap, floor: –, no twin was trained or given."
+
+
+def table_rows(evidence: Mapping[str, Any]) -> list[Row]:
+    """Header and body, each `(label, original, unlearned, retrained, gap, floor)`, as text."""
+    models, gap, floor = evidence["models"], evidence["gap"], evidence["floor"]
+    retrained = models["retrained"]
+    twins = f" ×{retrained['twins']}" if retrained else ""
+    columns = [models["original"], models["unlearned"], retrained]
+    rows: list[Row] = [("", "original", "unlearned", f"retrained{twins}", "gap", "floor")]
+
+    def add(label: str, cell: Callable[[Mapping], str], key: str | None = None, digits: int = 2) -> None:
+        cells = [ABSENT if model is None else cell(model) for model in columns]
+        ends = [ABSENT if key is None else number(block.get(key), digits) for block in (gap, floor)]
+        rows.append((label, *cells, *ends))
+
+    for split in SPLITS:
+        add(f"{split} accuracy (%)", lambda m, s=split: percent(m["accuracy"][s]), f"{split}_accuracy")
+    for split in SPLITS:
+        add(f"{split} loss (nats)", lambda m, s=split: number(m["loss"][s], 4), f"{split}_loss", digits=4)
+    add("membership AUC (%)", _membership, "membership")
+    add("rms z of forget rows", lambda m: number(m["rows"]["rms_z"]))
+    add("  level-corrected", lambda m: number(m["rows"]["level_corrected"]["rms_z"]))
+    add("still remembered (% of rows)", lambda m: percent(m["rows"]["remembered"]))
+    add("over-forgotten (% of rows)", lambda m: percent(m["rows"]["over_forgotten"]))
+    for label, keys in COST_KEYS.items():
+        values = [None if key is None else evidence["cost"].get(key) for key in keys]
+        digits = 1 if label == "seconds" else 0
+        rows.append((label, *(number(value, digits) for value in values), ABSENT, ABSENT))
+    return rows
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    return ABSENT if value is None else f"{value:,.{digits}f}"
+
+
+def percent(fraction: float | None, digits: int = 2) -> str:
+    return ABSENT if fraction is None else f"{100 * fraction:.{digits}f}"
+
+
+def _membership(model: Mapping[str, Any]) -> str:
+    value, error = model["membership"]["loss_auc"], model["membership"]["loss_auc_se"]
+    return percent(value) if value is None or error is None else f"{percent(value, 1)} ± {percent(error, 1)}"

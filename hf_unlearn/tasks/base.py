@@ -1,0 +1,98 @@
+"""A task holds everything in which modalities differ, and only that. Methods never ask which task they run on."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+
+from hf_unlearn.tasks.forward import model_inputs, unwrap
+from hf_unlearn.tasks.predictions import Predictions
+
+
+class Task(ABC):
+    """One modality: how raw rows become tensors, and how a model's output becomes [`Predictions`].
+
+    Args:
+        processor: tokenizer or image processor; saved next to the model.
+        columns (`dict[str, str]`): the role each column plays, as [`Task.detect_columns`] returns it.
+        label_names (`list[str]`, *optional*): class names in the order of the label ids (classifiers only).
+        max_length (`int`, *optional*): longest sequence in tokens (text only).
+    """
+
+    name: ClassVar[str]
+    has_classes: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        processor,
+        columns: dict[str, str],
+        label_names: list[str] | None = None,
+        max_length: int | None = None,
+    ):
+        self.processor = processor
+        self.columns = columns
+        self.label_names = label_names
+        self.max_length = max_length
+
+    @classmethod
+    @abstractmethod
+    def auto_model(cls):
+        """The `transformers` auto class that loads this task's models (imported on first use)."""
+
+    @classmethod
+    @abstractmethod
+    def load_processor(cls, name_or_path: str, **hub_kwargs):
+        """Tokenizer or image processor of a model on the Hub or in a folder. Raises `UserError` if there is none."""
+
+    @classmethod
+    @abstractmethod
+    def detect_columns(cls, column_names: list[str], features: Any, overrides: dict[str, str]) -> dict[str, str]:
+        """Which column plays which role (`image`, `text`, `label`, `question`, …). `overrides` come from the user.
+
+        Raises `UserError` naming the columns that exist when a role cannot be filled.
+        """
+
+    @abstractmethod
+    def encode(self, rows: dict[str, list], positions: list[int]) -> list[dict[str, Any]]:
+        """Raw columns of a few rows to model features, one dict per row, `labels` included. No randomness.
+
+        `positions` are the rows' places in the source. Raises `RowError(position, reason)` for a row that cannot be
+        used (an unreadable image, no text, no supervised token).
+        """
+
+    @abstractmethod
+    def collate(self, features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Encoded rows to one padded batch of tensors, with `labels`: `(batch,)`, or `(batch, seq)` for causal LMs."""
+
+    @abstractmethod
+    def predict(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> Predictions:
+        """Run `model` (wrapped by DDP/FSDP or not) once on a collated batch, without passing labels to it."""
+
+    def check_model(self, model: torch.nn.Module) -> None:  # noqa: B027
+        """Raises `UserError` if `model` cannot do this task on this data."""
+
+    def prepare_model(self, model: torch.nn.Module) -> None:
+        """Check a freshly loaded model and settle what depends on it (padding id, longest input).
+
+        Call it once, before rows are encoded. Raises `UserError` as [`Task.check_model`] does.
+        """
+        self.check_model(model)
+
+    @torch.no_grad()
+    def embed(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Mean of the backbone's last hidden state over tokens or pixels, `(batch, hidden)`: finds near duplicates."""
+        inner = unwrap(model)
+        backbone = inner.base_model
+        # Wrappers without a backbone of their own show their hidden states only when asked.
+        ask = {"output_hidden_states": True} if backbone is inner else {}
+        output = backbone(**model_inputs(model, batch), **ask)
+        hidden = getattr(output, "last_hidden_state", None)
+        if hidden is None:
+            hidden = output.hidden_states[-1] if getattr(output, "hidden_states", None) else output[0]
+        if hidden.dim() == 4:  # (batch, channels, height, width)
+            return hidden.flatten(2).mean(2)
+        mask = batch.get("attention_mask")
+        if mask is None or mask.shape != hidden.shape[:2]:
+            return hidden.flatten(1, -2).mean(1)
+        weight = mask.to(hidden.dtype)[:, :, None]
+        return (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)

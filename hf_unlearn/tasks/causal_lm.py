@@ -1,0 +1,233 @@
+"""Causal language models: questions and answers, prompts and completions, chats, or plain text."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+
+from hf_unlearn.errors import RowError, UserError
+from hf_unlearn.tasks.base import Task
+from hf_unlearn.tasks.columns import check_overrides, find, missing, only_feature
+from hf_unlearn.tasks.forward import model_inputs, pad
+from hf_unlearn.tasks.predictions import Predictions
+from hf_unlearn.tasks.supervised_head import supervised_logits
+from hf_unlearn.tasks.tokenizing import fit_max_length, load_tokenizer, pad_token_id, text_of
+
+ROLES = ("question", "answer", "context", "messages", "text")
+MESSAGES = ("messages", "conversations", "conversation", "chat")
+# (question, answer) pairs of columns, in the order they are looked for.
+PAIRS = (
+    ("question", "answer"),
+    ("prompt", "completion"),
+    ("instruction", "output"),
+    ("instruction", "response"),
+    ("prompt", "response"),
+    ("question", "response"),
+    ("query", "response"),
+)
+TEXTS = ("text", "content", "document", "story", "passage", "article", "body")
+DEFAULT_TEMPLATE = "Question: {question}\nAnswer: "
+VERBATIM = "{question}"
+CHAT = "chat"
+# ShareGPT's names for the chat roles.
+SPEAKERS = {"human": "user", "gpt": "assistant", "model": "assistant"}
+
+
+class CausalLM(Task):
+    """Any model of `AutoModelForCausalLM`. The loss is on the answer only, its end token included.
+
+    Args:
+        processor, columns, label_names, max_length: see [`Task`]. Rows that are too long lose the start of their
+            prompt first, and the end of their answer only if that is not enough.
+        prompt_template (`str`, *optional*): how a question becomes a prompt, with `{question}` in it, or `chat` to put
+            question and answer through the tokenizer's chat template. By default `prompt` columns are taken as they
+            are, and questions become `Question: …\\nAnswer: `.
+    """
+
+    name: ClassVar[str] = "causal_lm"
+    has_classes: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        processor,
+        columns: dict[str, str],
+        label_names: list[str] | None = None,
+        max_length: int | None = None,
+        prompt_template: str | None = None,
+    ):
+        super().__init__(processor, columns, label_names, max_length)
+        if prompt_template is None:
+            prompt_template = VERBATIM if columns.get("question") == "prompt" else DEFAULT_TEMPLATE
+        if prompt_template != CHAT and "{question}" not in prompt_template:
+            raise UserError("prompt_template has no {question} in it: say where the question goes, or 'chat'")
+        if (prompt_template == CHAT or "messages" in columns) and not getattr(processor, "chat_template", None):
+            raise UserError("the tokenizer has no chat template: give question and answer columns, or a chat model")
+        self.prompt_template = prompt_template
+
+    @classmethod
+    def auto_model(cls):
+        from transformers import AutoModelForCausalLM
+
+        return AutoModelForCausalLM
+
+    @classmethod
+    def load_processor(cls, name_or_path: str, **hub_kwargs):
+        return load_tokenizer(name_or_path, **hub_kwargs)
+
+    @classmethod
+    def detect_columns(cls, column_names: list[str], features: Any, overrides: dict[str, str]) -> dict[str, str]:
+        """Roles: `messages`; or `question` and `answer` (and `context`, put after the question); or `text`."""
+        chosen = check_overrides(overrides, ROLES, column_names)
+        if "messages" in chosen or "text" in chosen:
+            return chosen
+        if "question" in chosen or "answer" in chosen:
+            usual = {
+                "question": find((q for q, _ in PAIRS), column_names),
+                "answer": find((a for _, a in PAIRS), column_names),
+            }
+            for role in ("question", "answer"):
+                if (chosen.get(role) or usual[role]) is None:
+                    raise missing(role, column_names)
+            return usual | chosen
+        if messages := find(MESSAGES, column_names):
+            return {"messages": messages}
+        for pair in PAIRS:
+            question, answer = (find([name], column_names) for name in pair)
+            if question and answer:
+                columns = {"question": question, "answer": answer}
+                # Alpaca's third column: what the instruction is to be carried out on.
+                context = find(["input"], column_names) if pair[0] == "instruction" else None
+                return columns | ({"context": context} if context else {}) | chosen
+        text = find(TEXTS, column_names) or only_feature("string", features)
+        if text is None:
+            raise missing("question, answer, messages or text", column_names)
+        return {"text": text}
+
+    def prepare_model(self, model: torch.nn.Module) -> None:
+        super().prepare_model(model)
+        self.max_length = fit_max_length(self.processor, self.max_length, model)
+
+    def encode(self, rows: dict[str, list], positions: list[int]) -> list[dict[str, Any]]:
+        count = range(len(positions))
+        row = {role: rows[column] for role, column in self.columns.items()}
+        if "text" in row:
+            texts = [text_of(row["text"][i], positions[i], "text") for i in count]
+            ids = self.processor(texts)["input_ids"]
+            return [self._features(ids[i], 1, positions[i]) for i in count]
+        if "messages" in row:
+            chats = [_chat(row["messages"][i], positions[i]) for i in count]
+        else:
+            pairs = [self._question_answer(row, i, positions[i]) for i in count]
+            if all(isinstance(question, str) for question, _ in pairs) and self.prompt_template != CHAT:
+                return self._encode_pairs(pairs, positions)
+            chats = [_pair_as_chat(*pairs[i], positions[i]) for i in count]
+        prompts, wholes = self._chat_texts(chats, positions)
+        return self._encode_texts(prompts, wholes, positions, special=False)
+
+    def collate(self, features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """`input_ids`, `attention_mask` and `labels` (-100 where not supervised), `(batch, seq)`, padded right."""
+        return pad(features, {"input_ids": pad_token_id(self.processor), "labels": -100})
+
+    def predict(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> Predictions:
+        labels = batch["labels"]
+        logits, targets, example = supervised_logits(model, model_inputs(model, batch), labels)
+        return Predictions(logits, targets, len(labels), example)
+
+    def _question_answer(self, row: dict[str, list], i: int, position: int) -> tuple[Any, Any]:
+        question, answer = row["question"][i], row["answer"][i]
+        if isinstance(question, list) or isinstance(answer, list):
+            return question, answer
+        if not isinstance(question, str):
+            raise RowError(position, "it has no question")
+        context = row["context"][i] if "context" in row else None
+        if isinstance(context, str) and context.strip():
+            question = f"{question}\n{context}"
+        return question, text_of(answer, position, "answer")
+
+    def _encode_pairs(self, pairs: Sequence[tuple[str, str]], positions: list[int]) -> list[dict[str, Any]]:
+        prompts = [self.prompt_template.replace("{question}", question) for question, _ in pairs]
+        wholes = [prompt + answer for prompt, (_, answer) in zip(prompts, pairs, strict=True)]
+        return self._encode_texts(prompts, wholes, positions, special=True)
+
+    def _chat_texts(self, chats: list[list[dict]], positions: list[int]) -> tuple[list[str], list[str]]:
+        prompts, wholes = [], []
+        render = self.processor.apply_chat_template
+        for chat, position in zip(chats, positions, strict=True):
+            try:
+                prompts.append(render(chat[:-1], tokenize=False, add_generation_prompt=True) if chat[:-1] else "")
+                wholes.append(render(chat, tokenize=False))
+            except Exception as error:  # templates refuse chats with errors of their own
+                raise RowError(position, "the chat template refuses its messages") from error
+        return prompts, wholes
+
+    def _encode_texts(
+        self, prompts: list[str], wholes: list[str], positions: list[int], special: bool
+    ) -> list[dict[str, Any]]:
+        """Prompt and answer are tokenized together, as the model will read them.
+
+        What the whole shares with the prompt alone is prompt; a token across the border belongs to the answer.
+        `special` adds the tokenizer's own begin and end tokens, which chat templates bring themselves.
+        """
+        prompt_ids = self.processor(prompts, add_special_tokens=special)["input_ids"]
+        whole_ids = self.processor(wholes, add_special_tokens=special)["input_ids"]
+        end = self.processor.eos_token_id
+        features = []
+        for prompt, whole, position in zip(prompt_ids, whole_ids, positions, strict=True):
+            if special and end is not None and whole[-1:] != [end]:
+                whole = [*whole, end]
+            differ = (i for i, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b)
+            start = next(differ, min(len(prompt), len(whole)))
+            features.append(self._features(whole, start, position))
+        return features
+
+    def _features(self, ids: list[int], start: int, position: int) -> dict[str, torch.Tensor]:
+        """Tensors of a row whose supervised tokens begin at `start` (the first token has nothing to be told from)."""
+        start = max(start, 1)
+        if self.max_length and len(ids) > self.max_length:
+            ids, start = self._shorten(ids, start)
+        if len(ids) <= start:
+            raise RowError(position, "it has no token to learn from")
+        input_ids = torch.tensor(ids)
+        labels = input_ids.clone()
+        labels[:start] = -100
+        return {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids), "labels": labels}
+
+    def _shorten(self, ids: list[int], start: int) -> tuple[list[int], int]:
+        prompt, answer = ids[:start], ids[start:]
+        room = max(self.max_length - len(answer), 1)
+        if prompt[0] == self.processor.bos_token_id and room > 1:
+            prompt = prompt[:1] + (prompt[1:][-(room - 1) :])
+        else:
+            prompt = prompt[-room:]
+        return (prompt + answer)[: self.max_length], len(prompt)
+
+
+def _chat(value: Any, position: int) -> list[dict[str, str]]:
+    """Messages up to the last one of the assistant, as `role` and `content`. Raises `RowError`."""
+    if isinstance(value, dict):  # a column of lists, as older data sets store messages
+        value = [dict(zip(value, items, strict=False)) for items in zip(*value.values(), strict=False)]
+    try:
+        chat = [
+            {**{k: v for k, v in m.items() if k not in ("from", "value")}, "role": role, "content": content}
+            for m in value
+            for role, content in [(m["role"], m["content"]) if "role" in m else (m["from"], m["value"])]
+        ]
+    except (TypeError, KeyError, AttributeError):
+        raise RowError(position, "its messages have no role and content") from None
+    for message in chat:
+        message["role"] = SPEAKERS.get(message["role"], message["role"])
+    while chat and chat[-1]["role"] != "assistant":
+        chat.pop()
+    if not chat:
+        raise RowError(position, "its messages have no answer of the assistant")
+    text_of(chat[-1]["content"], position, "answer")
+    return chat
+
+
+def _pair_as_chat(question: Any, answer: Any, position: int) -> list[dict[str, str]]:
+    """A chat from two texts, or from two lists of messages (TRL's conversational prompts and completions)."""
+    question = [{"role": "user", "content": question}] if isinstance(question, str) else question
+    answer = [{"role": "assistant", "content": answer}] if isinstance(answer, str) else answer
+    if not isinstance(question, list) or not isinstance(answer, list):
+        raise RowError(position, "it has no question and answer")
+    return _chat(question + answer, position)

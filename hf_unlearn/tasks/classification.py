@@ -1,0 +1,67 @@
+"""What image and text classification share: labels, the checks of a model's classes, and predictions."""
+
+from typing import Any, ClassVar
+
+import torch
+
+from hf_unlearn.errors import RowError, UserError
+from hf_unlearn.tasks.base import Task
+from hf_unlearn.tasks.columns import LABEL_NAMES, find, missing, only_feature
+from hf_unlearn.tasks.forward import logits_of, model_inputs, unwrap
+from hf_unlearn.tasks.predictions import Predictions
+
+
+class ClassificationTask(Task):
+    """One label out of several for each row."""
+
+    has_classes: ClassVar[bool] = True
+
+    def check_model(self, model: torch.nn.Module) -> None:
+        """Raises `UserError` if the model does not choose one of exactly the data's classes, in the data's order."""
+        config = unwrap(model).config
+        problem = getattr(config, "problem_type", None)
+        if problem in ("multi_label_classification", "regression") or config.num_labels < 2:
+            what = problem or "regression"
+            raise UserError(f"the model is made for {what}: only single-label classification can be unlearned")
+        if self.label_names is None:
+            return
+        if config.num_labels != len(self.label_names):
+            raise UserError(
+                f"the model has {config.num_labels} labels and the data {len(self.label_names)}: "
+                "choose the model that was trained on these classes, or another label column"
+            )
+        names = [str(config.id2label.get(i, i)).lower() for i in range(config.num_labels)]
+        data_names = [str(name).lower() for name in self.label_names]
+        if names != data_names and sorted(names) == sorted(data_names):
+            raise UserError(
+                "the model and the data have the same classes in another order: "
+                f"renumber the data's labels to the model's order, {', '.join(map(str, config.id2label.values()))}"
+            )
+
+    def predict(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> Predictions:
+        logits = logits_of(model(**model_inputs(model, batch)))  # (batch, classes)
+        return Predictions(logits, batch["labels"], len(logits))
+
+    def label_id(self, value: Any, position: int) -> int:
+        """The id of a raw label: a number is an id already, a string is the name of a class."""
+        names = self.label_names
+        if isinstance(value, str):
+            if names and value in names:
+                return names.index(value)
+            raise RowError(position, "its label is not one of the classes")
+        try:
+            number = int(value)
+            whole = number == value
+        except (TypeError, ValueError, OverflowError):
+            raise RowError(position, "it has no usable label") from None
+        if not whole or number < 0 or (names and number >= len(names)):
+            raise RowError(position, "its label is not one of the classes")
+        return number
+
+
+def label_column(column_names: list[str], features: Any, chosen: dict[str, str]) -> str:
+    """The label's column. Raises `UserError` naming the columns that exist."""
+    column = chosen.get("label") or find(LABEL_NAMES, column_names) or only_feature("ClassLabel", features)
+    if column is None:
+        raise missing("label", column_names)
+    return column

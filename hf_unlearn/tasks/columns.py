@@ -1,0 +1,42 @@
+"""Which column plays which role, from usual names, from feature types, or from the user."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from hf_unlearn.errors import UserError
+
+LABEL_NAMES = ("label", "labels", "fine_label", "class", "target", "category", "intent", "label_text")
+
+
+def check_overrides(overrides: dict[str, str], roles: Iterable[str], column_names: list[str]) -> dict[str, str]:
+    """The user's choices without empty ones. Raises `UserError` for a role or a column that does not exist."""
+    chosen = {role: column for role, column in (overrides or {}).items() if column}
+    roles = list(roles)
+    for role, column in chosen.items():
+        if role not in roles:
+            raise UserError(f"this task has no {role!r} column: its columns are {', '.join(roles)}")
+        if column not in column_names:
+            raise UserError(f"no column {column!r} in the data: it has {', '.join(column_names)}")
+    return chosen
+
+
+def find(candidates: Iterable[str], column_names: list[str]) -> str | None:
+    """The first candidate that is a column, whatever its case."""
+    by_name = {name.lower(): name for name in reversed(column_names)}
+    return next((by_name[name] for name in candidates if name in by_name), None)
+
+
+def only_feature(kind: str, features: Any, skip: Iterable[str] = ()) -> str | None:
+    """The one column whose feature is of a kind (`Image`, `ClassLabel`, or `string`), if there is exactly one."""
+    skip = set(skip)
+    found = [
+        name
+        for name, feature in dict(features or {}).items()
+        if name not in skip
+        and (type(feature).__name__ == kind or str(getattr(feature, "dtype", "")) in (kind, f"large_{kind}"))
+    ]
+    return found[0] if len(found) == 1 else None
+
+
+def missing(role: str, column_names: list[str]) -> UserError:
+    return UserError(f"no column found for {role!r}: name one of the data's columns, {', '.join(column_names)}")

@@ -1,0 +1,102 @@
+"""What every task does around a model's forward: look inside wrappers, choose inputs, read logits, pad."""
+
+import inspect
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pad_sequence
+
+
+def without_data_parallel(model: nn.Module) -> nn.Module:
+    """The module inside DDP, DataParallel and `torch.compile`. FSDP stays: its parameters live in the wrapper."""
+    wrappers = (nn.parallel.DistributedDataParallel, nn.DataParallel)
+    while isinstance(model, wrappers) or hasattr(model, "_orig_mod"):
+        model = model.module if isinstance(model, wrappers) else model._orig_mod
+    return model
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The `transformers` model inside DDP, FSDP, `torch.compile` and peft."""
+    from accelerate.utils import extract_model_from_parallel
+
+    model = extract_model_from_parallel(model, keep_torch_compile=False)
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def model_inputs(model: nn.Module, batch: dict[str, Any]) -> dict[str, Any]:
+    """The part of a collated batch that goes into `model`: no labels, and nothing that it cannot use.
+
+    `token_type_ids` go only to models that have segment embeddings: tokenizers hand them out regardless, DistilBERT
+    refuses them, and GPT-2 would add the embedding of token 0 to every position.
+    """
+    inner = unwrap(model)
+    names, takes_any = _forward_parameters(type(inner))
+    inputs = {k: v for k, v in batch.items() if k in names or (takes_any and k != "token_type_ids")}
+    inputs.pop("labels", None)
+    if "token_type_ids" in inputs and not _has_segments(inner.config):
+        del inputs["token_type_ids"]
+    if "use_cache" in names:
+        inputs["use_cache"] = False
+    return inputs
+
+
+def logits_of(output: Any) -> torch.Tensor:
+    """Logits of a forward without labels, whether the model returns a `ModelOutput` or a tuple."""
+    return output[0] if isinstance(output, tuple) else output.logits
+
+
+def pad(
+    features: Sequence[dict[str, Any]], fill: dict[str, int], padding_side: str = "right"
+) -> dict[str, torch.Tensor]:
+    """Rows of `(length,)` tensors or plain numbers to a batch of `(batch, longest)` and `(batch,)` tensors.
+
+    `fill` gives each key's padding value, 0 where it has none.
+    """
+    batch = {}
+    for key, first in features[0].items():
+        values = [row[key] for row in features]
+        if torch.is_tensor(first):
+            batch[key] = pad_sequence(values, True, fill.get(key, 0), padding_side)
+        else:
+            batch[key] = torch.tensor(values)
+    return batch
+
+
+def kept_randomness(device: torch.device):
+    """A context manager that leaves the global random generators of the CPU and of `device` as they were."""
+    if device.type == "cpu":
+        return torch.random.fork_rng(devices=[])
+    return torch.random.fork_rng(devices=[device], device_type=device.type)
+
+
+def position_limit(model: nn.Module) -> int | None:
+    """Longest input in tokens that the model has positions for; `None` if nothing says so.
+
+    The RoBERTa family starts counting after the padding id, so its table holds more rows than it has positions.
+    """
+    inner = unwrap(model)
+    for name, module in inner.named_modules():
+        if (
+            name.endswith("position_embeddings")
+            and isinstance(module, nn.Embedding)
+            and module.padding_idx is not None
+        ):
+            return module.num_embeddings - module.padding_idx - 1
+    limit = getattr(inner.config, "max_position_embeddings", None)
+    return limit if isinstance(limit, int) and limit > 0 else None
+
+
+@lru_cache(maxsize=64)
+def _forward_parameters(model_class: type) -> tuple[frozenset[str], bool]:
+    # The class's forward, not the instance's: accelerate replaces the latter for mixed precision.
+    parameters = inspect.signature(model_class.forward).parameters
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    return frozenset(parameters), takes_any
+
+
+def _has_segments(config: Any) -> bool:
+    size = getattr(config, "type_vocab_size", 0)
+    return config.model_type == "xlnet" or (isinstance(size, int) and size > 1)

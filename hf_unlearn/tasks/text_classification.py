@@ -1,0 +1,82 @@
+"""Text classification: one text or a pair of texts, one label."""
+
+from typing import Any, ClassVar
+
+import torch
+
+from hf_unlearn.errors import RowError
+from hf_unlearn.tasks.classification import ClassificationTask, label_column
+from hf_unlearn.tasks.columns import check_overrides, find, missing, only_feature
+from hf_unlearn.tasks.forward import pad, unwrap
+from hf_unlearn.tasks.tokenizing import fit_max_length, load_tokenizer, pad_token_id, text_of
+
+PAIRS = (("text", "text_pair"), ("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"))
+TEXTS = ("text", "sentence", "content", "review", "document", "body", "utterance", "tweet", "comment", "article")
+
+
+class TextClassification(ClassificationTask):
+    """Any model of `AutoModelForSequenceClassification`. See [`Task`] for the arguments."""
+
+    name: ClassVar[str] = "text_classification"
+    # What `prepare_model` learns from the model.
+    _pad_id: int | None = None
+    _padding_side: str = "right"
+
+    @classmethod
+    def auto_model(cls):
+        from transformers import AutoModelForSequenceClassification
+
+        return AutoModelForSequenceClassification
+
+    @classmethod
+    def load_processor(cls, name_or_path: str, **hub_kwargs):
+        return load_tokenizer(name_or_path, **hub_kwargs)
+
+    @classmethod
+    def detect_columns(cls, column_names: list[str], features: Any, overrides: dict[str, str]) -> dict[str, str]:
+        """Roles: `text`, `label`, and `text_pair` where the data has a second text."""
+        chosen = check_overrides(overrides, ("text", "text_pair", "label"), column_names)
+        columns = {"label": label_column(column_names, features, chosen)}
+        pair = next(((a, b) for a, b in PAIRS if a in column_names and b in column_names), None)
+        if pair and "text" not in chosen:
+            return columns | {"text": pair[0], "text_pair": pair[1]} | chosen
+        text = chosen.get("text") or find(TEXTS, column_names)
+        text = text or only_feature("string", features, skip=[columns["label"]])
+        if text is None:
+            raise missing("text", column_names)
+        return columns | {"text": text} | chosen
+
+    def prepare_model(self, model: torch.nn.Module) -> None:
+        super().prepare_model(model)
+        self.max_length = fit_max_length(self.processor, self.max_length, model)
+        config = unwrap(model).config
+        known = getattr(config, "pad_token_id", None)
+        # GPT-2, Llama and their like classify from the last token that is not padding, and RoBERTa's positions skip
+        # padding: both go by the id in the model's configuration, so that one is used, and there must be one.
+        if known is None or not 0 <= known < config.vocab_size:
+            config.pad_token_id = pad_token_id(self.processor)
+        self._pad_id = config.pad_token_id
+        # XLNet classifies from the last position. For all others absolute positions must start at the first token.
+        self._padding_side = "left" if config.model_type == "xlnet" else "right"
+
+    def encode(self, rows: dict[str, list], positions: list[int]) -> list[dict[str, Any]]:
+        def texts(role: str) -> list[str] | None:
+            if role not in self.columns:
+                return None
+            return [text_of(v, at, "text") for v, at in zip(rows[self.columns[role]], positions, strict=True)]
+
+        labels = [self.label_id(v, at) for v, at in zip(rows[self.columns["label"]], positions, strict=True)]
+        limit = {"truncation": True, "max_length": self.max_length} if self.max_length else {}
+        encoded = self.processor(texts("text"), texts("text_pair"), **limit)
+        features = []
+        for i, (label, position) in enumerate(zip(labels, positions, strict=True)):
+            if not encoded["input_ids"][i]:
+                raise RowError(position, "its text has no tokens")
+            features.append({key: torch.tensor(encoded[key][i]) for key in encoded} | {"labels": label})
+        return features
+
+    def collate(self, features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """`input_ids`, `attention_mask` (and `token_type_ids`) `(batch, seq)`, `labels` `(batch,)`."""
+        pad_id = pad_token_id(self.processor) if self._pad_id is None else self._pad_id
+        fill = {"input_ids": pad_id, "token_type_ids": self.processor.pad_token_type_id}
+        return pad(features, fill, self._padding_side)

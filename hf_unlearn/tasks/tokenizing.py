@@ -1,0 +1,50 @@
+"""What the text tasks share about tokenizers."""
+
+from typing import Any
+
+import torch
+
+from hf_unlearn.errors import RowError, UserError
+from hf_unlearn.tasks.forward import position_limit
+
+# Tokenizers that know no limit say 1e30.
+NO_LIMIT = 10**6
+
+
+def load_tokenizer(name_or_path: str, **hub_kwargs):
+    """Raises `UserError` where there is none."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(name_or_path, **hub_kwargs)
+    except (OSError, ValueError) as error:
+        raise UserError(f"no tokenizer at {name_or_path}: save the model's own beside it") from error
+
+
+def pad_token_id(tokenizer) -> int:
+    """The padding id; the end-of-text id, or 0, for tokenizers without one (masked either way)."""
+    for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if token is not None:
+            return token
+    return 0
+
+
+def fit_max_length(tokenizer, max_length: int | None, model: torch.nn.Module) -> int | None:
+    """`max_length`, or the longest input that both tokenizer and model take.
+
+    Raises `UserError` for a `max_length` beyond the model's positions.
+    """
+    limit = position_limit(model)
+    if max_length is not None:
+        if limit is not None and max_length > limit:
+            raise UserError(f"max_length {max_length} is longer than the {limit} positions of the model: lower it")
+        return max_length
+    known = [n for n in (limit, tokenizer.model_max_length) if n is not None and n < NO_LIMIT]
+    return min(known, default=None)
+
+
+def text_of(value: Any, position: int, what: str) -> str:
+    """`value` if it is a text that is not blank. Raises `RowError`."""
+    if not isinstance(value, str) or not value.strip():
+        raise RowError(position, f"it has no {what}")
+    return value

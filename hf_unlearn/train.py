@@ -1,0 +1,36 @@
+"""Unlearn rows from a model and write the evidence: `accelerate launch hf_unlearn/train.py --config configs/….yaml`."""
+
+import sys
+
+from hf_unlearn.cli import run_command
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command(train, argv)
+
+
+def train(argv: list[str] | None = None) -> None:
+    from hf_unlearn import pipeline
+    from hf_unlearn.arguments import parse_arguments
+    from hf_unlearn.checks import check
+
+    arguments = parse_arguments(argv)
+    check(arguments)
+
+    data = pipeline.prepare_data(arguments)  # request -> splits
+    original = pipeline.get_original(arguments, data)
+    if arguments.run.dry_run:
+        return pipeline.print_plan(arguments, data, original)
+    before = pipeline.score_model(arguments, data, original.model)
+
+    trainer = pipeline.make_trainer(arguments, data, original)
+    unlearning = pipeline.unlearn(arguments, data, trainer)  # trainer -> model
+    twins = pipeline.get_twins(arguments, data)
+
+    evidence = pipeline.make_evidence(arguments, data, original, before, trainer, unlearning, twins)
+    pipeline.save(arguments, trainer, evidence)
+    pipeline.print_result(arguments, trainer, evidence)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,372 @@
+"""The trainer that all methods share: joint batches in, one scalar from `unlearning_loss` out, the rest is Trainer's."""
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any, ClassVar
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers.trainer_utils import seed_worker
+
+from hf_unlearn.data.splits import UnlearningSplits
+from hf_unlearn.errors import NonFiniteLossError, UserError
+from hf_unlearn.evaluation.callback import evaluation_metrics
+from hf_unlearn.evaluation.scores import SplitScores
+from hf_unlearn.evaluation.scoring import score
+from hf_unlearn.lora import save_kwargs
+from hf_unlearn.tasks.base import Task
+from hf_unlearn.trainers.config import UnlearningConfig, default_learning_rate
+from hf_unlearn.trainers.joint_batch import JointCollator, JointDataset
+from hf_unlearn.trainers.modes import has_batch_norm, set_training_mode
+from hf_unlearn.trainers.pass_clock import PassClock
+from hf_unlearn.trainers.sampler import JointSampler, StreamSize
+from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase, Schedule
+from hf_unlearn.trainers.split_output import SplitOutput
+
+METHOD_STATE_NAME = "method_state.safetensors"
+_TRAINER_FIELDS = {f.name for f in fields(TrainingArguments)}
+
+
+class UnlearningTrainer(Trainer):
+    """A `transformers.Trainer` over joint batches of forget and retain rows.
+
+    A method implements [`unlearning_loss`], and may override [`phases`] (what is trained when) and [`prepare`] (what
+    it measures before the first step). DDP, FSDP, accumulation, precision, adapters, checkpoints and logging are
+    Trainer's own.
+
+    Args:
+        model: the original model, full or a `PeftModel`; changed in place.
+        args (`UnlearningConfig`): of the method.
+        splits (`UnlearningSplits`): the roles. Training reads forget, retain and validation; test only reports.
+        task (`Task`): what kind of rows these are.
+        callbacks: as in Trainer.
+        quiet (`bool`): no progress bar and no printed logs; for the short trainings a method runs on the side.
+
+    Raises:
+        `UserError`: several GPUs without a launcher.
+        `NonFiniteLossError`: from [`train`], on every process, before a broken update is made; a checkpoint of the
+            last good step is written first.
+    """
+
+    config_class: ClassVar[type[UnlearningConfig]] = UnlearningConfig
+    method: ClassVar[str]
+    paper: ClassVar[dict[str, str] | None] = None
+    loss_is_scaled_for_ga = False  # ours are per-micro-batch shares; Trainer divides by the number of micro-batches
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        args: UnlearningConfig,
+        splits: UnlearningSplits,
+        task: Task,
+        callbacks: list[TrainerCallback] | None = None,
+        quiet: bool = False,
+        **kwargs,
+    ):
+        if args.n_gpu > 1:
+            raise UserError(
+                f"{args.n_gpu} GPUs are visible to one process; start with `accelerate launch`, or show it one with "
+                "CUDA_VISIBLE_DEVICES"
+            )
+        if args.learning_rate is None:
+            args.learning_rate = default_learning_rate(model)
+        self.splits = splits
+        self.task = task
+        self.notes: list[str] = []
+        self.method_state: dict[str, torch.Tensor] = {}
+        self.last_scores: dict[str, SplitScores] = {}
+        self._step_batches: list[dict[str, Any]] = []
+        self._step_means: dict[tuple[str, str], torch.Tensor] = {}
+        self._recorded: dict[str, list[torch.Tensor]] = {}
+        self._finite: torch.Tensor | None = None
+        streams = {FORGET: splits.forget, RETAIN: splits.retain}
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=JointCollator(task),
+            train_dataset=JointDataset(streams),
+            eval_dataset=splits.retain,  # Trainer asks for one; `evaluate` scores the splits themselves
+            processing_class=task.processor,
+            callbacks=callbacks,
+            **kwargs,
+        )
+        self._separate_forwards = has_batch_norm(model) and not args.disable_dropout
+        self.schedule = Schedule(self.phases(), args.max_steps)
+        self.add_callback(PassClock(self.passes))
+        if quiet:
+            self.remove_callback(ProgressCallback)
+            self.remove_callback(PrinterCallback)
+
+    # What a method writes.
+
+    def unlearning_loss(self, forget: SplitOutput | None = None, retain: SplitOutput | None = None) -> torch.Tensor:
+        """The method's loss for one micro-batch, a scalar. A stream that the phase does not read is `None`."""
+        raise NotImplementedError(f"{type(self).__name__} does not define unlearning_loss")
+
+    def phases(self) -> list[Phase]:
+        """What is trained, in order. Default: one phase on both streams, `num_train_epochs` passes over retain."""
+        return [Phase("unlearn", math.ceil(self.args.num_train_epochs * self.stream_sizes()[RETAIN].batches))]
+
+    def prepare(self) -> dict[str, torch.Tensor]:
+        """What the method measures before the first step. Kept in checkpoints as tensors, so a resumed run has it."""
+        return {}
+
+    def of_step_mean(
+        self, function: Callable[[torch.Tensor], torch.Tensor], output: SplitOutput, values: str = "loss"
+    ) -> torch.Tensor:
+        """`function(mean)` of the mean of `output.<values>` over the *whole* optimizer step: a scalar, exact gradient.
+
+        A function that is not linear does not commute with averaging over micro-batches and processes. Here the mean
+        is taken first (one reduce over processes; with accumulation, a forward without gradient over the step's other
+        micro-batches) and its derivative then weighs this micro-batch's gradient.
+        """
+        total, count = self._step_total(output, values)
+        mean = (total / count).to(output.loss.dtype).requires_grad_()
+        with torch.enable_grad():
+            value = function(mean)
+            (slope,) = torch.autograd.grad(value, mean)
+        share = slope * output.mean(getattr(output, values))
+        weight = count.item() / self.stream_sizes()[output.stream].batch  # a smaller last batch counts for less
+        return value.detach() * weight + share - share.detach()
+
+    def record(self, name: str, value: torch.Tensor | float) -> None:
+        """Add a scalar to the next training log; averaged over micro-batches and processes."""
+        self._recorded.setdefault(name, []).append(torch.as_tensor(value).detach().float())
+
+    def score(self, rows, model: torch.nn.Module | None = None) -> SplitScores:
+        """Score rows under the current (or another) model in eval mode; counted as examples."""
+        self.count_examples(len(rows))
+        return self._score(rows, model)
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """What a reader needs to repeat the run: the method's own arguments and those that shape its steps."""
+        shared = {"num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
+                  "lr_scheduler_type", "weight_decay", "max_grad_norm", "optim", "max_steps", "seed"}  # fmt: skip
+        names = [f.name for f in fields(self.args) if f.name in shared or f.name not in _TRAINER_FIELDS]
+        return {name: getattr(self.args, name) for name in names} | {"world_size": self.args.world_size}
+
+    def plan(self) -> list[str]:
+        """What a dry run says of the method, a line each."""
+        return []
+
+    def count_examples(self, n: int) -> None:
+        """Add examples that were read outside the training steps to the cost."""
+        before = self.method_state.get("side_examples", torch.zeros((), dtype=torch.int64))
+        self.method_state["side_examples"] = before + int(n)
+
+    @property
+    def examples(self) -> int:
+        """Examples read so far to change the model: training steps, τ, proxies and extra forwards; not evaluation."""
+        sampler = self._sampler()
+        trained = sum(len(rows) for step in range(self.state.global_step) for rows in sampler.rows(step).values())
+        return trained + int(self.method_state.get("side_examples", 0))
+
+    # The joint stream.
+
+    def stream_sizes(self) -> dict[str, StreamSize]:
+        """Rows of each stream, and how many a whole optimizer step takes."""
+        parts = self.args.world_size * self.args.gradient_accumulation_steps
+        forget, retain = len(self.splits.forget), len(self.splits.retain)
+        return {
+            FORGET: StreamSize(forget, min(forget, self.args.forget_batch_size * parts)),
+            RETAIN: StreamSize(retain, min(retain, self.args.per_device_train_batch_size * parts)),
+        }
+
+    def passes(self, step: int) -> float:
+        """Passes over the retain rows (or the forget rows, where no phase reads retain) after `step` steps."""
+        sizes = self.stream_sizes()
+        stream = RETAIN if any(RETAIN in phase.streams for phase in self.schedule.phases) else FORGET
+        return self.schedule.stream_steps(step, stream) * sizes[stream].batch / sizes[stream].rows
+
+    def _sampler(self) -> JointSampler:
+        args = self.args
+        seed = args.seed if args.data_seed is None else args.data_seed
+        accumulation = args.gradient_accumulation_steps
+        sizes = self.stream_sizes()
+        return JointSampler(self.schedule, sizes, seed, accumulation, args.world_size, args.process_index)
+
+    def get_train_dataloader(self) -> DataLoader:
+        # Not prepared by accelerate: the sampler divides over processes itself and keeps no state.
+        return DataLoader(
+            self.train_dataset,
+            batch_sampler=self._sampler(),
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            worker_init_fn=seed_worker if self.args.dataloader_num_workers else None,
+        )
+
+    def set_initial_training_values(self, args, dataloader):
+        # One Trainer epoch holds the whole schedule; PassClock counts the passes that people call epochs.
+        _, steps, examples, _, batch, steps_in_epoch, _ = super().set_initial_training_values(args, dataloader)
+        return 1, steps, examples, steps * batch, batch, steps_in_epoch, self.schedule.total_steps
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
+        if self.lr_scheduler is None and self.schedule.fixes_rates:
+            base = self.args.learning_rate
+
+            def factor(step: int) -> float:
+                phase, at = self.schedule.at(step)
+                rate = phase.rate(at)
+                return 1.0 if rate is None else rate / base
+
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
+            self._created_lr_scheduler = True
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    # One step.
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        set_training_mode(model, disable_dropout=self.args.disable_dropout)
+        outputs = self._run(model, inputs)
+        loss = self.unlearning_loss(**outputs)
+        for name, output in outputs.items():
+            self.record(f"{name}_loss", output.mean(output.loss))
+        finite = torch.isfinite(loss.detach())
+        self._finite = finite if self._finite is None else self._finite & finite
+        return (loss, outputs) if return_outputs else loss
+
+    def _run(self, model, batch: dict[str, Any], only_forget: bool = False) -> dict[str, SplitOutput]:
+        """Forward a joint micro-batch: one `SplitOutput` per stream of the current phase."""
+        inputs, index, first = batch["inputs"], batch["index"], int(batch["forget_size"])
+        if only_forget:
+            inputs, index = {k: v[: max(first, 1)] for k, v in inputs.items()}, index[: max(first, 1)]
+        if self._separate_forwards and 0 < first < len(index):
+            parts = [self.task.predict(model, {k: v[rows] for k, v in inputs.items()})
+                     for rows in (slice(0, first), slice(first, None))]
+        else:
+            parts = self.task.predict(model, inputs).split(first)
+        phase, _ = self.schedule.at(self.state.global_step)
+        sizes, micro_batches = self.stream_sizes(), self.args.world_size * self.current_gradient_accumulation_steps
+        outputs = {}
+        for stream, predictions, rows in zip((FORGET, RETAIN), parts, (index[:first], index[first:]), strict=True):
+            if stream in phase.streams:
+                outputs[stream] = SplitOutput(stream, predictions, rows, micro_batches / sizes[stream].batch)
+        return outputs
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._step_batches, self._step_means, self._finite = batches, {}, None
+        return batches, items
+
+    def _step_total(self, output: SplitOutput, values: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sum and number of per-example values over the whole step, in float64, without gradient."""
+        key = (output.stream, values)
+        if key not in self._step_means:
+            outputs = [output]
+            if len(self._step_batches) > 1:
+                # The first micro-batch is asked for the mean of all of them.
+                with torch.no_grad():
+                    later = [self._prepare_inputs(batch) for batch in self._step_batches[1:]]
+                    runs = [self._run(self.model_wrapped, batch, output.stream == FORGET) for batch in later]
+                outputs += [run[output.stream] for run in runs]
+                self.count_examples(sum(len(o) for o in outputs[1:]) * self.args.world_size)
+            total = sum(getattr(o, values).detach().double().sum() for o in outputs)
+            count = torch.tensor(sum(len(o) for o in outputs), dtype=torch.float64, device=total.device)
+            self._step_means[key] = self.accelerator.reduce(torch.stack([total, count]), reduction="sum")
+        total, count = self._step_means[key]
+        return total, count
+
+    def _get_grad_norm(self, model, grad_norm=None):
+        """Also the last moment before an update: stop here if the loss or the gradient is not finite."""
+        grad_norm = super()._get_grad_norm(model, grad_norm)
+        finite = self._finite if self._finite is not None else torch.ones((), dtype=torch.bool)
+        if getattr(self.accelerator, "scaler", None) is None:  # a loss scaler skips steps with overflow itself
+            finite = finite & torch.isfinite(torch.as_tensor(grad_norm, device=finite.device))
+        if self.args.world_size > 1:
+            finite = self.accelerator.reduce(finite.float(), reduction="sum") == self.args.world_size
+        if not bool(finite):
+            raise NonFiniteLossError(
+                f"the loss or its gradient is not finite at step {self.state.global_step + 1}; lower --learning_rate"
+            )
+        return grad_norm
+
+    # The run around the steps.
+
+    def train(self, resume_from_checkpoint=None, *args, **kwargs):
+        try:
+            return super().train(resume_from_checkpoint, *args, **kwargs)
+        except NonFiniteLossError:
+            self.model.zero_grad()
+            self._save_checkpoint(self.model, trial=None)
+            raise
+
+    def _inner_training_loop(self, batch_size=None, args=None, resume_from_checkpoint=None, **kwargs):
+        if resume_from_checkpoint is None:
+            self.method_state = {}
+            prepared = self.prepare()
+            self.method_state.update(prepared)
+            set_seed(self.args.seed)  # whatever the preparation drew, the steps start from the same state
+        else:
+            self.method_state = load_file(os.path.join(resume_from_checkpoint, METHOD_STATE_NAME))
+        return super()._inner_training_loop(
+            batch_size=batch_size, args=args, resume_from_checkpoint=resume_from_checkpoint, **kwargs
+        )
+
+    def _save_checkpoint(self, model, trial):
+        # Before Trainer's own files: it rotates old checkpoints at the end.
+        folder = os.path.join(self.args.output_dir, f"checkpoint-{self.state.global_step}")
+        if self.args.should_save:
+            os.makedirs(folder, exist_ok=True)
+            state = {"side_examples": torch.zeros((), dtype=torch.int64), **self.method_state}
+            save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, os.path.join(folder, METHOD_STATE_NAME))
+        super()._save_checkpoint(model, trial)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        # Trainer would add training_args.bin, a pickle, and every adapter, the reference included.
+        if not self.args.should_save:
+            return
+        output_dir = output_dir or self.args.output_dir
+        model = self.accelerator.unwrap_model(self.model)
+        options = save_kwargs(model)
+        if not hasattr(model, "peft_config"):
+            # Resuming loads weights by the modules' names; the Hub's older names (ViT has some) would be skipped.
+            options["save_original_format"] = False
+        model.save_pretrained(output_dir, state_dict=state_dict, **options)
+        if self.processing_class is not None:
+            self.processing_class.save_pretrained(output_dir)
+
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
+        """One scoring pass over forget, retain, validation, test and the non-members; logs through Trainer.
+
+        Returns:
+            `dict[str, float]`: `eval_forget_accuracy`, `eval_forget_loss`, …, `eval_membership_auc` and its standard
+            error.
+        """
+        rows = {
+            "forget": self.splits.forget,
+            "retain": self.splits.retain,
+            "validation": self.splits.validation_stop,
+            "test": self.splits.test,
+        }
+        if self.splits.unseen_forgotten is not None:
+            rows["nonmembers"] = self.splits.unseen_forgotten
+        self.last_scores = {name: self._score(r) for name, r in rows.items() if len(r)}
+        self.last_scores.setdefault("nonmembers", self.last_scores["test"])
+        metrics = {f"{metric_key_prefix}_{k}": v for k, v in evaluation_metrics(self.last_scores).items()}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _score(self, rows, model: torch.nn.Module | None = None) -> SplitScores:
+        return score(
+            self.model_wrapped if model is None else model,
+            self.task,
+            rows,
+            batch_size=self.args.per_device_eval_batch_size,
+            device=self.args.device,
+            autocast=self.accelerator.autocast,
+        )
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "learning_rate" in logs and self._recorded:
+            means = torch.stack([torch.stack([v.cpu() for v in values]).mean() for values in self._recorded.values()])
+            if self.args.world_size > 1:
+                means = self.accelerator.reduce(means.to(self.args.device), reduction="mean")
+            logs.update(zip(self._recorded, means.tolist(), strict=True))
+            self._recorded = {}
+        super().log(logs, start_time)

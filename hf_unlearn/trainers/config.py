@@ -1,0 +1,84 @@
+"""What every method has in common: `TrainingArguments` with defaults for unlearning."""
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+
+from hf_unlearn.errors import UserError
+
+_NOT_HERE = {
+    "auto_find_batch_size": "it would change which rows meet in a step; set --per_device_train_batch_size yourself",
+    "push_to_hub": "Trainer would publish every checkpoint; push the finished output folder instead",
+    "label_smoothing_factor": "the methods compute their own losses",
+}
+
+
+@dataclass
+class UnlearningConfig(TrainingArguments):
+    """Arguments shared by all methods.
+
+    Everything not listed here means what it means in `transformers.TrainingArguments`.
+
+    Args:
+        num_train_epochs: passes over the *retain* rows.
+        per_device_train_batch_size: retain rows per process and micro-batch.
+        per_device_forget_batch_size: forget rows per process and micro-batch; `None` is half of the retain rows. Never
+            more per step than there are forget rows.
+        learning_rate: `None` lets the width of the model set it, see [`default_learning_rate`].
+        disable_dropout: train in eval mode, without dropout and with BatchNorm statistics frozen, so that losses mean
+            the same as where τ and the targets were measured.
+    """
+
+    output_dir: str | None = field(default="unlearned", metadata={"help": "Where the result is written."})
+    num_train_epochs: float = field(default=3.0, metadata={"help": "Passes over the retain rows."})
+    per_device_train_batch_size: int = field(
+        default=64, metadata={"help": "Retain rows per process and micro-batch."}
+    )
+    per_device_forget_batch_size: int | None = field(
+        default=None, metadata={"help": "Forget rows per process and micro-batch (default: half of the retain rows)."}
+    )
+    per_device_eval_batch_size: int = field(default=128, metadata={"help": "Rows per forward pass when scoring."})
+    learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "Peak learning rate (default: set by the model's width, ten times higher with LoRA)."},
+    )
+    weight_decay: float = field(default=0.0, metadata={"help": "Decoupled weight decay."})
+    logging_steps: float = field(default=5, metadata={"help": "Log every so many steps."})
+    save_strategy: str = field(default="no", metadata={"help": "When to save checkpoints (no, steps, epoch)."})
+    disable_dropout: bool = field(
+        default=True, metadata={"help": "Train without dropout and with BatchNorm statistics frozen."}
+    )
+
+    def __post_init__(self):
+        self.remove_unused_columns = False  # joint batches are nested; Trainer would look for their columns in vain
+        super().__post_init__()
+        for name, reason in _NOT_HERE.items():
+            if getattr(self, name):
+                raise UserError(f"--{name} cannot be used here: {reason}")
+        for name in ("per_device_forget_batch_size", "learning_rate"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise UserError(f"--{name} is {value}; give a number above 0")
+        metric = self.metric_for_best_model
+        if self.load_best_model_at_end and not (metric or "").removeprefix("eval_").startswith("validation"):
+            raise UserError(
+                f"--metric_for_best_model is {metric}: only the validation rows may choose a checkpoint; "
+                "use eval_validation_loss or eval_validation_accuracy"
+            )
+
+    @property
+    def forget_batch_size(self) -> int:
+        """Forget rows per process and micro-batch."""
+        return self.per_device_forget_batch_size or max(1, self.per_device_train_batch_size // 2)
+
+
+def default_learning_rate(model) -> float:
+    """A rate that holds across model sizes: Adam's stable rate falls as 1 / width.
+
+    0.032 / hidden size gives 5e-4 at width 64, 4e-5 at 768 and 8e-6 at 4,096; adapters take ten times as much.
+    """
+    config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+    width = getattr(config, "hidden_size", None) or getattr(config, "n_embd", None)
+    if not width:  # convolutional models name the width of each stage
+        width = max(getattr(config, "hidden_sizes", None) or [512])
+    return 0.032 / width * (10 if hasattr(model, "peft_config") else 1)

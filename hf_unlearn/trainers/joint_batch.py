@@ -1,0 +1,51 @@
+"""From `(stream, row)` pairs to one padded batch that holds the forget rows first and the retain rows after them."""
+
+from typing import Any
+
+import torch
+
+from hf_unlearn.data.rows import Rows
+from hf_unlearn.tasks.base import Task
+from hf_unlearn.trainers.schedule import FORGET
+
+
+class JointDataset(torch.utils.data.Dataset):
+    """The training data set of an `UnlearningTrainer`: rows of all streams, addressed as `(stream, row)`.
+
+    Its length is that of the retain stream, which is what "examples" means in Trainer's own figures.
+    """
+
+    def __init__(self, streams: dict[str, Rows]):
+        self.streams = streams
+
+    def __len__(self) -> int:
+        return max(len(rows) for rows in self.streams.values())
+
+    def __getitem__(self, key: tuple[str, int]) -> tuple[str, int, dict[str, Any]]:
+        return self.__getitems__([key])[0]
+
+    def __getitems__(self, keys: list[tuple[str, int]]) -> list[tuple[str, int, dict[str, Any]]]:
+        found = {}
+        for stream in dict.fromkeys(name for name, _ in keys):
+            wanted = [row for name, row in keys if name == stream]
+            features = self.streams[stream].__getitems__(wanted)
+            found.update({(stream, row): feature for row, feature in zip(wanted, features, strict=True)})
+        return [(stream, row, found[stream, row]) for stream, row in keys]
+
+
+class JointCollator:
+    """Pads forget and retain rows together, so that one forward serves both.
+
+    Returns `{"inputs": …, "index": (batch,), "forget_size": (1,)}`; the first `forget_size` rows are forget rows and
+    `index` is each row's place in its own split.
+    """
+
+    def __init__(self, task: Task):
+        self.task = task
+
+    def __call__(self, items: list[tuple[str, int, dict[str, Any]]]) -> dict[str, Any]:
+        return {
+            "inputs": dict(self.task.collate([features for _, _, features in items])),
+            "index": torch.tensor([row for _, row, _ in items]),
+            "forget_size": torch.tensor([sum(stream == FORGET for stream, _, _ in items)]),
+        }

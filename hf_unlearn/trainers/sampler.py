@@ -1,0 +1,102 @@
+"""Which rows make which micro-batch: a pure function of the seed, the step and the process, with no state to save."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from hf_unlearn.trainers.schedule import FORGET, RETAIN, Schedule
+
+_STREAM_KEYS = {FORGET: 1, RETAIN: 2}
+
+
+@dataclass(frozen=True)
+class StreamSize:
+    """Rows of a stream and how many of them a whole optimizer step takes, over all micro-batches and processes."""
+
+    rows: int
+    batch: int
+
+    def __post_init__(self):
+        if self.rows < 1 or self.batch < 1:
+            raise ValueError("a stream needs at least one row and one row per batch")
+
+    @property
+    def batches(self) -> int:
+        """Batches in one pass, a smaller last one included."""
+        return -(-self.rows // self.batch)
+
+
+class JointSampler:
+    """Batch sampler over the joint forget/retain stream, aware of accumulation and of the number of processes.
+
+    The global batch of a step does not depend on how it is divided, so batch 8 × accumulation 1, batch 4 ×
+    accumulation 2 and two processes with batch 4 train on the same rows. The forget stream ends each pass with a
+    smaller batch where the division leaves one; the retain stream runs on across passes and is always full.
+
+    Iterating gives, for each micro-batch of this process, a list of `(stream, row)`, forget rows first.
+
+    Args:
+        schedule (`Schedule`): phases and their streams.
+        streams (`dict[str, StreamSize]`): sizes of `forget` and `retain`.
+        seed (`int`): of the order of rows.
+        accumulation, world_size, rank (`int`): how a global batch is divided.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        streams: dict[str, StreamSize],
+        seed: int,
+        accumulation: int = 1,
+        world_size: int = 1,
+        rank: int = 0,
+    ):
+        self.schedule = schedule
+        self.streams = streams
+        self.seed = seed
+        self.accumulation = accumulation
+        self.world_size = world_size
+        self.rank = rank
+        self._order = lru_cache(maxsize=4)(self._draw_order)
+
+    def __len__(self) -> int:
+        return self.schedule.total_steps * self.accumulation
+
+    def __iter__(self) -> Iterator[list[tuple[str, int]]]:
+        for step in range(self.schedule.total_steps):
+            yield from self.micro_batches(step)
+
+    def rows(self, step: int) -> dict[str, np.ndarray]:
+        """The global batch of a step: row numbers by stream."""
+        phase, _ = self.schedule.at(step)
+        return {name: self._stream_rows(name, self.schedule.stream_steps(step, name)) for name in phase.streams}
+
+    def micro_batches(self, step: int) -> list[list[tuple[str, int]]]:
+        """This process's share of a step, one list per micro-batch."""
+        parts = self.accumulation * self.world_size
+        divided = {name: np.array_split(rows, parts) for name, rows in self.rows(step).items()}
+        mine = range(self.rank, parts, self.world_size)
+        return [[(name, int(row)) for name in _ordered(divided) for row in divided[name][part]] for part in mine]
+
+    def _stream_rows(self, stream: str, position: int) -> np.ndarray:
+        size = self.streams[stream]
+        if stream == FORGET:
+            epoch, batch = divmod(position, size.batches)
+            return self._order(stream, epoch)[batch * size.batch : (batch + 1) * size.batch]
+        start = position * size.batch
+        wanted = np.arange(start, start + size.batch)
+        return np.concatenate(
+            [
+                self._order(stream, int(epoch))[wanted[wanted // size.rows == epoch] % size.rows]
+                for epoch in np.unique(wanted // size.rows)
+            ]
+        )
+
+    def _draw_order(self, stream: str, epoch: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, _STREAM_KEYS[stream], epoch]).permutation(self.streams[stream].rows)
+
+
+def _ordered(names) -> list[str]:
+    return [name for name in (FORGET, RETAIN) if name in names]

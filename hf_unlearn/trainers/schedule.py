@@ -1,0 +1,81 @@
+"""What a run trains on, when: phases, each with its streams, its steps and, where a method fixes it, its rate."""
+
+from dataclasses import dataclass
+
+FORGET, RETAIN = "forget", "retain"
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of optimizer steps.
+
+    Args:
+        name: shown in the progress and in the logs.
+        steps: optimizer steps.
+        streams: which splits feed it. A split that is not named is not read.
+        learning_rate: rate at the phase's first step. `None` leaves the rate to the `TrainingArguments`.
+        final_learning_rate: rate that would follow the last step, reached linearly. `None`: constant.
+        rate_every: the rate changes every so many steps (1: every step).
+    """
+
+    name: str
+    steps: int
+    streams: tuple[str, ...] = (FORGET, RETAIN)
+    learning_rate: float | None = None
+    final_learning_rate: float | None = None
+    rate_every: int = 1
+
+    def rate(self, step: int) -> float | None:
+        """Learning rate at step `step` of the phase, counted from 0."""
+        if self.learning_rate is None or self.final_learning_rate is None:
+            return self.learning_rate
+        progress = step // self.rate_every * self.rate_every / self.steps
+        return self.learning_rate + (self.final_learning_rate - self.learning_rate) * progress
+
+
+class Schedule:
+    """Phases laid end to end. Every question about a step is answered from its number alone, so resuming is exact."""
+
+    def __init__(self, phases: list[Phase], max_steps: int = -1):
+        if max_steps > 0:
+            phases = _fit(phases, max_steps)
+        self.phases = [phase for phase in phases if phase.steps > 0]
+        if not self.phases:
+            raise ValueError("a schedule needs at least one step")
+
+    @property
+    def total_steps(self) -> int:
+        return sum(phase.steps for phase in self.phases)
+
+    def at(self, step: int) -> tuple[Phase, int]:
+        """The phase of optimizer step `step`, and the step's number within it. Past the end: the last phase."""
+        for phase in self.phases:
+            if step < phase.steps:
+                return phase, step
+            step -= phase.steps
+        return self.phases[-1], self.phases[-1].steps + step
+
+    @property
+    def fixes_rates(self) -> bool:
+        return any(phase.learning_rate is not None for phase in self.phases)
+
+    def stream_steps(self, step: int, stream: str) -> int:
+        """How many of the first `step` steps read `stream`: where that stream stands."""
+        seen = 0
+        for phase in self.phases:
+            if stream in phase.streams:
+                seen += min(step, phase.steps)
+            step -= phase.steps
+            if step <= 0:
+                break
+        return seen
+
+
+def _fit(phases: list[Phase], max_steps: int) -> list[Phase]:
+    """`max_steps` cuts the last phases short, or lengthens the last one."""
+    fitted, left = [], max_steps
+    for i, phase in enumerate(phases):
+        steps = left if i == len(phases) - 1 else min(phase.steps, left)
+        fitted.append(Phase(**{**phase.__dict__, "steps": steps}))
+        left -= steps
+    return fitted

@@ -1,0 +1,186 @@
+import json
+
+import datasets
+import numpy as np
+import pytest
+
+from hf_unlearn.data.request import ForgetRequest
+from hf_unlearn.data.sources import Source
+from hf_unlearn.errors import UserError
+
+NAMES = ["ant", "bee", "cat"]
+
+
+@pytest.fixture
+def source():
+    rows = 30
+    features = datasets.Features(
+        {
+            "label": datasets.ClassLabel(names=NAMES),
+            "id": datasets.Value("int64"),
+            "user": datasets.Value("string"),
+            "weight": datasets.Value("float64"),
+            "flag": datasets.Value("bool"),
+        }
+    )
+    columns = {
+        "label": [i % 3 for i in range(rows)],
+        "id": [100 + i for i in range(rows)],
+        "user": [f"user{i // 5}" for i in range(rows)],
+        "weight": [i / 2 for i in range(rows)],
+        "flag": [i < 4 for i in range(rows)],
+    }
+    return Source("mine", datasets.Dataset.from_dict(columns, features=features))
+
+
+def select(source, **request):
+    return ForgetRequest(**request).select(source, "label", NAMES).tolist()
+
+
+def test_classes_by_name_case_and_id(source):
+    bees = [i for i in range(30) if i % 3 == 1]
+    assert select(source, classes=["bee"]) == select(source, classes=["BEE"]) == select(source, classes=["1"]) == bees
+    assert len(select(source, classes=["bee", "cat"])) == 20
+
+
+def test_unknown_class_names_what_exists_and_not_what_was_asked(source):
+    with pytest.raises(UserError) as error:
+        select(source, classes=["bees", "ant"])
+    message = "1 of 2 --forget_classes are unknown; nearest: bee; the classes are: ant, bee, cat"
+    assert str(error.value) == message
+
+
+def test_fraction_is_seeded_and_exact(source):
+    first = select(source, fraction=0.2, seed=3)
+    assert len(first) == 6 and first == sorted(set(first))
+    assert first == select(source, fraction=0.2, seed=3) != select(source, fraction=0.2, seed=4)
+
+
+def test_fraction_of_groups_takes_whole_groups(source):
+    chosen = select(source, fraction=0.34, group_column="user")
+    users = {source.train["user"][i] for i in chosen}
+    assert len(users) == 2 and len(chosen) == 10
+    assert chosen == [i for i in range(30) if source.train["user"][i] in users]
+
+
+@pytest.mark.parametrize("fraction", [0, 1, 1.5, -0.1, float("nan")])
+def test_fraction_outside_the_unit_interval(fraction):
+    with pytest.raises(UserError, match="between 0 and 1"):
+        ForgetRequest(fraction=fraction)
+
+
+def test_ids_from_every_kind_of_file(source, tmp_path):
+    (tmp_path / "ids.txt").write_text("103\n\n100\n103\n")
+    (tmp_path / "ids.json").write_text(json.dumps([103, "100"]))
+    (tmp_path / "ids.csv").write_text("note,id\nx,103\ny,100\n")
+    for name in ("ids.txt", "ids.json", "ids.csv"):
+        assert select(source, ids_file=str(tmp_path / name), id_column="id") == [0, 3]
+    (tmp_path / "users.txt").write_text("user1\n")
+    assert select(source, ids_file=str(tmp_path / "users.txt"), id_column="user") == [5, 6, 7, 8, 9]
+
+
+def test_ids_that_are_not_in_the_data_are_counted_and_not_shown(source, tmp_path):
+    (tmp_path / "ids.txt").write_text("103\n999\nabc\n1e400\n")
+    with pytest.raises(UserError) as error:
+        select(source, ids_file=str(tmp_path / "ids.txt"), id_column="id")
+    assert "3 of 4 ids" in str(error.value)
+    assert not any(value in str(error.value) for value in ("999", "abc", "103"))
+
+
+def test_bad_id_files(source, tmp_path):
+    (tmp_path / "ids.csv").write_text("key\n1\n")
+    (tmp_path / "ids.json").write_text('{"a": 1}')
+    (tmp_path / "broken.json").write_text("[1,")
+    (tmp_path / "empty.txt").write_text("\n")
+    for name, message in {
+        "ids.csv": "has no column 'id'; its columns are: key",
+        "ids.json": "one JSON list",
+        "broken.json": "cannot be read",
+        "empty.txt": "holds no id",
+        "absent.txt": "cannot be read",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            select(source, ids_file=str(tmp_path / name), id_column="id")
+    (tmp_path / "ids.txt").write_text("1\n")
+    for column in (None, "key"):
+        with pytest.raises(UserError, match="the columns are: label, id, user, weight, flag"):
+            select(source, ids_file=str(tmp_path / "ids.txt"), id_column=column)
+
+
+@pytest.mark.parametrize(
+    ("where", "rows"),
+    [
+        (["user=user1"], [5, 6, 7, 8, 9]),
+        (["id=103", "id=101"], [1, 3]),
+        (["weight=1"], [2]),
+        (["weight=1.50"], [3]),
+        (["flag=true"], [0, 1, 2, 3]),
+        (["user = user1", "id=100"], [0, 5, 6, 7, 8, 9]),
+        (["label=bee"], None),
+    ],
+)
+def test_where(source, where, rows):
+    request = ForgetRequest(where=where)
+    if rows is None:  # by the class's name; emptying the class this way is an error of its own
+        with pytest.raises(UserError, match="leaves 1 retained class without a row"):
+            request.select(source, "label", NAMES)
+        rows = list(range(1, 30, 3))
+        assert request.select(source).tolist() == rows
+    else:
+        assert request.select(source, "label", NAMES).tolist() == rows
+
+
+def test_bad_conditions(source):
+    with pytest.raises(UserError, match="needs column=value"):
+        select(source, where=["user"])
+    with pytest.raises(UserError, match="no column 'name'; the columns are"):
+        select(source, where=["name=user1"])
+    with pytest.raises(UserError, match="1 of 2 --forget_where conditions match no training row") as error:
+        select(source, where=["user=user1", "user=nobody"])
+    assert "nobody" not in str(error.value)
+
+
+def test_all_rows_no_rows_and_emptied_classes(source):
+    with pytest.raises(UserError, match="takes no training row"):
+        select(source, fraction=0.001)
+    with pytest.raises(UserError, match="takes all 30 training rows"):
+        select(source, classes=NAMES)
+    with pytest.raises(UserError, match="leaves 2 retained classes without a row"):
+        select(source, where=[f"id={100 + i}" for i in range(30) if i % 3])
+
+
+@pytest.mark.parametrize("request_fields", [{}, {"classes": []}, {"classes": ["a"], "fraction": 0.1}])
+def test_exactly_one_request(request_fields):
+    with pytest.raises(UserError, match="give exactly one of"):
+        ForgetRequest(**request_fields)
+
+
+def test_rows_that_were_held_out_need_no_forgetting(source, tmp_path):
+    everything = source.train
+    left = np.arange(3, 30)
+    held = Source("mine", everything.select(left), held_out=everything.select([0, 1, 2]), places={"train": left})
+    (tmp_path / "ids.txt").write_text("100\n103\n")
+    request = ForgetRequest(ids_file=str(tmp_path / "ids.txt"), id_column="id")
+    assert request.select(held).tolist() == [0]
+    assert request.notes == ["1 rows of the request were held out before training, so nothing is to be forgotten"]
+    own = ForgetRequest(rows=np.arange(5))
+    assert own.select(held).tolist() == [0, 1] and own.notes[0].startswith("3 rows")
+    assert ForgetRequest(where=["id=101", "id=104"]).select(held).tolist() == [1]
+
+
+def test_nothing_private_is_shown():
+    where = ForgetRequest(where=["user=Jane Roe", "user=John Doe"])
+    classes = ForgetRequest(classes=["secret"])
+    ids = ForgetRequest(ids_file="/home/jane/ids.txt", id_column="id")
+    for request in (where, classes, ids):
+        shown = f"{request!r} {request} {request.public(label_column='label')}"
+        assert not any(word in shown for word in ("Jane", "jane", "secret", "John"))
+    assert where.public() == {"kind": "where", "column": "user", "count": 2}
+    assert classes.public(publish=True, label_column="y") == {
+        "kind": "classes",
+        "column": "y",
+        "count": 1,
+        "classes": ["secret"],
+    }
+    fraction = ForgetRequest(fraction=0.1, group_column="user")
+    assert fraction.public() == {"kind": "fraction", "column": "user", "fraction": 0.1}
