@@ -14,7 +14,8 @@ def load_model(arguments: Arguments, task: Task, name: str):
     options = {"dtype": arguments.model.dtype, **load_options(arguments)}
     with _said_in_one_line(name):
         if lora.is_adapter_folder(name):
-            model = lora.load_adapter_model(name, task.auto_model(), **options)
+            labels = {"num_labels": len(task.label_names)} if task.label_names else {}
+            model = lora.load_adapter_model(name, task.auto_model(), **labels, **options)
         else:
             model = task.auto_model().from_pretrained(name, **options)
     task.prepare_model(model)

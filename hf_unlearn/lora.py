@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from hf_unlearn.errors import UserError
-from hf_unlearn.tasks.forward import kept_randomness, unwrap
+from hf_unlearn.tasks.forward import kept_randomness, without_wrappers
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -158,9 +158,7 @@ def load_adapter_model(
 
 def is_peft(model: nn.Module) -> bool:
     """Whether `model`, wrapped or not, is a `PeftModel`."""
-    from accelerate.utils import extract_model_from_parallel
-
-    return hasattr(extract_model_from_parallel(model, keep_torch_compile=False), "get_base_model")
+    return hasattr(without_wrappers(model), "get_base_model")
 
 
 def describe(model: nn.Module) -> dict[str, Any]:
@@ -239,11 +237,9 @@ def merge(model: nn.Module, in_place: bool = False) -> "PreTrainedModel":
 
 
 def _peft_model(model: nn.Module) -> "PeftModel":
-    from accelerate.utils import extract_model_from_parallel
-
     if not is_peft(model):
         raise ValueError("the model has no adapter, so its original is not kept inside it")
-    return extract_model_from_parallel(model, keep_torch_compile=False)
+    return without_wrappers(model)
 
 
 def _linear_layers(model: nn.Module) -> list[str]:
@@ -296,7 +292,7 @@ def _matched(model: nn.Module, targets: list[str] | str) -> list[str]:
 def _check_modules_to_save(model: nn.Module, wanted: list[str]) -> None:
     for module in wanted:
         if not any(_ends_with(name, module) for name, _ in model.named_modules()):
-            heads = ", ".join(name for name, _ in unwrap(model).named_children())
+            heads = ", ".join(name for name, _ in model.named_children())
             raise UserError(f"lora_modules_to_save {module!r} matches no module: the model consists of {heads}")
 
 

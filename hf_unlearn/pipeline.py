@@ -76,8 +76,13 @@ def prepare_data(arguments: Arguments) -> Data:
     label = columns.get("label")
     seed = arguments.trainer.seed
     given = arguments.model.model_name_or_path
+    # By the recipe's seed: one original serves every request and every unlearning seed.
     source, notes = complete_source(
-        source, trains_original=given is None, seed=seed, label_column=label, group_column=group
+        source,
+        trains_original=given is None,
+        seed=arguments.recipe.original_seed,
+        label_column=label,
+        group_column=group,
     )
     processor = load_processor(arguments, source, task_class)
     task = task_class(processor, columns, label_names=label_names, max_length=arguments.data.max_length)
@@ -258,7 +263,7 @@ def save(arguments: Arguments, trainer: UnlearningTrainer, evidence: dict[str, A
     write_json(folder / "evidence.json", evidence)
     library = "peft" if keeps_adapter else "transformers"
     card = render_card(evidence, base_model=_hub_name(arguments.model.model_name_or_path), library_name=library)
-    (folder / "README.md").write_text(card)
+    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def print_result(arguments: Arguments, trainer: UnlearningTrainer, evidence: dict[str, Any]) -> None:

@@ -180,11 +180,13 @@ def test_reference_adapter_draws_no_random_numbers():
 def test_reference_under_ddp_like_wrapper_and_after_an_error():
     model, task = make("vit")
     peft_model = adapted(model, task)
+    next(p for p in peft_model.parameters() if p.requires_grad).requires_grad_(False)
     lora.add_reference_adapter(peft_model)
+    trainable = [name for name, p in peft_model.named_parameters() if p.requires_grad]
     with pytest.raises(RuntimeError), lora.reference_model(torch.nn.DataParallel(peft_model)):
         raise RuntimeError
     assert peft_model.active_adapter == "default"
-    assert any(p.requires_grad for p in peft_model.parameters())
+    assert [name for name, p in peft_model.named_parameters() if p.requires_grad] == trainable
 
 
 def test_no_reference_without_an_adapter():

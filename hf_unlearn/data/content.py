@@ -76,17 +76,17 @@ def _batches(rows) -> Iterator[dict[str, list]]:
         yield read_rows(rows, range(start, min(start + BATCH, len(rows))))
 
 
-def read_rows(rows, positions: Sequence[int]) -> dict[str, list]:
-    """Raw columns of some rows. Raises `RowError` with the place in `rows` of the first one that cannot be read."""
+def read_rows(rows, positions: range) -> dict[str, list]:
+    """Raw columns of rows that stand together. Raises `RowError` with the place in `rows` of the first bad one."""
     try:
-        return rows[list(positions)]
+        return rows[positions.start : positions.stop]
     except Exception as error:  # image decoders raise anything from OSError to SyntaxError
         for position in positions:
             try:
-                rows[int(position)]
+                rows[position]
             except Exception as cause:
                 what = "image" if any(map(is_image, rows.features.values())) else "content"
-                raise RowError(int(position), f"its {what} cannot be read") from cause
+                raise RowError(position, f"its {what} cannot be read") from cause
         raise error
 
 

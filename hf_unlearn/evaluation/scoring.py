@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from operator import attrgetter
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from hf_unlearn.data.rows import Rows
 from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.evaluation.scores import SplitScores
 from hf_unlearn.tasks.base import Task
+from hf_unlearn.tasks.predictions import Predictions
 
 ARRAYS = ("loss", "log_odds", "correct", "confidence", "entropy")
 
@@ -43,6 +45,24 @@ def score(
         autocast: gives the context manager of one forward (mixed precision). Logits are widened to float32 either way.
         progress: called after each forward with the number of rows this process put through the model.
     """
+    measures = {name: attrgetter(name) for name in ARRAYS}
+    options = {"num_workers": num_workers, "autocast": autocast, "progress": progress}
+    return SplitScores(**collect(model, task, rows, measures, batch_size=batch_size, device=device, **options))
+
+
+def collect(
+    model: torch.nn.Module,
+    task: Task,
+    rows: Rows,
+    measures: dict[str, Callable[[Predictions], torch.Tensor]],
+    *,
+    batch_size: int = 64,
+    device: torch.device | str | None = None,
+    num_workers: int = 0,
+    autocast: Callable[[], AbstractContextManager] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, np.ndarray]:
+    """The pass behind [`score`], for any figures of [`Predictions`]: `(rows, …)` float64 per measure, in row order."""
     model = _unwrapped(model)
     device = next(model.parameters()).device if device is None else device
     rank, world = _rank_and_world()
@@ -51,20 +71,20 @@ def score(
     loader = DataLoader(
         rows, batch_sampler=batches, collate_fn=task.collate, num_workers=num_workers, generator=torch.Generator()
     )
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in ARRAYS}
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in measures}
     # no_grad, not inference_mode: what a module caches in its forward must stay usable in a later training step.
     with _eval_mode(model), torch.no_grad():
         for batch in loader:
             batch = {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
             with autocast() if autocast is not None else nullcontext():
                 predictions = task.predict(model, batch)
-            for name in ARRAYS:
+            for name, measure in measures.items():
                 # .cpu() first: some accelerators have no float64.
-                parts[name].append(getattr(predictions, name).cpu().double().numpy())
+                parts[name].append(measure(predictions).cpu().double().numpy())
             if progress is not None:
                 progress(predictions.size)
     arrays = {name: np.concatenate(part)[:share] if part else np.empty(0) for name, part in parts.items()}
-    return SplitScores(**(_gathered(arrays, world) if world > 1 else arrays))
+    return _gathered(arrays, world) if world > 1 else arrays
 
 
 def score_splits(
@@ -110,7 +130,11 @@ def _share_and_batches(
 def _gathered(arrays: dict[str, np.ndarray], world: int) -> dict[str, np.ndarray]:
     shares: list = [None] * world
     dist.all_gather_object(shares, arrays)
-    return {name: np.concatenate([share[name] for share in shares]) for name in ARRAYS}
+    joined = {}
+    for name in arrays:
+        filled = [share[name] for share in shares if len(share[name])]  # an empty share does not know its width
+        joined[name] = np.concatenate(filled) if filled else np.empty(0)
+    return joined
 
 
 def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:

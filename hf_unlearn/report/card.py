@@ -7,8 +7,7 @@ from typing import Any
 
 import yaml
 
-from hf_unlearn.report.table import legend, render_markdown
-from hf_unlearn.report.verdict import verdict
+from hf_unlearn.report.table import remarks, render_markdown
 
 PIPELINES = {
     "image_classification": "image-classification",
@@ -19,6 +18,13 @@ EXAMPLE_INPUT = {
     "image-classification": "image.png",
     "text-classification": "Some text.",
     "text-generation": "A question?",
+}
+REQUESTS = {
+    "classes": "whole classes",
+    "fraction": "a random share",
+    "ids": "by id",
+    "where": "by the value of a column",
+    "dataset": "a data set of its own",
 }
 LIMITS = (
     "Unlearning here is approximate: no certificate says that nothing of the forgotten rows is left. The figures hold "
@@ -60,7 +66,7 @@ def render_card(
         forgotten(evidence),
         "## Figures",
         render_markdown(evidence),
-        "\n".join(f"- {line}" for line in [legend(evidence), *verdict(evidence), *(evidence.get("notes") or [])]),
+        "\n".join(f"- {line}" for line in remarks(evidence)),
         "## Limits",
         " ".join([LIMITS, ADAPTER] if library_name == "peft" else [LIMITS]),
     ]
@@ -74,12 +80,14 @@ def forgotten(evidence: Mapping[str, Any]) -> str:
     """What the request was, by its kind and counts; never by its values."""
     data, method = evidence["data"], evidence["method"]
     forget, retain = (data["splits"].get(name) for name in ("forget", "retain"))
-    request = data.get("request")
-    kind = request.get("kind") if isinstance(request, Mapping) else None
+    request = data.get("request") or {}
+    how = REQUESTS.get(request.get("kind"))
+    if request.get("classes"):  # there only where the user agreed to publish the request
+        how = f"classes: {', '.join(request['classes'])}"
     count = "Rows" if forget is None else f"{forget:,} training rows"
-    others = "" if retain is None else f" of {forget + retain:,}" if forget is not None else ""
+    others = "" if forget is None or retain is None else f" of {forget + retain:,}"
     source = hub_id(data.get("source"))
-    text = f"{count}{others} were to be forgotten" + (f" (request by {kind})" if kind else "")
+    text = f"{count}{others} were to be forgotten" + (f" ({how})" if how else "")
     text += f", data set [{source}](https://huggingface.co/datasets/{source})." if source and "/" in source else "."
     return text + f" Method: {method['name']}" + (f", {method['paper']}." if method.get("paper") else ".")
 

@@ -28,8 +28,8 @@ def render_table(evidence: Mapping[str, Any]) -> str:
         return "   ".join([row[0].ljust(widths[0]), *cells]).rstrip()
 
     lines = [line(header), "─" * (sum(widths) + 3 * (len(widths) - 1)), *(line(row) for row in rows)]
-    text = [textwrap.fill(sentence, WIDTH) for sentence in [*verdict(evidence), *(evidence.get("notes") or [])]]
-    return "\n".join([*lines, "", legend(evidence), *text])
+    text = [textwrap.fill(sentence, WIDTH) for sentence in remarks(evidence)]
+    return "\n".join([*lines, "", *text])
 
 
 def render_markdown(evidence: Mapping[str, Any]) -> str:
@@ -39,10 +39,19 @@ def render_markdown(evidence: Mapping[str, Any]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows))
 
 
+def remarks(evidence: Mapping[str, Any]) -> list[str]:
+    """What stands below the figures: the legend, what they allow to say, and the run's notes."""
+    return [legend(evidence), *verdict(evidence), *(evidence.get("notes") or [])]
+
+
 def legend(evidence: Mapping[str, Any]) -> str:
     """What the columns `gap` and `floor` hold."""
-    text = "gap: unlearned to the mean of the twins; floor: twin to the other twins; both in points, losses in nats."
-    return text if evidence["models"]["retrained"] else "retrained, gap, floor: –, no twin was trained or given."
+    if not evidence["models"]["retrained"]:
+        return "retrained, gap, floor: no twin was trained or given."
+    return (
+        "gap: unlearned to the mean of the twins; floor: a twin to the others; in points, losses in nats. Row figures "
+        "of the twins: each against the others. In brackets: share of one retraining."
+    )
 
 
 def table_rows(evidence: Mapping[str, Any]) -> list[Row]:
@@ -69,8 +78,10 @@ def table_rows(evidence: Mapping[str, Any]) -> list[Row]:
     add("over-forgotten (% of rows)", lambda m: percent(m["rows"]["over_forgotten"]))
     for label, keys in COST_KEYS.items():
         values = [None if key is None else evidence["cost"].get(key) for key in keys]
-        digits = 1 if label == "seconds" else 0
-        rows.append((label, *(number(value, digits) for value in values), ABSENT, ABSENT))
+        cells = [number(value, 1 if label == "seconds" else 0) for value in values]
+        if label != "peak memory (MB)" and values[1] is not None and values[2]:
+            cells[1] += f" ({100 * values[1] / values[2]:.0f} %)"
+        rows.append((label, *cells, ABSENT, ABSENT))
     return rows
 
 

@@ -11,7 +11,7 @@ NAMES = {
 }
 FACTOR, SLACK = 1.25, 0.5  # a gap counts as small up to FACTOR × floor + SLACK points
 UTILITY_POINTS = 1.0  # retain and test accuracy may lie this far below the twins
-REMEMBERED_POINTS = 3.0  # … and this many more points of the rows may be remembered than among twins
+ROW_POINTS = 3.0  # so much more of the rows may be remembered, or over-forgotten, than among twins
 NO_TWIN = (
     "No retrained twin to compare with: the figures say what changed, not whether the model is like one that never "
     "saw the forgotten rows."
@@ -53,10 +53,8 @@ def _averages(evidence: Mapping[str, Any], twins: int) -> str:
         return "Averages:" + suffix.lower()
     if far or lowered:
         return f"Averages against {twins} twins: {'; '.join(far + lowered)}.{suffix}"
-    limits = (
-        f"forgetting within {FACTOR} × floor + {SLACK} points, accuracy no more than {UTILITY_POINTS:.0f} point below"
-    )
-    return f"Averages against {twins} twins: like another retraining ({limits}).{suffix}"
+    limits = f"forgetting within {FACTOR} × floor + {SLACK} points, accuracy at most {UTILITY_POINTS:.0f} point below"
+    return f"Averages against {twins} twins: about as far as from twin to twin ({limits}).{suffix}"
 
 
 def _doing_nothing(evidence: Mapping[str, Any]) -> str | None:
@@ -70,28 +68,23 @@ def _doing_nothing(evidence: Mapping[str, Any]) -> str | None:
 
 
 def _rows(models: Mapping[str, Any], twins: int) -> str:
-    pairs = []
-    for name, path in (("raw", ()), ("level-corrected", ("level_corrected",))):
-        ours, theirs = models["unlearned"]["rows"], models["retrained"]["rows"]
-        for step in path:
-            ours, theirs = ours[step], theirs[step]
-        pairs.append((name, ours, theirs))
+    ours, theirs = models["unlearned"]["rows"], models["retrained"]["rows"]
+    pairs = [("raw", ours, theirs), ("level-corrected", ours["level_corrected"], theirs["level_corrected"])]
     if any(block[key] is None for _, *both in pairs for block in both for key in ("rms_z", "remembered")):
-        return (
-            "This rests on averages alone, which can pass while single rows are untouched: row by row needs 3 twins."
-        )
+        return "This rests on averages alone, which can pass while single rows are untouched: rows need 3 twins."
     close = all(
         ours["rms_z"] <= FACTOR * theirs["rms_z"]
-        and 100 * (ours["remembered"] - theirs["remembered"]) <= REMEMBERED_POINTS
+        and all(100 * (ours[key] - theirs[key]) <= ROW_POINTS for key in ("remembered", "over_forgotten"))
         for _, ours, theirs in pairs
     )
     figures = "; ".join(
-        f"rms z {ours['rms_z']:.2f} and {100 * ours['remembered']:.1f} % remembered, twins {theirs['rms_z']:.2f} and "
-        f"{100 * theirs['remembered']:.1f} % ({name})"
+        f"{name} rms z {ours['rms_z']:.2f}, {100 * ours['remembered']:.1f} % remembered "
+        f"(twins {theirs['rms_z']:.2f}, {100 * theirs['remembered']:.1f} %)"
         for name, ours, theirs in pairs
     )
-    rough = ", a rough estimate below 4 twins" if twins < 4 else ""
-    return f"Row by row: {'like another retraining' if close else 'single rows still stand out'}{rough}: {figures}."
+    found = "rows lie about as far as from twin to twin" if close else "rows still stand out"
+    rough = ", roughly, with fewer than 4 twins" if twins < 4 else ""
+    return f"Row by row: {found}{rough}: {figures}."
 
 
 def original_gap(models: Mapping[str, Any]) -> dict[str, float | None]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
@@ -14,11 +15,12 @@ from transformers.trainer_utils import seed_worker
 
 from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.errors import NonFiniteLossError, UserError
-from hf_unlearn.evaluation.callback import evaluation_metrics
+from hf_unlearn.evaluation.metrics import evaluation_metrics
 from hf_unlearn.evaluation.scores import SplitScores
-from hf_unlearn.evaluation.scoring import score
+from hf_unlearn.evaluation.scoring import collect, score
 from hf_unlearn.lora import save_kwargs
 from hf_unlearn.tasks.base import Task
+from hf_unlearn.tasks.predictions import Predictions
 from hf_unlearn.trainers.config import UnlearningConfig, default_learning_rate
 from hf_unlearn.trainers.joint_batch import JointCollator, JointDataset
 from hf_unlearn.trainers.modes import has_batch_norm, set_training_mode
@@ -83,6 +85,7 @@ class UnlearningTrainer(Trainer):
         self._step_means: dict[tuple[str, str], torch.Tensor] = {}
         self._recorded: dict[str, list[torch.Tensor]] = {}
         self._finite: torch.Tensor | None = None
+        self._asked_at: dict[str, int] = {}
         streams = {FORGET: splits.forget, RETAIN: splits.retain}
         super().__init__(
             model=model,
@@ -157,6 +160,12 @@ class UnlearningTrainer(Trainer):
         """Add examples that were read outside the training steps to the cost."""
         before = self.method_state.get("side_examples", torch.zeros((), dtype=torch.int64))
         self.method_state["side_examples"] = before + int(n)
+
+    def _first_of_step(self, key: str) -> bool:
+        """True for the first call with `key` in an optimizer step, however many micro-batches the step has."""
+        first = self._asked_at.get(key) != self.state.global_step
+        self._asked_at[key] = self.state.global_step
+        return first
 
     @property
     def examples(self) -> int:
@@ -297,7 +306,7 @@ class UnlearningTrainer(Trainer):
 
     def _inner_training_loop(self, batch_size=None, args=None, resume_from_checkpoint=None, **kwargs):
         if resume_from_checkpoint is None:
-            self.method_state = {}
+            self.method_state, self._asked_at = {}, {}
             prepared = self.prepare()
             self.method_state.update(prepared)
             set_seed(self.args.seed)  # whatever the preparation drew, the steps start from the same state
@@ -346,21 +355,27 @@ class UnlearningTrainer(Trainer):
         if self.splits.unseen_forgotten is not None:
             rows["nonmembers"] = self.splits.unseen_forgotten
         self.last_scores = {name: self._score(r) for name, r in rows.items() if len(r)}
-        self.last_scores.setdefault("nonmembers", self.last_scores["test"])
+        if "test" in self.last_scores:
+            self.last_scores.setdefault("nonmembers", self.last_scores["test"])
         metrics = {f"{metric_key_prefix}_{k}": v for k, v in evaluation_metrics(self.last_scores).items()}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def collect(self, rows, measure: Callable[[Predictions], torch.Tensor], model=None) -> np.ndarray:
+        """Any figure of [`Predictions`] for `rows`, under the current or another model: `(rows, …)` in row order."""
+        model = self.model_wrapped if model is None else model
+        return collect(model, self.task, rows, {"figure": measure}, **self._scoring_options())["figure"]
+
     def _score(self, rows, model: torch.nn.Module | None = None) -> SplitScores:
-        return score(
-            self.model_wrapped if model is None else model,
-            self.task,
-            rows,
-            batch_size=self.args.per_device_eval_batch_size,
-            device=self.args.device,
-            autocast=self.accelerator.autocast,
-        )
+        return score(self.model_wrapped if model is None else model, self.task, rows, **self._scoring_options())
+
+    def _scoring_options(self) -> dict[str, Any]:
+        return {
+            "batch_size": self.args.per_device_eval_batch_size,
+            "device": self.args.device,
+            "autocast": self.accelerator.autocast,
+        }
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "learning_rate" in logs and self._recorded:

@@ -1,85 +1,202 @@
-"""∇τ: gradient ascent on the forget rows that stops by itself at the loss of unseen data, beside descent on the rest."""
+"""∇τ: ascent on the forget rows that stops by itself at the loss of unseen data, beside descent on the rest."""
 
+import dataclasses
+
+import tempfile
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from hf_unlearn.errors import UserError
 from hf_unlearn.trainers.base import UnlearningTrainer
-from hf_unlearn.trainers.config import UnlearningConfig
+from hf_unlearn.trainers.config import UnlearningConfig, default_learning_rate
+from hf_unlearn.trainers.fine_tune import FineTuneConfig, FineTuneTrainer
+from hf_unlearn.trainers.proxies import make_proxy
+from hf_unlearn.trainers.row_targets import RowTargets, class_log_odds
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase
 from hf_unlearn.trainers.split_output import SplitOutput
 
 TAU_EVERY = 5  # forget epochs between two measurements of τ in the published schedule
+PULL_UP = 0.1  # weight of rows below their target: enough to hold them there, too little to teach them again
 
 
 @dataclass
 class NablaTauConfig(UnlearningConfig):
-    """Arguments of [`NablaTauTrainer`].
+    """Arguments of [`NablaTauTrainer`]. None of them has to be tuned.
 
     Args:
-        schedule: `held` or `paper`.
+        schedule: `rows` (default), `held` or `paper`, see [`NablaTauTrainer`].
         alpha: weight α₀ of the forget term at the start of the published schedule; `None` is (5/3)·|D_f|/|D_train|.
+        proxy_epochs: passes over the retain rows that train the proxy.
     """
 
-    schedule: str = field(default="held", metadata={"help": "held or paper.", "choices": ["held", "paper"]})
+    num_train_epochs: float = field(default=4.0, metadata={"help": "Passes over the retain rows."})
+    per_device_train_batch_size: int = field(
+        default=16, metadata={"help": "Retain rows per process and micro-batch."}
+    )
+    schedule: str = field(
+        default="rows",
+        metadata={
+            "help": "rows: a τ for every row; held: one τ, measured once; paper: as published.",
+            "choices": ["rows", "held", "paper"],
+        },
+    )
     alpha: float | None = field(
         default=None, metadata={"help": "Initial weight of the forget term (schedule paper only)."}
+    )
+    proxy_epochs: float = field(
+        default=6.0, metadata={"help": "Passes over the retain rows that train the proxy (schedule rows only)."}
     )
 
     def __post_init__(self):
         super().__post_init__()
+        if self.schedule not in ("rows", "held", "paper"):
+            raise UserError(f"--schedule is '{self.schedule}'; it is one of rows, held, paper")
         if self.alpha is not None and not 0 < self.alpha <= 1:
             raise UserError(f"--alpha is {self.alpha}; it must lie in (0, 1]")
+        if self.proxy_epochs <= 0:
+            raise UserError(f"--proxy_epochs is {self.proxy_epochs}; give a number above 0")
 
 
 class NablaTauTrainer(UnlearningTrainer):
+    """∇τ (Trippa et al. 2024, arXiv 2403.14339): L = α·ReLU(τ − L_f)² + (1 − α)·L_r (equation 4).
+
+    `schedule="paper"` is the published form: L_f is the mean over the step's forget rows, τ the current model's mean
+    loss on validation rows, measured again every five forget epochs, α falls linearly from (5/3)·|D_f|/|D_train|.
+
+    `schedule="held"` measures τ once, on the original: from a model that is being damaged it inflates. The descent
+    goes on after the target is met: L = ReLU(τ − L_f)²/τ + L_r.
+
+    `schedule="rows"` gives every forget row a τ of its own, because a mean is met by making a few rows very wrong
+    while the others stay as they were memorized. With φ = log(p/(1 − p)) of the row's label, a target t_i from a proxy
+    that never saw the row ([`RowTargets`]) and s the spread of φ on validation rows:
+
+        L = mean[w_i·(φ_i − t_i)²]/s² + L_r,  w_i = 1 above the target, 0.1 below it.
+
+    It is still ascent on the forget loss in proportion to the gap, stopped by what validation rows say of unseen data.
+    The targets are measured again, with the current model, at the start of every pass over the retain rows.
+    """
+
     config_class = NablaTauConfig
     method = "nabla_tau"
-    paper = {"title": "∇τ: Gradient-based and Task-Agnostic machine Unlearning", "id": "arXiv:2403.14339", "year": "2024"}
+    paper = {
+        "title": "∇τ: Gradient-based and Task-Agnostic machine Unlearning",
+        "authors": "Trippa et al.",
+        "year": "2024",
+        "id": "arXiv:2403.14339",
+    }
 
     def phases(self) -> list[Phase]:
         if self.args.schedule != "paper":
             return super().phases()
         forget, retain = self.stream_sizes()[FORGET].batches, self.stream_sizes()[RETAIN].batches
         self.forget_epochs = max(1, int(6 * retain / (2 * forget)))
-        return [
-            Phase(
-                "unlearn",
-                self.forget_epochs * forget,
-                learning_rate=self.args.learning_rate,
-                final_learning_rate=self.args.learning_rate / 10,
-                rate_every=forget,
-            )
-        ]
+        rate = self.args.learning_rate
+        steps = self.forget_epochs * forget
+        return [Phase("unlearn", steps, learning_rate=rate, final_learning_rate=rate / 10, rate_every=forget)]
 
     def prepare(self) -> dict[str, torch.Tensor]:
-        if self.args.schedule == "paper":
-            return {}
-        return {"tau": self._measure_tau()}
+        if self.args.schedule == "rows":
+            return self._ask_proxy()
+        return {"tau": self._measure_tau()} if self.args.schedule == "held" else {}
 
     def unlearning_loss(self, forget: SplitOutput, retain: SplitOutput) -> torch.Tensor:
-        if self.args.schedule == "paper":
-            return self._paper_loss(forget, retain)
+        return getattr(self, f"_{self.args.schedule}_loss")(forget, retain)
+
+    # A τ for every row.
+
+    def _rows_loss(self, forget: SplitOutput, retain: SplitOutput) -> torch.Tensor:
+        if self._starts_pass():
+            self._measure_targets()
+        targets = self.method_state["targets"].to(forget.log_odds)  # (forget rows,)
+        above = forget.log_odds - targets[forget.index]
+        pull = torch.where(above > 0, above**2, PULL_UP * above**2) / float(self.method_state["spread"]) ** 2
+        return forget.mean(pull) + retain.mean(retain.loss)
+
+    def _starts_pass(self) -> bool:
+        """Whether this is the first micro-batch of a step that begins a pass over the retain rows."""
+        step = self.state.global_step
+        begins = step == 0 or int(self.passes(step)) > int(self.passes(step - 1))
+        return begins and self._first_of_step("targets")
+
+    def _measure_targets(self) -> None:
+        """t_i for the current model, from its log-odds on validation rows."""
+        state = self.method_state
+        rows = RowTargets(*(state[key].numpy() for key in ("proxy_validation", "proxy_forget", "right")))
+        targets, spread = rows.fit(self._class_log_odds(self.splits.validation_tau, self.model_wrapped))
+        state["targets"], state["spread"] = torch.tensor(targets), torch.tensor(spread, dtype=torch.float64)
+
+    def _ask_proxy(self) -> dict[str, torch.Tensor]:
+        """Train a proxy on the retain rows, and keep what it says of validation and forget rows."""
+        proxy = self._train_proxy()
+        validation, forget = self.splits.validation_tau, self.splits.forget
+        if self.task.has_classes:
+            labels, own = self._labels(validation), self._labels(forget)
+            known = np.unique(self._labels(self.splits.retain))
+            classes = self.model.config.num_labels
+            right = np.where(np.isin(np.arange(classes), known), 0, -1)[None].repeat(len(labels), 0)
+            right[np.arange(len(labels)), labels] = np.where(np.isin(labels, known), 1, -1)
+        else:
+            right, own = np.ones((len(validation), 1), dtype=np.int64), np.zeros(len(forget), dtype=np.int64)
+        on_forget = self._class_log_odds(forget, proxy)[np.arange(len(forget)), own]
+        return {
+            "proxy_validation": torch.tensor(self._class_log_odds(validation, proxy)),
+            "proxy_forget": torch.tensor(on_forget),
+            "right": torch.tensor(right),
+        }
+
+    def _train_proxy(self) -> torch.nn.Module:
+        args = self.args
+        proxy = make_proxy(self.accelerator.unwrap_model(self.model), args.seed)
+        shared = {f.name for f in dataclasses.fields(FineTuneConfig) if f.init}
+        values = {f.name: getattr(args, f.name) for f in dataclasses.fields(args) if f.name in shared}
+        with tempfile.TemporaryDirectory() as scratch:
+            values |= {
+                "output_dir": scratch,
+                "num_train_epochs": args.proxy_epochs,
+                "max_steps": -1,
+                "learning_rate": 2 * default_learning_rate(proxy),
+                "disable_dropout": False,  # it is trained as a model is trained
+                "eval_strategy": "no",
+                "save_strategy": "no",
+                "report_to": "none",
+                "load_best_model_at_end": False,
+                "logging_strategy": "no",
+            }
+            trainer = FineTuneTrainer(proxy, FineTuneConfig(**values), self.splits, self.task, quiet=True)
+            trainer.train()
+        self.count_examples(trainer.examples)
+        return trainer.accelerator.unwrap_model(trainer.model)
+
+    def _class_log_odds(self, rows, model) -> np.ndarray:
+        """`(rows, classes)`, in row order on every process."""
+        self.count_examples(len(rows))
+        return self.collect(rows, class_log_odds, model)
+
+    @staticmethod
+    def _labels(rows) -> np.ndarray:
+        return np.array([int(features["labels"]) for features in rows.__getitems__(range(len(rows)))])
+
+    # One τ for the mean.
+
+    def _held_loss(self, forget: SplitOutput, retain: SplitOutput) -> torch.Tensor:
         tau = self.tau
         ascent = self.of_step_mean(lambda mean: torch.relu(tau - mean) ** 2 / tau, forget)
         return ascent + retain.mean(retain.loss)
 
     def _paper_loss(self, forget: SplitOutput, retain: SplitOutput) -> torch.Tensor:
-        """L = α·ReLU(τ − L_f)² + (1 − α)·L_r, with α falling linearly over the forget epochs (section 3)."""
+        """α falls per forget epoch, α_i = α₀(1 − i/E); τ is measured at i = 0, 5, 10, …"""
         epoch, step = divmod(self.state.global_step, self.stream_sizes()[FORGET].batches)
-        if step == 0 and epoch % TAU_EVERY == 0 and self._tau_step != self.state.global_step:
-            self._tau_step = self.state.global_step
+        if step == 0 and epoch % TAU_EVERY == 0 and self._first_of_step("tau"):
             self.method_state["tau"] = self._measure_tau()
-        alpha = self.alpha_0 * (1 - epoch / self.forget_epochs)
-        tau = self.tau
+        alpha, tau = self.alpha_0 * (1 - epoch / self.forget_epochs), self.tau
         ascent = self.of_step_mean(lambda mean: torch.relu(tau - mean) ** 2, forget)
         return alpha * ascent + (1 - alpha) * retain.mean(retain.loss)
 
-    _tau_step = -1
-
     @property
     def alpha_0(self) -> float:
+        """Weight of the forget term at the start of the published schedule."""
         if self.args.alpha is not None:
             return self.args.alpha
         forget, retain = len(self.splits.forget), len(self.splits.retain)
@@ -91,5 +208,4 @@ class NablaTauTrainer(UnlearningTrainer):
         return float(self.method_state["tau"])
 
     def _measure_tau(self) -> torch.Tensor:
-        loss = self.score(self.splits.validation_tau, self.model_wrapped).loss
-        return torch.tensor(loss.mean(), dtype=torch.float64)
+        return torch.tensor(self.score(self.splits.validation_tau, self.model_wrapped).loss.mean())

@@ -26,7 +26,7 @@ def weights(model):
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
-@pytest.mark.parametrize("schedule", ["held", "paper"])
+@pytest.mark.parametrize("schedule", ["rows", "held", "paper"])
 @pytest.mark.parametrize("kind", SETUPS)
 def test_accumulation_gives_the_same_weights(tmp_path, kind, schedule):
     runs = []
@@ -65,7 +65,7 @@ if args.process_index == 0:
 """
 
 
-@pytest.mark.parametrize("kind, schedule", [("image", "held"), ("image", "paper"), ("lm", "held")])
+@pytest.mark.parametrize("kind, schedule", [("image", "rows"), ("image", "paper"), ("lm", "rows")])
 def test_two_processes_give_the_same_weights(tmp_path, kind, schedule):
     script = tmp_path / "two.py"
     script.write_text(TWO.format(tests=str(Path(__file__).parents[1]), kind=kind, out=str(tmp_path), schedule=schedule))
@@ -83,7 +83,7 @@ def test_two_processes_give_the_same_weights(tmp_path, kind, schedule):
     assert one.evaluate()["eval_forget_loss"] == pytest.approx(two["metrics"]["eval_forget_loss"], rel=1e-9)
 
 
-@pytest.mark.parametrize("schedule", ["held", "paper"])
+@pytest.mark.parametrize("schedule", ["rows", "held", "paper"])
 @pytest.mark.parametrize("stop", [1, 4, 7])
 def test_stopping_and_resuming_is_bit_identical(tmp_path, stop, schedule):
     whole = trainer(tmp_path / "whole", image_setup(dropout=0.1), schedule=schedule, disable_dropout=False)

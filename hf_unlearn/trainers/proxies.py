@@ -1,0 +1,72 @@
+"""Proxies: cheap models that never see the forget rows, made from the original with most of its memory taken out."""
+
+import copy
+
+import torch
+from torch import nn
+
+from hf_unlearn import lora
+
+FORGOTTEN_SHARE = 0.75  # of the blocks, from the top: what is kept below is too general to remember single rows
+
+
+def make_proxy(model: nn.Module, seed: int) -> nn.Module:
+    """A copy of `model` whose upper blocks and everything above them are freshly initialised.
+
+    The embeddings and the lowest quarter of the blocks keep the original's weights. An adapter is merged first. A head
+    that shares its weights with the embeddings keeps them.
+
+    Args:
+        model: full, or a `PeftModel`; it is left as it is.
+        seed: of the fresh weights. The global generators are left as they were.
+    """
+    original = lora.merge(model) if lora.is_peft(model) else model
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        proxy = type(original)(copy.deepcopy(original.config))
+    reference = next(original.parameters())
+    proxy = proxy.to(device=reference.device, dtype=reference.dtype)
+    name, blocks = find_blocks(original)
+    first_fresh = len(blocks) - int(FORGOTTEN_SHARE * len(blocks))
+    proxy.load_state_dict(_kept(original, name, first_fresh), strict=False)
+    proxy.tie_weights()
+    return proxy
+
+
+def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    """Name and list of the model's repeated blocks: the largest `ModuleList` of like modules.
+
+    Raises `ValueError` for a model without one.
+    """
+    lists = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) > 1 and len({type(m) for m in module}) == 1
+    }
+    if not lists:
+        raise ValueError(f"{type(model).__name__} has no list of blocks")
+    name = max(lists, key=lambda n: sum(p.numel() for p in lists[n].parameters()))
+    return name, lists[name]
+
+
+def _kept(model: nn.Module, blocks: str, first_fresh: int) -> dict[str, torch.Tensor]:
+    """Weights that come before the first fresh block, in the order of the model's modules."""
+    state, kept, reached = model.state_dict(), {}, False
+    inputs = _embedding_names(model)
+    for name, value in state.items():
+        inside = name.startswith(f"{blocks}.")
+        reached |= inside
+        below = inside and int(name[len(blocks) + 1 :].split(".")[0]) < first_fresh
+        if below or not reached or name in inputs:
+            kept[name] = value
+    return kept
+
+
+def _embedding_names(model: nn.Module) -> set[str]:
+    """Names of the input embedding's weights, under which a tied output head appears too."""
+    try:
+        embedding = model.get_input_embeddings()
+    except NotImplementedError:  # ResNet and its like
+        embedding = None
+    pointers = {p.data_ptr() for p in embedding.parameters()} if isinstance(embedding, nn.Module) else set()
+    return {name for name, value in model.state_dict().items() if value.data_ptr() in pointers}

@@ -1,0 +1,68 @@
+"""A target for every forget row: the log-odds that a model which never saw the row would give its label.
+
+A proxy that has not seen the forget rows says how hard each row is, but it is less sure of everything than the model at
+hand. Validation rows were seen by neither, so they translate: the q-quantile of the proxy's log-odds on validation
+becomes the q-quantile of the model's. A quantile map, unlike a regression, keeps the hard tail: as many rows end up
+misclassified as would be if they were new.
+
+Classifiers are compared on all (row, class) pairs, those with the right class and those with a wrong one at equal
+weight. So the one map also serves rows that were trained with a wrong label, and classes that are removed.
+"""
+
+import numpy as np
+import torch
+
+from hf_unlearn.tasks.predictions import Predictions
+
+SMALLEST_SPREAD = 0.5  # nats; validation rows on which a model is sure alike do not make the loss explode
+
+
+def class_log_odds(predictions: Predictions) -> torch.Tensor:
+    """log(p / (1 − p)) of every class, `(size, classes)`; for causal LMs of the answer alone, `(size, 1)`."""
+    if predictions.example is not None:
+        return predictions.log_odds[:, None]
+    logits = predictions.logits.double()
+    total = logits.logsumexp(1, keepdim=True)
+    log_p = logits - total
+    # log(1 − p) from p, except for the largest class, where the others' log-sum-exp keeps what 1 − p would lose.
+    top = logits.argmax(1, keepdim=True)
+    others = logits.scatter(1, top, float("-inf")).logsumexp(1, keepdim=True) - total
+    log_rest = torch.log1p(-log_p.exp().clamp(max=1 - 1e-16)).scatter(1, top, others)
+    return log_p - log_rest
+
+
+class RowTargets:
+    """Translates a proxy's log-odds into targets for the forget rows.
+
+    Args:
+        proxy_validation (`np.ndarray`): `(rows, classes)`, the proxy's log-odds on validation rows.
+        proxy_forget (`np.ndarray`): `(forget rows,)`, the proxy's log-odds of the forget rows' labels.
+        right (`np.ndarray`): `(rows, classes)`, 1 for a row's own class, 0 for a wrong one, −1 for a pair to leave out
+            (classes that no retained row has).
+    """
+
+    def __init__(self, proxy_validation: np.ndarray, proxy_forget: np.ndarray, right: np.ndarray):
+        self.proxy_validation = np.asarray(proxy_validation, dtype=np.float64)
+        self.proxy_forget = np.asarray(proxy_forget, dtype=np.float64)
+        self.right = np.asarray(right)
+
+    def fit(self, validation: np.ndarray) -> tuple[np.ndarray, float]:
+        """Targets `(forget rows,)` for a model with log-odds `validation` `(rows, classes)`, and the spread (standard
+        deviation) of that model's log-odds on validation rows' own classes, in nats."""
+        own, wrong = self.right == 1, self.right == 0
+        weight = np.concatenate([np.full(pair.sum(), 1 / max(1, pair.sum())) for pair in (own, wrong)])
+        proxy = np.concatenate([self.proxy_validation[own], self.proxy_validation[wrong]])
+        model = np.concatenate([validation[own], validation[wrong]])
+        targets = quantile_map(self.proxy_forget, proxy, model, weight)
+        return targets, max(float(validation[own].std()), SMALLEST_SPREAD)
+
+
+def quantile_map(values: np.ndarray, source: np.ndarray, target: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Each value's weighted quantile in `source`, looked up in `target`. `source`, `target`, `weight`: `(pairs,)`."""
+    by_source, by_target = np.argsort(source, kind="stable"), np.argsort(target, kind="stable")
+    levels = np.interp(values, source[by_source], _levels(weight[by_source]))
+    return np.interp(levels, _levels(weight[by_target]), target[by_target])
+
+
+def _levels(weight: np.ndarray) -> np.ndarray:
+    return (np.cumsum(weight) - weight / 2) / weight.sum()
