@@ -36,7 +36,7 @@ def run_command(command: Callable[[list[str] | None], None], argv: list[str] | N
     except UserError as error:
         return _fail(str(error), 2)
     except NonFiniteLossError as error:
-        return _fail(f"{error}. The last good step is kept as a checkpoint in the output folder", 1)
+        return _fail(str(error), 1)
     return 0
 
 
@@ -56,6 +56,7 @@ def _train(argv: list[str]) -> None:
 def _report(argv: list[str]) -> None:
     from pathlib import Path
 
+    from hf_unlearn.report.evidence import validate
     from hf_unlearn.report.table import render_table
 
     if len(argv) != 1:
@@ -63,10 +64,13 @@ def _report(argv: list[str]) -> None:
     path = Path(argv[0]) / "evidence.json"
     try:
         evidence = json.loads(path.read_text())
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         raise UserError(f"{path} cannot be read; name the --output_dir of a finished run") from None
     except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from None
+        raise UserError(f"{path} is not valid JSON (line {error.lineno})") from None
+    missing = validate(evidence) if isinstance(evidence, dict) else ["everything"]
+    if missing:
+        raise UserError(f"{path} is no evidence of this version: {', '.join(missing[:3])} is missing")
     print(render_table(evidence))
 
 

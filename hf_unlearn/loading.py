@@ -1,11 +1,13 @@
 """Models and processors that were made elsewhere, from the Hub or a folder."""
 
+from contextlib import contextmanager
 from typing import Any
 
 from hf_unlearn import lora
 from hf_unlearn.arguments import Arguments
 from hf_unlearn.data.sources import Source
 from hf_unlearn.errors import UserError
+from hf_unlearn.recipe import Recipe
 from hf_unlearn.tasks.base import Task
 
 
@@ -31,43 +33,73 @@ def load_options(arguments: Arguments) -> dict[str, Any]:
     return options
 
 
+def check_exists(arguments: Arguments, name: str) -> None:
+    """Raises `UserError` if there is no model of this name; reads its configuration only."""
+    with _said_in_one_line(name):
+        if not lora.is_adapter_folder(name):
+            _load_config(arguments, name)
+
+
 def load_label2id(arguments: Arguments) -> dict[str, int] | None:
     """The classes of the given model, where it has some of its own."""
     name = arguments.model.model_name_or_path
-    if name is None or lora.is_adapter_folder(name):
+    if name is None:
         return None
-    from transformers import AutoConfig
-
-    model = arguments.model
     with _said_in_one_line(name):
-        config = AutoConfig.from_pretrained(
-            name, revision=model.model_revision, trust_remote_code=model.trust_remote_code
-        )
-    return config.label2id
+        return None if lora.is_adapter_folder(name) else _load_config(arguments, name).label2id
 
 
 def load_processor(arguments: Arguments, source: Source, task_class: type[Task]):
-    """The tokenizer or image processor of the given model, of the recipe's base, or of the built-in data."""
-    name = arguments.model.model_name_or_path or arguments.recipe.original_model
+    """The tokenizer or image processor: the one named, or that of the given model, of the recipe's base, or of the
+    built-in data. Raises `UserError` if there is none."""
+    model = arguments.model
+    named = model.processor_name_or_path
+    name = named or model.model_name_or_path or arguments.recipe.original_model
     if name is not None:
-        return task_class.load_processor(name, trust_remote_code=arguments.model.trust_remote_code)
+        options: dict[str, Any] = {"trust_remote_code": model.trust_remote_code}
+        if name == model.model_name_or_path:
+            options["revision"] = model.model_revision
+        with _said_in_one_line(name):
+            if not named and lora.is_adapter_folder(name):
+                return _adapters_processor(name, task_class, options)
+            return task_class.load_processor(name, **options)
     if source.make_processor is None:
         raise UserError(
-            "a model from scratch needs a built-in data set, which brings its tokenizer or image processor; for your "
-            "own data name a base model with --original_model"
+            "a model from scratch needs a tokenizer or image processor: name one with --processor_name_or_path, or a "
+            "base model with --original_model (built-in data sets bring their own)"
         )
     return source.make_processor()
 
 
-class _said_in_one_line:  # noqa: N801
-    """Turns what `from_pretrained` raises for a name it cannot load into a `UserError`."""
+def build_original(arguments: Arguments, recipe: Recipe, task: Task, seed: int):
+    """The recipe's model before its first step. Raises `UserError` if it cannot be made."""
+    with _said_in_one_line(recipe.model or recipe.model_type):
+        return recipe.build_model(task, seed, **(load_options(arguments) if recipe.model else {}))
 
-    def __init__(self, name: str):
-        self.name = name
 
-    def __enter__(self):
-        return self
+def _load_config(arguments: Arguments, name: str):
+    from transformers import AutoConfig
 
-    def __exit__(self, kind, error, traceback):
-        if isinstance(error, (OSError, ValueError, KeyError)):
-            raise UserError(f"model '{self.name}' cannot be loaded: {str(error).splitlines()[0]}") from error
+    model = arguments.model
+    return AutoConfig.from_pretrained(name, revision=model.model_revision, trust_remote_code=model.trust_remote_code)
+
+
+def _adapters_processor(name: str, task_class: type[Task], options: dict[str, Any]):
+    """An adapter's own processor, or, where it was saved without one, that of its base."""
+    from peft import PeftConfig
+
+    try:
+        return task_class.load_processor(name, **options)
+    except UserError:
+        base = PeftConfig.from_pretrained(name, revision=options.pop("revision")).base_model_name_or_path
+        return task_class.load_processor(base, **options)
+
+
+@contextmanager
+def _said_in_one_line(name: str):
+    """Turns what `transformers` raises for a model it cannot load or make into a `UserError`."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"model '{name}' cannot be loaded: {lines[0]}") from error

@@ -1,40 +1,50 @@
-"""The stages of a run, in the order `train.py` calls them. The only module that knows every other one."""
+"""The stages of a run up to its result, in the order `train.py` calls them."""
 
+import os
 import resource
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from accelerate.state import AcceleratorState
 
 from hf_unlearn import lora
 from hf_unlearn.arguments import Arguments
 from hf_unlearn.data.build import SplitReport, build_splits, complete_source, training_rows
 from hf_unlearn.data.content import data_fingerprint, forget_digest
 from hf_unlearn.data.labels import encode_labels
+from hf_unlearn.data.overlap import check_unseen
 from hf_unlearn.data.request import ForgetRequest
 from hf_unlearn.data.rows import Rows
 from hf_unlearn.data.sources import Source, join_forget_retain, load_source
 from hf_unlearn.data.splits import UnlearningSplits
-from hf_unlearn.errors import UserError
-from hf_unlearn.evaluation.comparison import ModelScores, compare
+from hf_unlearn.errors import NonFiniteLossError, UserError
+from hf_unlearn.evaluation.comparison import ModelScores
 from hf_unlearn.evaluation.scoring import score_splits
-from hf_unlearn.loading import load_label2id, load_model, load_options, load_processor
-from hf_unlearn.progress import ProgressBar
+from hf_unlearn.loading import (
+    build_original,
+    check_exists,
+    load_label2id,
+    load_model,
+    load_options,
+    load_processor,
+)
+from hf_unlearn.nearby import handle_near_duplicates
+from hf_unlearn.progress import ProgressBar, say
 from hf_unlearn.recipe import Recipe, Trained, train_recipe
-from hf_unlearn.report.card import render_card
-from hf_unlearn.report.evidence import build_evidence, environment, write_json
-from hf_unlearn.report.table import render_table
-from hf_unlearn.tasks import get_task
+from hf_unlearn.tasks import TASK_NAMES, get_task
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.trainers import get_method
 from hf_unlearn.trainers.base import UnlearningTrainer
+from hf_unlearn.trainers.config import KnownRecipe
 
 SCORED = ("forget", "retain", "test", "nonmembers")
-COLUMN_ROLES = ("image", "text", "text_pair", "label", "question", "answer", "messages")
+COLUMN_ROLES = ("image", "text", "text_pair", "label", "question", "answer", "context", "messages")
 
 
 @dataclass
@@ -46,8 +56,13 @@ class Data:
     splits: UnlearningSplits
     report: SplitReport
     request: ForgetRequest
-    digest: str
     model: torch.nn.Module | None
+    digest: str | None = None
+    side_examples: int = 0  # read before the unlearning, for its sake
+
+    def measure_digest(self) -> None:
+        columns = list(self.task.columns.values())
+        self.digest = forget_digest(self.source.train, self.splits.forget.indices, columns)
 
 
 @dataclass
@@ -61,69 +76,67 @@ class Unlearning:
     peak_memory_mb: float
 
 
+@contextmanager
+def nothing_left_behind(arguments: Arguments) -> Iterator[None]:
+    """Around a whole run: an output folder that is still empty at the end, after an error or a dry run, is removed."""
+    output = Path(arguments.trainer.output_dir).absolute()
+    made = [folder for folder in (output, *output.parents) if not folder.exists()]
+    try:
+        yield
+    finally:
+        if int(os.environ.get("RANK", 0)) == 0:
+            for folder in made:
+                if folder.is_dir() and not any(folder.iterdir()):
+                    folder.rmdir()
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
 def prepare_data(arguments: Arguments) -> Data:
     """Load rows, resolve the request and give every row its role. Nothing is written."""
     source, request = _load_rows(arguments)
     task_class = get_task(arguments.data.task or source.task)
-    overrides = {role: name for role in COLUMN_ROLES if (name := getattr(arguments.data, f"{role}_column"))}
-    columns = source.columns
-    if columns is None or overrides:
-        columns = task_class.detect_columns(source.train.column_names, source.train.features, overrides)
+    columns = _columns(arguments, source, task_class)
     label_names = None
     if task_class.has_classes:
         source, label_names = encode_labels(source, columns["label"], load_label2id(arguments))
-    group = arguments.request.group_column or source.group_column
-    label = columns.get("label")
-    seed = arguments.trainer.seed
-    given = arguments.model.model_name_or_path
+    given, seed = arguments.model.model_name_or_path, arguments.trainer.seed
+    roles = {
+        "label_column": columns.get("label"),
+        "group_column": arguments.request.group_column or source.group_column,
+    }
     # By the recipe's seed: one original serves every request and every unlearning seed.
     source, notes = complete_source(
-        source,
-        trains_original=given is None,
-        seed=arguments.recipe.original_seed,
-        label_column=label,
-        group_column=group,
+        source, trains_original=given is None, seed=arguments.recipe.original_seed, **roles
     )
-    processor = load_processor(arguments, source, task_class)
-    task = task_class(processor, columns, label_names=label_names, max_length=arguments.data.max_length)
+    forget = request.select(source, columns.get("label"), label_names)
+    task = _make_task(arguments, source, task_class, columns, label_names)
     # The model settles how rows are encoded (padding, longest input), so it comes before they are.
     model = load_model(arguments, task, given) if given else None
     if model is None:
-        recipe = Recipe.from_arguments(arguments.recipe, arguments.model.dtype)
-        recipe.build_model(task, seed, **(load_options(arguments) if recipe.model else {}))
+        # Built once to be looked at, so that nothing is refused after hours of training.
+        _with_adapter(arguments, task, build_original(arguments, _recipe(arguments), task, seed))
+    for name in arguments.recipe.reference_model or []:
+        check_exists(arguments, name)
     splits, report = build_splits(
         source,
         task,
-        request.select(source, label, label_names),
+        forget,
         request_kind=request.kind,
         seed=seed,
-        label_column=label,
-        group_column=group,
         forget_duplicates=arguments.request.forget_duplicates,
         cache_rows=arguments.data.cache_rows,
+        **roles,
     )
-    report.notes[:0] = [*notes, *request.notes]
-    digest = forget_digest(source.train, splits.forget.indices, list(columns.values()))
-    return Data(source, task, splits, report, request, digest, model)
+    report.notes[:0] = [*notes, *request.notes, *check_unseen(source, list(columns.values()))]
+    data = Data(source, task, splits, report, request, model)
+    if not arguments.run.dry_run:  # it would make the user's key
+        data.measure_digest()
+    return data
 
 
 def _load_rows(arguments: Arguments) -> tuple[Source, ForgetRequest]:
     data, asked = arguments.data, arguments.request
-    source = load_source(
-        data.dataset_name,
-        config_name=data.dataset_config_name,
-        train_split=data.train_split,
-        validation_split=data.validation_split,
-        test_split=data.test_split,
-        seed=arguments.recipe.original_seed,
-        task=data.task,
-    )
-    if data.task is None and source.task is None:
-        raise UserError("no --task; name image_classification, text_classification or causal_lm")
-    rows = None
-    if asked.forget_dataset:
-        forget = load_source(asked.forget_dataset, train_split=data.train_split, task=data.task)
-        source.train, rows = join_forget_retain(forget.train, source.train)
     request = ForgetRequest(
         classes=asked.forget_classes,
         fraction=asked.forget_fraction,
@@ -131,31 +144,83 @@ def _load_rows(arguments: Arguments) -> tuple[Source, ForgetRequest]:
         ids_file=asked.forget_ids,
         id_column=asked.id_column,
         where=asked.forget_where,
-        rows=rows,
+        rows=np.zeros(0, dtype=np.int64) if asked.forget_dataset else None,
         seed=arguments.trainer.seed,
     )
+    source = load_source(
+        data.dataset_name,
+        config_name=data.dataset_config_name,
+        train_split=data.train_split,
+        validation_split=data.validation_split,
+        test_split=data.test_split,
+        seed=arguments.recipe.original_seed,
+        task=data.task and get_task(data.task).name,
+    )
+    if data.task is None and source.task is None:
+        raise UserError(f"no --task; name one of {', '.join(TASK_NAMES)}")
+    if asked.forget_dataset:
+        forget = load_source(asked.forget_dataset, train_split=data.train_split, task=data.task)
+        source.train, request.rows = join_forget_retain(forget.train, source.train)
     return source, request
+
+
+def _columns(arguments: Arguments, source: Source, task_class: type[Task]) -> dict[str, str]:
+    overrides = {role: name for role in COLUMN_ROLES if (name := getattr(arguments.data, f"{role}_column"))}
+    if source.columns is not None and not overrides:
+        return source.columns
+    return task_class.detect_columns(source.train.column_names, source.train.features, overrides)
+
+
+def _make_task(arguments: Arguments, source: Source, task_class: type[Task], columns, label_names) -> Task:
+    options = {}
+    if arguments.data.prompt_template is not None:
+        if task_class.has_classes:
+            raise UserError(f"--prompt_template is for causal_lm; {task_class.name} has no prompts")
+        options["prompt_template"] = arguments.data.prompt_template
+    processor = load_processor(arguments, source, task_class)
+    return task_class(processor, columns, label_names=label_names, max_length=arguments.data.max_length, **options)
+
+
+def _recipe(arguments: Arguments) -> Recipe:
+    return Recipe.from_arguments(arguments.recipe, arguments.model.dtype)
 
 
 def get_original(arguments: Arguments, data: Data) -> Trained:
     """The model that must forget: the given one, or one made by the recipe."""
     if data.model is not None:
         return Trained(data.model, None, None, cached=False)
-    recipe, seed = Recipe.from_arguments(arguments.recipe, arguments.model.dtype), arguments.recipe.original_seed
+    seed = arguments.recipe.original_seed
     if arguments.run.dry_run:
-        return Trained(recipe.build_model(data.task, seed), None, None, cached=False)
-    return _train(arguments, data, training_rows(data.splits), recipe, seed, "training the original")
+        return Trained(build_original(arguments, _recipe(arguments), data.task, seed), None, None, cached=False)
+    return _train(arguments, data, training_rows(data.splits), seed, "training the original")
+
+
+def look_for_near_duplicates(arguments: Arguments, data: Data, original: Trained) -> None:
+    """With `--near_duplicates`: count them, and with `--forget_duplicates` forget them too. Changes `data`."""
+    if not arguments.request.near_duplicates or arguments.run.dry_run:
+        return
+    say("looking for near duplicates of the forgotten rows")
+    splits = data.splits
+    data.splits, data.report = handle_near_duplicates(
+        splits,
+        data.report,
+        data.task,
+        original.model.to(arguments.trainer.device),
+        move=arguments.request.forget_duplicates,
+        batch_size=arguments.trainer.per_device_eval_batch_size,
+    )
+    data.measure_digest()
+    data.side_examples += sum(
+        len(rows) for rows in (splits.forget, splits.retain, splits.validation_tau, splits.validation_stop)
+    )
 
 
 def get_twins(arguments: Arguments, data: Data) -> list[Trained]:
     """Models that never saw the forget rows: the recipe on the retain rows with other seeds, or given ones."""
     twins = []
-    if arguments.recipe.retrain:
-        recipe = Recipe.from_arguments(arguments.recipe, arguments.model.dtype)
-        for k in range(1, arguments.recipe.retrain + 1):
-            title = f"retraining twin {k} of {arguments.recipe.retrain}"
-            twin = _train(arguments, data, data.splits.retain, recipe, arguments.recipe.original_seed + k, title)
-            twins.append(twin)
+    for k in range(1, arguments.recipe.retrain + 1):
+        title = f"retraining twin {k} of {arguments.recipe.retrain}"
+        twins.append(_train(arguments, data, data.splits.retain, arguments.recipe.original_seed + k, title))
     for name in arguments.recipe.reference_model or []:
         twins.append(Trained(load_model(arguments, data.task, name), None, None, cached=False))
     return twins
@@ -171,22 +236,53 @@ def score_model(arguments: Arguments, data: Data, model: torch.nn.Module) -> Mod
 
 def make_trainer(arguments: Arguments, data: Data, original: Trained) -> UnlearningTrainer:
     """The method's trainer on the original, with an adapter where one is asked for or given."""
-    model, options = original.model, arguments.lora
-    if options.use_peft and not lora.is_peft(model):
-        model = lora.add_lora(
-            model,
-            r=options.lora_r,
-            alpha=options.lora_alpha,
-            dropout=options.lora_dropout,
-            target_modules=options.lora_target_modules,
-            modules_to_save=options.lora_modules_to_save,
-            task_name=data.task.name,
+    model = _with_adapter(arguments, data.task, original.model)
+    method = get_method(arguments.run.method)
+    AcceleratorState._reset_state()  # training the original has settled it, mixed precision included, for its own run
+    try:
+        trainer = method(
+            model=model,
+            args=arguments.trainer,
+            splits=data.splits,
+            task=data.task,
+            quiet=True,
+            recipe=_known_recipe(arguments, data.task),
         )
-    trainer = get_method(arguments.run.method)(
-        model=model, args=arguments.trainer, splits=data.splits, task=data.task, quiet=True
-    )
+    except (ValueError, ImportError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"the training arguments are refused by transformers: {reason}") from error
     trainer.add_callback(ProgressBar(f"unlearning ({trainer.method})", ("loss", "forget_loss", "retain_loss")))
+    trainer.side_progress = ProgressBar
     return trainer
+
+
+def _known_recipe(arguments: Arguments, task: Task) -> KnownRecipe | None:
+    if not arguments.has_recipe:
+        return None
+    recipe = Recipe.from_arguments(arguments.recipe, arguments.model.dtype)
+    options = load_options(arguments) if recipe.model else {}
+
+    def start(seed: int) -> torch.nn.Module:
+        return recipe.build_model(task, seed, **options)
+
+    return KnownRecipe(start, recipe.num_train_epochs, recipe.learning_rate)
+
+
+def _with_adapter(arguments: Arguments, task: Task, model: torch.nn.Module) -> torch.nn.Module:
+    options = arguments.lora
+    if options.save_adapter and not (options.use_peft or lora.is_peft(model)):
+        raise UserError("--save_adapter: there is no adapter; add one with --use_peft, or give a model that has one")
+    if not options.use_peft or lora.is_peft(model):
+        return model
+    return lora.add_lora(
+        model,
+        r=options.lora_r,
+        alpha=options.lora_alpha,
+        dropout=options.lora_dropout,
+        target_modules=options.lora_target_modules,
+        modules_to_save=options.lora_modules_to_save,
+        task_name=task.name,
+    )
 
 
 def unlearn(arguments: Arguments, data: Data, trainer: UnlearningTrainer) -> Unlearning:
@@ -194,112 +290,22 @@ def unlearn(arguments: Arguments, data: Data, trainer: UnlearningTrainer) -> Unl
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
-    trainer.train(resume_from_checkpoint=arguments.trainer.resume_from_checkpoint)
+    try:
+        trainer.train(resume_from_checkpoint=arguments.trainer.resume_from_checkpoint)
+    except NonFiniteLossError as error:
+        kept = Path(arguments.trainer.output_dir) / f"checkpoint-{trainer.state.global_step}"
+        where = f"; the last good step is kept in {kept.name} of the output folder" if kept.is_dir() else ""
+        raise NonFiniteLossError(f"{error}{where}") from None
     seconds = time.perf_counter() - start
     model = trainer.accelerator.unwrap_model(trainer.model)
     scores = score_model(arguments, data, model)
-    return Unlearning(scores, seconds, trainer.examples, trainer.state.global_step, _peak_memory_mb())
+    examples = trainer.examples + data.side_examples
+    return Unlearning(scores, seconds, examples, trainer.state.global_step, _peak_memory_mb())
 
 
-def make_evidence(
-    arguments: Arguments,
-    data: Data,
-    original: Trained,
-    before: ModelScores,
-    trainer: UnlearningTrainer,
-    unlearning: Unlearning,
-    twins: list[Trained],
-) -> dict[str, Any]:
-    """Everything the run can show, in one dict (`evidence.json`)."""
-    twin_scores = [score_model(arguments, data, twin.model) for twin in twins]
-    made = [twin for twin in twins if twin.seconds is not None]
-    counts = list(trainer.model.parameters())
-    return build_evidence(
-        method={
-            "name": trainer.method,
-            "paper": trainer.paper,
-            "hyperparameters": trainer.hyperparameters(),
-        },
-        task=data.task.name,
-        model={
-            "parameters": sum(p.numel() for p in counts),
-            "trainable_parameters": sum(p.numel() for p in counts if p.requires_grad),
-            "peft": lora.describe(trainer.model) if lora.is_peft(trainer.model) else None,
-        },
-        data={
-            "source": data.source.name,
-            "splits": data.report.counts,
-            "request": _public_request(arguments, data),
-            "forget_digest": data.digest,
-        },
-        comparison=compare(before, unlearning.scores, twin_scores),
-        cost={
-            "original_seconds": original.seconds,
-            "unlearn_seconds": unlearning.seconds,
-            "retrain_seconds": float(np.mean([t.seconds for t in made])) if made else None,
-            "unlearn_examples": unlearning.examples,
-            "retrain_examples": round(float(np.mean([t.examples for t in made]))) if made else None,
-            "steps": unlearning.steps,
-            "peak_memory_mb": unlearning.peak_memory_mb,
-        },
-        environment=environment(seed=arguments.trainer.seed, device=_device_name(arguments.trainer.device)),
-        notes=[*data.report.notes, *trainer.notes, *_adapter_notes(arguments, trainer)],
-    )
-
-
-def save(arguments: Arguments, trainer: UnlearningTrainer, evidence: dict[str, Any]) -> None:
-    """Write the model (merged, unless the adapter is asked for), its processor, the evidence and the card."""
-    if not trainer.is_world_process_zero():
-        return
-    folder = Path(arguments.trainer.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    keeps_adapter = lora.is_peft(model) and arguments.lora.save_adapter
-    if lora.is_peft(model) and not keeps_adapter:
-        model = lora.merge(model)
-    model.save_pretrained(folder, **lora.save_kwargs(model))
-    trainer.processing_class.save_pretrained(folder)
-    trainer.state.save_to_json(folder / "trainer_state.json")
-    write_json(folder / "evidence.json", evidence)
-    library = "peft" if keeps_adapter else "transformers"
-    card = render_card(evidence, base_model=_hub_name(arguments.model.model_name_or_path), library_name=library)
-    (folder / "README.md").write_text(card, encoding="utf-8")
-
-
-def print_result(arguments: Arguments, trainer: UnlearningTrainer, evidence: dict[str, Any]) -> None:
-    """The table, and where things are."""
-    if trainer.is_world_process_zero():
-        print(render_table(evidence))
-        print(f"\nThe model, evidence.json and the model card are in {arguments.trainer.output_dir}")
-
-
-def print_plan(arguments: Arguments, data: Data, original: Trained) -> None:
-    """What a dry run shows: the splits, the model and the steps; nothing is trained or written."""
-    trainer = make_trainer(arguments, data, original)
-    if not trainer.is_world_process_zero():
-        return
-    parameters = list(trainer.model.parameters())
-    trainable = sum(p.numel() for p in parameters if p.requires_grad)
-    print(f"task       {data.task.name} on {data.source.name}")
-    print("splits     " + ", ".join(f"{name} {size:,}" for name, size in data.splits.sizes().items()))
-    for note in data.report.notes:
-        print(f"note       {note}")
-    print(f"model      {type(original.model).__name__}, {sum(p.numel() for p in parameters):,} parameters, "
-          f"{trainable:,} of them trained")  # fmt: skip
-    for phase in trainer.schedule.phases:
-        sizes = trainer.stream_sizes()
-        rows = " + ".join(f"{sizes[s].batch} {s} rows" for s in phase.streams)
-        rate = phase.learning_rate or arguments.trainer.learning_rate
-        print(f"phase      {phase.name}: {phase.steps:,} steps of {rows}, learning rate {rate:.2g}")
-    for line in trainer.plan():
-        print(f"method     {line}")
-    print(f"retrain    {arguments.recipe.retrain} twins")
-    print(f"output     {arguments.trainer.output_dir} (nothing was written)")
-
-
-def _train(arguments, data: Data, rows: Rows, recipe: Recipe, seed: int, title: str) -> Trained:
-    cache = arguments.recipe.cache_dir
-    return train_recipe(
+def _train(arguments: Arguments, data: Data, rows: Rows, seed: int, title: str) -> Trained:
+    recipe, cache = _recipe(arguments), arguments.recipe.cache_dir
+    trained = train_recipe(
         recipe,
         data.task,
         rows,
@@ -308,29 +314,11 @@ def _train(arguments, data: Data, rows: Rows, recipe: Recipe, seed: int, title: 
         cache_dir=Path(cache) if cache else None,
         title=title,
         load_kwargs=load_options(arguments) if recipe.model else None,
+        use_cpu=arguments.trainer.use_cpu,
     )
-
-
-def _public_request(arguments: Arguments, data: Data) -> dict[str, Any]:
-    public = data.request.public(publish=arguments.request.publish_request, label_column=data.task.columns.get("label"))
-    return public | {"rows": len(data.splits.forget)}
-
-
-def _adapter_notes(arguments: Arguments, trainer: UnlearningTrainer) -> list[str]:
-    if not lora.is_peft(trainer.model):
-        return []
-    if arguments.lora.save_adapter:
-        return ["The adapter removes nothing from its base model: whoever switches it off has the forgotten rows back."]
-    return ["Unlearned through an adapter, merged into the weights: an adapter alone can be switched off by anyone."]
-
-
-def _hub_name(name: str | None) -> str | None:
-    """A base model as the card may name it: a Hub name, never a local path."""
-    return name if name and not Path(name).exists() else None
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    if trained.cached:
+        say(f"{title}: done before, taken from the cache")
+    return trained
 
 
 def _peak_memory_mb() -> float:

@@ -1,4 +1,4 @@
-"""The recipe behind the original and its retrained twins: a plain `Trainer` run, kept in a cache by what went into it."""
+"""The recipe behind the original and its twins: a plain `Trainer` run, kept in a cache by what went into it."""
 
 import hashlib
 import importlib.metadata
@@ -105,12 +105,14 @@ def train_recipe(
     cache_dir: Path | None = None,
     title: str = "training",
     load_kwargs: dict[str, Any] | None = None,
+    use_cpu: bool = False,
 ) -> Trained:
     """Run the recipe on `rows`, or fetch the result of an identical earlier run from the cache.
 
     Args:
         fingerprint: hash of the rows' content; with recipe, seed and library versions it is the cache's key.
         title: what the progress line calls this run.
+        use_cpu: leave accelerators alone.
 
     Raises:
         `UserError`: fewer rows than one batch.
@@ -125,7 +127,7 @@ def train_recipe(
     with tempfile.TemporaryDirectory() as scratch:
         trainer = Trainer(
             model=model,
-            args=_training_arguments(recipe, seed, len(rows), scratch),
+            args=_training_arguments(recipe, seed, len(rows), scratch, use_cpu),
             train_dataset=rows,
             data_collator=task.collate,
         )
@@ -145,7 +147,7 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("HF_UNLEARN_CACHE") or Path(base) / "hf_unlearn")
 
 
-def _training_arguments(recipe: Recipe, seed: int, rows: int, scratch: str) -> TrainingArguments:
+def _training_arguments(recipe: Recipe, seed: int, rows: int, scratch: str, use_cpu: bool) -> TrainingArguments:
     world = int(os.environ.get("WORLD_SIZE", 1))
     if recipe.batch_size % world:
         raise UserError(f"--original_batch_size {recipe.batch_size} does not divide by {world} processes")
@@ -164,7 +166,7 @@ def _training_arguments(recipe: Recipe, seed: int, rows: int, scratch: str) -> T
         save_strategy="no",
         logging_strategy="no",
         remove_unused_columns=False,
-        use_cpu=not torch.cuda.is_available() and not torch.backends.mps.is_available(),
+        use_cpu=use_cpu or not torch.cuda.is_available() and not torch.backends.mps.is_available(),
         disable_tqdm=True,
         average_tokens_across_devices=False,  # it would scale the loss with the number of processes
     )

@@ -1,4 +1,4 @@
-"""Unlearn rows from a model and write the evidence: `accelerate launch hf_unlearn/train.py --config configs/….yaml`."""
+"""Unlearn rows from a model and write the evidence: `accelerate launch hf_unlearn/train.py --config FILE`."""
 
 import sys
 
@@ -10,26 +10,31 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def train(argv: list[str] | None = None) -> None:
-    from hf_unlearn import pipeline
+    from hf_unlearn import pipeline, results
     from hf_unlearn.arguments import parse_arguments
     from hf_unlearn.checks import check
+    from hf_unlearn.progress import quiet_libraries
 
     arguments = parse_arguments(argv)
     check(arguments)
+    quiet_libraries()
 
-    data = pipeline.prepare_data(arguments)  # request -> splits
-    original = pipeline.get_original(arguments, data)
-    if arguments.run.dry_run:
-        return pipeline.print_plan(arguments, data, original)
-    before = pipeline.score_model(arguments, data, original.model)
+    with pipeline.nothing_left_behind(arguments):
+        data = pipeline.prepare_data(arguments)  # request -> splits
+        results.print_data(data)
+        original = pipeline.get_original(arguments, data)
+        if arguments.run.dry_run:
+            return results.print_plan(arguments, data, original)
+        pipeline.look_for_near_duplicates(arguments, data, original)
+        before = pipeline.score_model(arguments, data, original.model)
 
-    trainer = pipeline.make_trainer(arguments, data, original)
-    unlearning = pipeline.unlearn(arguments, data, trainer)  # trainer -> model
-    twins = pipeline.get_twins(arguments, data)
+        trainer = pipeline.make_trainer(arguments, data, original)
+        unlearning = pipeline.unlearn(arguments, data, trainer)  # trainer -> model
+        twins = pipeline.get_twins(arguments, data)
 
-    evidence = pipeline.make_evidence(arguments, data, original, before, trainer, unlearning, twins)
-    pipeline.save(arguments, trainer, evidence)
-    pipeline.print_result(arguments, trainer, evidence)
+        evidence = results.make_evidence(arguments, data, original, before, trainer, unlearning, twins)
+        results.save(arguments, trainer, evidence)
+        results.print_result(arguments, trainer, evidence)
 
 
 if __name__ == "__main__":

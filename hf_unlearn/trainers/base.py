@@ -21,7 +21,7 @@ from hf_unlearn.evaluation.scoring import collect, score
 from hf_unlearn.lora import save_kwargs
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.tasks.predictions import Predictions
-from hf_unlearn.trainers.config import UnlearningConfig, default_learning_rate
+from hf_unlearn.trainers.config import KnownRecipe, UnlearningConfig, default_learning_rate
 from hf_unlearn.trainers.joint_batch import JointCollator, JointDataset
 from hf_unlearn.trainers.modes import has_batch_norm, set_training_mode
 from hf_unlearn.trainers.pass_clock import PassClock
@@ -47,6 +47,7 @@ class UnlearningTrainer(Trainer):
         task (`Task`): what kind of rows these are.
         callbacks: as in Trainer.
         quiet (`bool`): no progress bar and no printed logs; for the short trainings a method runs on the side.
+        recipe (`KnownRecipe`): how the original was made, where that is known.
 
     Raises:
         `UserError`: several GPUs without a launcher.
@@ -57,6 +58,7 @@ class UnlearningTrainer(Trainer):
     config_class: ClassVar[type[UnlearningConfig]] = UnlearningConfig
     method: ClassVar[str]
     paper: ClassVar[dict[str, str] | None] = None
+    side_progress: Callable[[str], TrainerCallback] | None = None  # makes the progress bar of a training on the side
     loss_is_scaled_for_ga = False  # ours are per-micro-batch shares; Trainer divides by the number of micro-batches
 
     def __init__(
@@ -67,6 +69,7 @@ class UnlearningTrainer(Trainer):
         task: Task,
         callbacks: list[TrainerCallback] | None = None,
         quiet: bool = False,
+        recipe: KnownRecipe | None = None,
         **kwargs,
     ):
         if args.n_gpu > 1:
@@ -76,6 +79,7 @@ class UnlearningTrainer(Trainer):
             )
         if args.learning_rate is None:
             args.learning_rate = default_learning_rate(model)
+        self.recipe = recipe
         self.splits = splits
         self.task = task
         self.notes: list[str] = []
@@ -109,6 +113,10 @@ class UnlearningTrainer(Trainer):
     def unlearning_loss(self, forget: SplitOutput | None = None, retain: SplitOutput | None = None) -> torch.Tensor:
         """The method's loss for one micro-batch, a scalar. A stream that the phase does not read is `None`."""
         raise NotImplementedError(f"{type(self).__name__} does not define unlearning_loss")
+
+    def default_forget_batch(self) -> int:
+        """Forget rows per process and micro-batch where the user names no number."""
+        return max(1, self.args.per_device_train_batch_size // 2)
 
     def phases(self) -> list[Phase]:
         """What is trained, in order. Default: one phase on both streams, `num_train_epochs` passes over retain."""
@@ -180,8 +188,9 @@ class UnlearningTrainer(Trainer):
         """Rows of each stream, and how many a whole optimizer step takes."""
         parts = self.args.world_size * self.args.gradient_accumulation_steps
         forget, retain = len(self.splits.forget), len(self.splits.retain)
+        asked = self.args.per_device_forget_batch_size
         return {
-            FORGET: StreamSize(forget, min(forget, self.args.forget_batch_size * parts)),
+            FORGET: StreamSize(forget, min(forget, (asked or self.default_forget_batch()) * parts)),
             RETAIN: StreamSize(retain, min(retain, self.args.per_device_train_batch_size * parts)),
         }
 
@@ -205,7 +214,7 @@ class UnlearningTrainer(Trainer):
             batch_sampler=self._sampler(),
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
-            pin_memory=self.args.dataloader_pin_memory,
+            pin_memory=self.args.dataloader_pin_memory and self.args.device.type != "cpu",
             worker_init_fn=seed_worker if self.args.dataloader_num_workers else None,
         )
 
@@ -300,8 +309,9 @@ class UnlearningTrainer(Trainer):
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
         except NonFiniteLossError:
-            self.model.zero_grad()
-            self._save_checkpoint(self.model, trial=None)
+            if self.optimizer is not None:  # else it was a training on the side, before the first step
+                self.model.zero_grad()
+                self._save_checkpoint(self.model, trial=None)
             raise
 
     def _inner_training_loop(self, batch_size=None, args=None, resume_from_checkpoint=None, **kwargs):

@@ -1,7 +1,9 @@
 """What every method has in common: `TrainingArguments` with defaults for unlearning."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import torch
 from transformers import TrainingArguments
 
 from hf_unlearn.errors import UserError
@@ -28,6 +30,8 @@ class UnlearningConfig(TrainingArguments):
         disable_dropout: train in eval mode, without dropout and with BatchNorm statistics frozen, so that losses mean
             the same as where τ and the targets were measured.
     """
+
+    _argument_group_name = "the method, beside everything of transformers.TrainingArguments"
 
     output_dir: str | None = field(default="unlearned", metadata={"help": "Where the result is written."})
     num_train_epochs: float = field(default=3.0, metadata={"help": "Passes over the retain rows."})
@@ -66,10 +70,20 @@ class UnlearningConfig(TrainingArguments):
                 "use eval_validation_loss or eval_validation_accuracy"
             )
 
-    @property
-    def forget_batch_size(self) -> int:
-        """Forget rows per process and micro-batch."""
-        return self.per_device_forget_batch_size or max(1, self.per_device_train_batch_size // 2)
+
+@dataclass(frozen=True)
+class KnownRecipe:
+    """What a method may know of how the original was made.
+
+    Args:
+        start: makes, from a seed, the model that the recipe starts from: its base, or fresh weights.
+        epochs: of the recipe.
+        learning_rate: its peak.
+    """
+
+    start: Callable[[int], torch.nn.Module]
+    epochs: float
+    learning_rate: float
 
 
 def default_learning_rate(model) -> float:

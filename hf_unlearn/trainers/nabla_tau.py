@@ -1,7 +1,6 @@
 """∇τ: ascent on the forget rows that stops by itself at the loss of unseen data, beside descent on the rest."""
 
 import dataclasses
-
 import tempfile
 from dataclasses import dataclass, field
 
@@ -10,7 +9,7 @@ import torch
 
 from hf_unlearn.errors import UserError
 from hf_unlearn.trainers.base import UnlearningTrainer
-from hf_unlearn.trainers.config import UnlearningConfig, default_learning_rate
+from hf_unlearn.trainers.config import KnownRecipe, UnlearningConfig, default_learning_rate
 from hf_unlearn.trainers.fine_tune import FineTuneConfig, FineTuneTrainer
 from hf_unlearn.trainers.proxies import make_proxy
 from hf_unlearn.trainers.row_targets import RowTargets, class_log_odds
@@ -18,7 +17,13 @@ from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase
 from hf_unlearn.trainers.split_output import SplitOutput
 
 TAU_EVERY = 5  # forget epochs between two measurements of τ in the published schedule
-PULL_UP = 0.1  # weight of rows below their target: enough to hold them there, too little to teach them again
+CHECKED_ROWS = 512  # retain rows that are scored to see whether validation rows are unseen
+FORGET_WEIGHT = 0.3
+PULL_UP = 0.2  # weight of rows below their target, in the last quarter: a weak return for those that fell too far
+REFIT = (0, 1 / 4, 1 / 2, 3 / 4, 7 / 8, 15 / 16)  # when the targets are measured, as shares of the run
+BUDGET = {"proxy_epochs": (0.1, 6.0), "num_train_epochs": (1 / 15, 4.0)}  # share of the epochs of retraining, most
+RATE = 0.7  # of the recipe's peak learning rate, as far as the width of the model tells it where it is not known
+UNKNOWN_EPOCHS = 10.0  # assumed for retraining where the recipe is not known
 
 
 @dataclass
@@ -28,10 +33,17 @@ class NablaTauConfig(UnlearningConfig):
     Args:
         schedule: `rows` (default), `held` or `paper`, see [`NablaTauTrainer`].
         alpha: weight α₀ of the forget term at the start of the published schedule; `None` is (5/3)·|D_f|/|D_train|.
-        proxy_epochs: passes over the retain rows that train the proxy.
+        retrain_epochs: epochs that retraining would take; sets the next two. `None`: the recipe's, or 10.
+        proxy_epochs: passes over the retain rows that train the proxy; `None` is a tenth of `retrain_epochs`, at most 6.
+        num_train_epochs: passes over the retain rows; `None` is a fifteenth of `retrain_epochs`, at most 4.
     """
 
-    num_train_epochs: float = field(default=4.0, metadata={"help": "Passes over the retain rows."})
+    num_train_epochs: float | None = field(
+        default=None, metadata={"help": "Passes over the retain rows (default: 1/15 of retrain_epochs, at most 4)."}
+    )
+    retrain_epochs: float | None = field(
+        default=None, metadata={"help": "Epochs that retraining would take (default: the recipe's, or 10)."}
+    )
     per_device_train_batch_size: int = field(
         default=16, metadata={"help": "Retain rows per process and micro-batch."}
     )
@@ -45,8 +57,9 @@ class NablaTauConfig(UnlearningConfig):
     alpha: float | None = field(
         default=None, metadata={"help": "Initial weight of the forget term (schedule paper only)."}
     )
-    proxy_epochs: float = field(
-        default=6.0, metadata={"help": "Passes over the retain rows that train the proxy (schedule rows only)."}
+    proxy_epochs: float | None = field(
+        default=None,
+        metadata={"help": "Passes that train the proxy, schedule rows (default: 1/10 of retrain_epochs, at most 6)."},
     )
 
     def __post_init__(self):
@@ -55,8 +68,10 @@ class NablaTauConfig(UnlearningConfig):
             raise UserError(f"--schedule is '{self.schedule}'; it is one of rows, held, paper")
         if self.alpha is not None and not 0 < self.alpha <= 1:
             raise UserError(f"--alpha is {self.alpha}; it must lie in (0, 1]")
-        if self.proxy_epochs <= 0:
-            raise UserError(f"--proxy_epochs is {self.proxy_epochs}; give a number above 0")
+        for name in ("proxy_epochs", "num_train_epochs", "retrain_epochs"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise UserError(f"--{name} is {value}; give a number above 0")
 
 
 class NablaTauTrainer(UnlearningTrainer):
@@ -72,10 +87,11 @@ class NablaTauTrainer(UnlearningTrainer):
     while the others stay as they were memorized. With φ = log(p/(1 − p)) of the row's label, a target t_i from a proxy
     that never saw the row ([`RowTargets`]) and s the spread of φ on validation rows:
 
-        L = mean[w_i·(φ_i − t_i)²]/s² + L_r,  w_i = 1 above the target, 0.1 below it.
+        L = 0.3·mean[ReLU(φ_i − t_i)² + u·ReLU(t_i − φ_i)²]/s² + L_r,  u = 0, and 0.2 in the last quarter of the run.
 
-    It is still ascent on the forget loss in proportion to the gap, stopped by what validation rows say of unseen data.
-    The targets are measured again, with the current model, at the start of every pass over the retain rows.
+    It is still ascent on the forget loss in proportion to the gap, stopped by what validation rows say of unseen data;
+    the last quarter lets rows return that fell too far. The targets are measured six times, with the current model as
+    long as its loss on validation rows is the lowest so far.
     """
 
     config_class = NablaTauConfig
@@ -87,6 +103,22 @@ class NablaTauTrainer(UnlearningTrainer):
         "id": "arXiv:2403.14339",
     }
 
+    def __init__(self, model, args, *arguments, recipe: KnownRecipe | None = None, **kwargs):
+        args.retrain_epochs = args.retrain_epochs or (recipe.epochs if recipe else UNKNOWN_EPOCHS)
+        for name, (share, most) in BUDGET.items():
+            if getattr(args, name) is None:
+                setattr(args, name, min(most, share * args.retrain_epochs))
+        if args.learning_rate is None:
+            args.learning_rate = RATE * (recipe.learning_rate if recipe else 2 * default_learning_rate(model))
+        super().__init__(model, args, *arguments, recipe=recipe, **kwargs)
+
+    def default_forget_batch(self) -> int:
+        """Per process and micro-batch: twice its share of the rows, within a quarter and a half of the retain rows."""
+        if self.args.schedule != "rows":
+            return super().default_forget_batch()
+        share = 2 * len(self.splits.forget) / len(self.splits.retain)
+        return max(1, round(self.args.per_device_train_batch_size * min(0.5, max(0.25, share))))
+
     def phases(self) -> list[Phase]:
         if self.args.schedule != "paper":
             return super().phases()
@@ -97,9 +129,29 @@ class NablaTauTrainer(UnlearningTrainer):
         return [Phase("unlearn", steps, learning_rate=rate, final_learning_rate=rate / 10, rate_every=forget)]
 
     def prepare(self) -> dict[str, torch.Tensor]:
+        self._check_validation()
         if self.args.schedule == "rows":
             return self._ask_proxy()
         return {"tau": self._measure_tau()} if self.args.schedule == "held" else {}
+
+    def _check_validation(self) -> None:
+        """Refuse validation rows that the model was trained on: their loss is not that of unseen rows.
+
+        A model that knows its training rows by heart (99 % right) knows rows no better than those by chance, so τ must
+        stand out from them by two standard errors. With other models τ near the rest may be what unseen rows have.
+        """
+        retain = self.splits.retain
+        some = np.linspace(0, len(retain) - 1, min(len(retain), CHECKED_ROWS)).astype(int)
+        trained = [self.score(rows, self.model_wrapped) for rows in (self.splits.forget, retain.select(some))]
+        tau = self.score(self.splits.validation_tau, self.model_wrapped).loss.mean()
+        levels = [s.loss.mean() + 2 * s.loss.std() / len(s.loss) ** 0.5 for s in trained]
+        if tau <= min(levels) and trained[1].correct.mean() >= 0.99:
+            raise UserError(
+                "the model knows the validation rows as well as its training rows, so it was trained on them and τ "
+                "cannot be measured: name unseen rows with --validation_split"
+            )
+        if tau <= min(s.loss.mean() for s in trained):
+            self.notes.append("The model's loss on validation rows is not above that on its training rows.")
 
     def unlearning_loss(self, forget: SplitOutput, retain: SplitOutput) -> torch.Tensor:
         return getattr(self, f"_{self.args.schedule}_loss")(forget, retain)
@@ -107,25 +159,28 @@ class NablaTauTrainer(UnlearningTrainer):
     # A τ for every row.
 
     def _rows_loss(self, forget: SplitOutput, retain: SplitOutput) -> torch.Tensor:
-        if self._starts_pass():
+        step, total = self.state.global_step, self.schedule.total_steps
+        if step in {int(total * share) for share in REFIT} and self._first_of_step("targets"):
             self._measure_targets()
         targets = self.method_state["targets"].to(forget.log_odds)  # (forget rows,)
         above = forget.log_odds - targets[forget.index]
-        pull = torch.where(above > 0, above**2, PULL_UP * above**2) / float(self.method_state["spread"]) ** 2
-        return forget.mean(pull) + retain.mean(retain.loss)
-
-    def _starts_pass(self) -> bool:
-        """Whether this is the first micro-batch of a step that begins a pass over the retain rows."""
-        step = self.state.global_step
-        begins = step == 0 or int(self.passes(step)) > int(self.passes(step - 1))
-        return begins and self._first_of_step("targets")
+        pull_up = PULL_UP if step >= 0.75 * total else 0.0
+        pull = torch.where(above > 0, above**2, pull_up * above**2) / float(self.method_state["spread"]) ** 2
+        return FORGET_WEIGHT * forget.mean(pull) + retain.mean(retain.loss)
 
     def _measure_targets(self) -> None:
-        """t_i for the current model, from its log-odds on validation rows."""
+        """t_i from the log-odds on validation rows: the current model's, unless it has been better before.
+
+        A model that is being damaged would pull its own targets down; one that gets better (wrong labels leave it)
+        must not be held to what it was.
+        """
         state = self.method_state
         rows = RowTargets(*(state[key].numpy() for key in ("proxy_validation", "proxy_forget", "right")))
-        targets, spread = rows.fit(self._class_log_odds(self.splits.validation_tau, self.model_wrapped))
-        state["targets"], state["spread"] = torch.tensor(targets), torch.tensor(spread, dtype=torch.float64)
+        log_odds = self._class_log_odds(self.splits.validation_tau, self.model_wrapped)
+        loss = torch.tensor(np.logaddexp(0, -log_odds[rows.right == 1]).mean())  # −log p
+        if "tau" not in state or loss <= state["tau"]:
+            targets, spread = rows.fit(log_odds)
+            state |= {"tau": loss, "targets": torch.tensor(targets), "spread": torch.tensor(spread)}
 
     def _ask_proxy(self) -> dict[str, torch.Tensor]:
         """Train a proxy on the retain rows, and keep what it says of validation and forget rows."""
@@ -148,7 +203,8 @@ class NablaTauTrainer(UnlearningTrainer):
 
     def _train_proxy(self) -> torch.nn.Module:
         args = self.args
-        proxy = make_proxy(self.accelerator.unwrap_model(self.model), args.seed)
+        recipe = self.recipe
+        proxy = make_proxy(self.accelerator.unwrap_model(self.model), args.seed, recipe.start if recipe else None)
         shared = {f.name for f in dataclasses.fields(FineTuneConfig) if f.init}
         values = {f.name: getattr(args, f.name) for f in dataclasses.fields(args) if f.name in shared}
         with tempfile.TemporaryDirectory() as scratch:
@@ -156,7 +212,7 @@ class NablaTauTrainer(UnlearningTrainer):
                 "output_dir": scratch,
                 "num_train_epochs": args.proxy_epochs,
                 "max_steps": -1,
-                "learning_rate": 2 * default_learning_rate(proxy),
+                "learning_rate": recipe.learning_rate if recipe else 2 * default_learning_rate(proxy),
                 "disable_dropout": False,  # it is trained as a model is trained
                 "eval_strategy": "no",
                 "save_strategy": "no",
@@ -165,6 +221,8 @@ class NablaTauTrainer(UnlearningTrainer):
                 "logging_strategy": "no",
             }
             trainer = FineTuneTrainer(proxy, FineTuneConfig(**values), self.splits, self.task, quiet=True)
+            if self.side_progress is not None:
+                trainer.add_callback(self.side_progress("training a proxy that never saw the forget rows"))
             trainer.train()
         self.count_examples(trainer.examples)
         return trainer.accelerator.unwrap_model(trainer.model)

@@ -1,6 +1,7 @@
 """Proxies: cheap models that never see the forget rows, made from the original with most of its memory taken out."""
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -10,27 +11,43 @@ from hf_unlearn import lora
 FORGOTTEN_SHARE = 0.75  # of the blocks, from the top: what is kept below is too general to remember single rows
 
 
-def make_proxy(model: nn.Module, seed: int) -> nn.Module:
-    """A copy of `model` whose upper blocks and everything above them are freshly initialised.
+def make_proxy(model: nn.Module, seed: int, start: Callable[[int], nn.Module] | None = None) -> nn.Module:
+    """An untrained proxy for `model`: as much of what it knows as can be had without what it remembers of single rows.
 
-    The embeddings and the lowest quarter of the blocks keep the original's weights. An adapter is merged first. A head
-    that shares its weights with the embeddings keeps them.
+    - The recipe's start is known, and a pretrained base, or the model reads tokens: that start. It never saw a row.
+    - Otherwise a copy whose upper blocks and everything above them are freshly initialised. The embeddings and the
+      lowest quarter of the blocks keep the original's weights, which for pixels are too general to tell rows apart.
+      (A table of tokens trained from scratch is not: it remembers rows by their words.)
+
+    An adapter is merged first. A head that shares its weights with the embeddings keeps them.
 
     Args:
         model: full, or a `PeftModel`; it is left as it is.
         seed: of the fresh weights. The global generators are left as they were.
+        start: makes the recipe's start from a seed.
     """
     original = lora.merge(model) if lora.is_peft(model) else model
-    with torch.random.fork_rng(devices=[]):
+    devices = [p.device for p in original.parameters() if p.device.type == "cuda"][:1]
+    with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
-        proxy = type(original)(copy.deepcopy(original.config))
+        proxy = start(seed) if start is not None else type(original)(copy.deepcopy(original.config))
     reference = next(original.parameters())
     proxy = proxy.to(device=reference.device, dtype=reference.dtype)
+    if start is not None and (proxy.config._name_or_path or has_token_table(original)):
+        return proxy
     name, blocks = find_blocks(original)
     first_fresh = len(blocks) - int(FORGOTTEN_SHARE * len(blocks))
     proxy.load_state_dict(_kept(original, name, first_fresh), strict=False)
     proxy.tie_weights()
     return proxy
+
+
+def has_token_table(model: nn.Module) -> bool:
+    """Whether the input embeddings are a table of tokens."""
+    try:
+        return isinstance(model.get_input_embeddings(), nn.Embedding)
+    except NotImplementedError:  # ResNet and its like
+        return False
 
 
 def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
@@ -64,9 +81,7 @@ def _kept(model: nn.Module, blocks: str, first_fresh: int) -> dict[str, torch.Te
 
 def _embedding_names(model: nn.Module) -> set[str]:
     """Names of the input embedding's weights, under which a tied output head appears too."""
-    try:
-        embedding = model.get_input_embeddings()
-    except NotImplementedError:  # ResNet and its like
-        embedding = None
-    pointers = {p.data_ptr() for p in embedding.parameters()} if isinstance(embedding, nn.Module) else set()
+    if not has_token_table(model):
+        return set()
+    pointers = {p.data_ptr() for p in model.get_input_embeddings().parameters()}
     return {name for name, value in model.state_dict().items() if value.data_ptr() in pointers}

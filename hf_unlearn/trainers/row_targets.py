@@ -50,11 +50,32 @@ class RowTargets:
         """Targets `(forget rows,)` for a model with log-odds `validation` `(rows, classes)`, and the spread (standard
         deviation) of that model's log-odds on validation rows' own classes, in nats."""
         own, wrong = self.right == 1, self.right == 0
-        weight = np.concatenate([np.full(pair.sum(), 1 / max(1, pair.sum())) for pair in (own, wrong)])
+        share = self.share_right()
+        weight = np.concatenate([np.full(own.sum(), share / own.sum()), np.full(wrong.sum(), (1 - share) / max(1, wrong.sum()))])
         proxy = np.concatenate([self.proxy_validation[own], self.proxy_validation[wrong]])
         model = np.concatenate([validation[own], validation[wrong]])
         targets = quantile_map(self.proxy_forget, proxy, model, weight)
         return targets, max(float(validation[own].std()), SMALLEST_SPREAD)
+
+    def share_right(self) -> float:
+        """Share of the forget rows whose label is right in the proxy's eyes, by maximum likelihood."""
+        own, wrong = self.proxy_validation[self.right == 1], self.proxy_validation[self.right == 0]
+        return mixture_share(self.proxy_forget, own, wrong) if len(wrong) else 1.0
+
+
+def mixture_share(values: np.ndarray, first: np.ndarray, second: np.ndarray, bins: int = 20) -> float:
+    """Share of `values` drawn from the distribution of `first` rather than of `second`: expectation maximization over
+    histograms whose bins hold equally many of both samples."""
+    weight = np.concatenate([np.full(len(first), 1 / len(first)), np.full(len(second), 1 / len(second))])
+    both = np.concatenate([first, second])
+    order = np.argsort(both)
+    edges = np.interp(np.linspace(0, 1, bins + 1)[1:-1], _levels(weight[order]), both[order])
+    f, g = ((np.bincount(np.searchsorted(edges, x), minlength=bins) + 0.5) / (len(x) + 0.5 * bins) for x in (first, second))
+    at = np.searchsorted(edges, values)
+    share = 0.5
+    for _ in range(200):
+        share = float(np.mean(share * f[at] / (share * f[at] + (1 - share) * g[at])))
+    return share
 
 
 def quantile_map(values: np.ndarray, source: np.ndarray, target: np.ndarray, weight: np.ndarray) -> np.ndarray:

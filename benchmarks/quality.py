@@ -1,0 +1,233 @@
+"""How close does an unlearned model come to retrained twins? Several seeds, averages and row by row.
+
+    python benchmarks/quality.py --cases digits_10 digits_30 --seeds 0 1 2 3 4 --workers 2
+
+Each case trains an original and four twins per seed with its recipe, runs every method on a copy of the original with
+its defaults, and stores one file per case and seed in `benchmarks/results/quality/`. The table is made from all stored
+files: gap = mean over seeds of |method − mean of the twins|, floor = the same for each twin against the others.
+"""
+
+import argparse
+import copy
+import json
+import math
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = Path(__file__).parent / "results" / "quality"
+TWINS = 4
+CLASSES = "3815964027"  # the class that seed s removes
+METHODS: dict[str, list[str] | None] = {
+    "do nothing": None,
+    "fine-tune": ["--method", "fine_tune", "--per_device_train_batch_size", "16"],
+    "∇τ": ["--method", "nabla_tau"],
+    "∇τ held": ["--method", "nabla_tau", "--schedule", "held"],
+    "∇τ paper": ["--method", "nabla_tau", "--schedule", "paper", "--per_device_train_batch_size", "64",
+                 "--per_device_forget_batch_size", "64", "--learning_rate", "1e-3"],
+}  # fmt: skip
+
+
+def case_arguments(case: str, seed: int, folder: Path) -> list[str]:
+    """The command line of a case."""
+    shared = ["--seed", str(seed), "--original_seed", str(1000 * seed), "--retrain", str(TWINS), "--output_dir", "none"]
+    quickstart = ["--config", str(ROOT / "configs/quickstart.yaml")]
+    if case.startswith("digits_") and case[7:].isdigit():
+        return [*quickstart, "--forget_fraction", str(int(case[7:]) / 100), *shared]
+    if case == "digits_class":
+        config = ["--config", str(ROOT / "configs/digits_remove_class.yaml")]
+        return [*config, "--forget_classes", CLASSES[seed % 10], *shared]
+    if case == "digits_wrong_labels":
+        write_wrong_labels(folder, seed)
+        config = ["--config", str(strip_request(ROOT / "configs/quickstart.yaml", folder))]
+        names = ["--dataset_name", str(folder / "data"), "--processor_name_or_path", str(folder / "processor")]
+        return [*config, *names, "--task", "image_classification", "--forget_where", "annotator=b", *shared]
+    if case == "text_10":
+        return ["--config", str(ROOT / "configs/text_nabla_tau.yaml"), *shared]
+    if case == "lm_10":
+        return ["--config", str(ROOT / "configs/lm_nabla_tau.yaml"), *shared]
+    raise SystemExit(f"unknown case {case}")
+
+
+def write_wrong_labels(folder: Path, seed: int) -> None:
+    """Digits whose tenth, the work of annotator b, carries wrong labels in training."""
+    import datasets
+
+    from hf_unlearn.data.sources import load_source
+
+    source = load_source("digits", seed=1000 * seed)
+    rng = np.random.default_rng([seed, 7])
+    train, labels = source.train, np.array(source.train["label"])
+    bad = rng.choice(len(train), len(train) // 10, replace=False)
+    labels[bad] = (labels[bad] + rng.integers(1, 10, len(bad))) % 10
+    annotator = np.where(np.isin(np.arange(len(train)), bad), "b", "a").tolist()
+    feature = train.features["label"]
+    train = train.remove_columns("label").add_column("label", labels.tolist()).cast_column("label", feature)
+    parts = {"train": train.add_column("annotator", annotator), "validation": source.validation, "test": source.test}
+    datasets.DatasetDict(parts).save_to_disk(folder / "data")
+    source.make_processor().save_pretrained(folder / "processor")
+
+
+def strip_request(config: Path, folder: Path) -> Path:
+    """The config without its own data set and request."""
+    lines = [line for line in config.read_text().splitlines() if not line.startswith(("forget_", "dataset_name"))]
+    path = folder / "config.yaml"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def run_job(job: tuple[str, int, list[str]]) -> str:
+    """One case with one seed: every method against the same twins."""
+    case, seed, names = job
+    import torch
+    import transformers
+
+    from hf_unlearn import pipeline
+    from hf_unlearn.arguments import parse_arguments
+    from hf_unlearn.evaluation.comparison import compare
+    from hf_unlearn.report.evidence import environment, write_json
+
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as scratch:
+        base = case_arguments(case, seed, Path(scratch))
+        arguments = parse_arguments(base)
+        data = pipeline.prepare_data(arguments)
+        original = pipeline.get_original(arguments, data)
+        twins = pipeline.get_twins(arguments, data)
+        before = pipeline.score_model(arguments, data, original.model)
+        twin_scores = [pipeline.score_model(arguments, data, twin.model) for twin in twins]
+        retrain_examples = float(np.mean([twin.examples for twin in twins]))
+        result = {"case": case, "seed": seed, "splits": data.splits.sizes(), "retrain_examples": retrain_examples}
+        result["twin_forget_loss"] = [float(s["forget"].loss.mean()) for s in twin_scores]
+        result["methods"] = {}
+        spent = 0.25 * retrain_examples
+        order = sorted(names, key=lambda name: name == "fine-tune")  # last: it gets what ∇τ has spent
+        for name in order:
+            scores, examples, seconds, settings = before, 0, 0.0, None
+            if METHODS[name] is not None:
+                extra = list(METHODS[name])
+                if name == "fine-tune":
+                    extra += ["--num_train_epochs", f"{spent / len(data.splits.retain):.2f}"]
+                here = parse_arguments([*base, *extra, "--output_dir", str(Path(scratch) / "out")])
+                given = copy.copy(original)
+                given.model = copy.deepcopy(original.model)
+                trainer = pipeline.make_trainer(here, data, given)
+                unlearning = pipeline.unlearn(here, data, trainer)
+                scores, examples, seconds = unlearning.scores, unlearning.examples, unlearning.seconds
+                settings = trainer.hyperparameters()
+            if name == "∇τ":
+                spent = examples
+            figures = compare(before, scores, twin_scores)
+            result["methods"][name] = {
+                "model": figures["models"]["unlearned"], "gap": figures["gap"], "difference": figures["difference"],
+                "examples": examples, "share": examples / retrain_examples, "seconds": seconds, "settings": settings,
+            }  # fmt: skip
+            result["retrained"], result["floor"] = figures["models"]["retrained"], figures["floor"]
+        result["environment"] = environment(seed=seed, device="cpu", threads=1)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    write_json(RESULTS / f"{case}_{seed}.json", result)
+    return f"{case} seed {seed}: {time.perf_counter() - start:.0f} s"
+
+
+def table(case: str, seeds: list[int] | None = None, folder: Path = RESULTS) -> str:
+    """Markdown: one case, methods down, figures across."""
+    files = sorted(folder.glob(f"{case}_[0-9]*.json"))
+    runs = [json.loads(path.read_text()) for path in files]
+    runs = [run for run in runs if seeds is None or run["seed"] in seeds]
+    if not runs:
+        return f"### {case}\n\nno stored runs"
+
+    def mean(values):
+        values = [value for value in values if value is not None]
+        return float(np.mean(values)) if values else math.nan
+
+    keys = ("forget_accuracy", "membership", "retain_accuracy", "test_accuracy")
+    head = "| | forget acc | MIA AUC | retain acc ± | test acc ± | forget loss ± | rms z | corrected | z > 2 % | z < −2 % | cost % |"  # noqa: E501
+    lines = [f"### {case} (seeds {', '.join(str(run['seed']) for run in runs)}; {TWINS} twins each)", "", head]
+    lines.append("|" + " --- |" * 11)
+
+    def line(name, gaps, rows, share):
+        figures = [f"{value:.2f}" for value in gaps]
+        z = [mean(r["rms_z"] for r in rows), mean(r["level_corrected"]["rms_z"] for r in rows)]
+        shares = [100 * mean(r[key] for r in rows) for key in ("remembered", "over_forgotten")]
+        figures += [f"{value:.2f}" for value in z] + [f"{value:.1f}" for value in shares] + [share]
+        return f"| {name} | " + " | ".join(figures) + " |"
+
+    floor = [mean(run["floor"][key] for run in runs) for key in (*keys, "forget_loss")]
+    lines.append(line("floor: twin to twins", floor, [run["retrained"]["rows"] for run in runs], "100"))
+    for name in METHODS:
+        found = [run["methods"][name] for run in runs if name in run["methods"]]
+        if found:
+            gaps = [mean(f["gap"][key] for f in found) for key in keys[:2]]
+            gaps += [mean(f["difference"][key] for f in found) for key in (*keys[2:], "forget_loss")]
+            cost = f"{100 * mean(f['share'] for f in found):.0f}"
+            lines.append(line(name, gaps, [f["model"]["rows"] for f in found], cost))
+    return "\n".join([*lines, "", *bars(runs, case)])
+
+
+def bars(runs: list[dict], case: str, name: str = "∇τ") -> list[str]:
+    """What the default reaches, bar by bar."""
+    runs = [run for run in runs if name in run["methods"]]
+    if not runs:
+        return []
+    ours = [run["methods"][name] for run in runs]
+    avg = lambda values: float(np.mean(list(values)))  # noqa: E731
+    checks = []
+    for key, what in (("forget_accuracy", "forget accuracy"), ("membership", "MIA AUC")):
+        gap, bar = avg(f["gap"][key] for f in ours), 1.25 * avg(run["floor"][key] for run in runs) + 0.5
+        if not (case == "digits_class" and key == "forget_accuracy"):
+            checks.append((f"{what} gap {gap:.2f} ≤ {bar:.2f}", gap <= bar))
+    for key in ("retain_accuracy", "test_accuracy"):
+        value = avg(f["difference"][key] for f in ours)
+        checks.append((f"{key.split('_')[0]} accuracy {value:+.2f} ≥ −1", value >= -1))
+    for part, get in (("raw", lambda r: r), ("corrected", lambda r: r["level_corrected"])):
+        z, floor = avg(get(f["model"]["rows"])["rms_z"] for f in ours), avg(get(r["retrained"]["rows"])["rms_z"] for r in runs)
+        checks.append((f"rms z {part} {z:.2f} ≤ {1.25 * floor:.2f}", z <= 1.25 * floor))
+        left = 100 * avg(get(f["model"]["rows"])["remembered"] for f in ours)
+        floor = 100 * avg(get(r["retrained"]["rows"])["remembered"] for r in runs)
+        checks.append((f"z > 2 {part} {left:.1f} % ≤ {floor + 3:.1f} %", left <= floor + 3))
+    if case == "digits_class":
+        accuracy = max(f["model"]["accuracy"]["forget"] for f in ours)
+        checks.append((f"forget accuracy at most {100 * accuracy:.1f} % ≤ 1 %", accuracy <= 0.01))
+        inside = [min(r["twin_forget_loss"]) - 1 <= f["model"]["loss"]["forget"] <= max(r["twin_forget_loss"]) + 1
+                  for r, f in zip(runs, ours, strict=True)]  # fmt: skip
+        checks.append((f"loss on the class within the twins' range ± 1 nat in {sum(inside)} of {len(inside)}", all(inside)))
+    cost = avg(f["share"] for f in ours)
+    checks.append((f"cost {100 * cost:.0f} % ≤ 25 %", cost <= 0.25))
+    return [f"- {'met' if ok else '**missed**'}: {text}" for text, ok in checks]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    cases = ["digits_10", "digits_30", "digits_class", "digits_wrong_labels", "text_10", "lm_10"]
+    parser.add_argument("--cases", nargs="+", default=cases)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--results", type=Path, help="store the runs elsewhere")
+    parser.add_argument("--table", action="store_true", help="only print the table of the stored runs")
+    options = parser.parse_args()
+    if options.results:
+        globals()["RESULTS"] = options.results
+        os.environ["HF_UNLEARN_QUALITY_RESULTS"] = str(options.results)
+    if not options.table:
+        os.environ["OMP_NUM_THREADS"] = "1"
+        jobs = [(case, seed, options.methods) for case in options.cases for seed in options.seeds]
+        with multiprocessing.get_context("spawn").Pool(options.workers, maxtasksperchild=1) as pool:
+            for done in pool.imap_unordered(run_job, jobs):
+                print(done, file=sys.stderr, flush=True)
+    print("\n\n".join(table(case, folder=RESULTS) for case in options.cases))
+
+
+RESULTS = Path(os.environ.get("HF_UNLEARN_QUALITY_RESULTS", RESULTS))
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""What a run leaves: the evidence, the output folder, and what is printed."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hf_unlearn import lora
+from hf_unlearn.arguments import Arguments
+from hf_unlearn.evaluation.comparison import ModelScores, compare
+from hf_unlearn.pipeline import Data, Unlearning, make_trainer, score_model
+from hf_unlearn.progress import say
+from hf_unlearn.recipe import Trained
+from hf_unlearn.report.card import render_card
+from hf_unlearn.report.evidence import build_evidence, environment, write_json
+from hf_unlearn.report.table import render_table
+from hf_unlearn.trainers.base import UnlearningTrainer
+
+
+def make_evidence(
+    arguments: Arguments,
+    data: Data,
+    original: Trained,
+    before: ModelScores,
+    trainer: UnlearningTrainer,
+    unlearning: Unlearning,
+    twins: list[Trained],
+) -> dict[str, Any]:
+    """Everything the run can show, in one dict (`evidence.json`)."""
+    twin_scores = [score_model(arguments, data, twin.model) for twin in twins]
+    made = [twin for twin in twins if twin.seconds is not None]
+    counts = list(trainer.model.parameters())
+    return build_evidence(
+        method={
+            "name": trainer.method,
+            "paper": trainer.paper,
+            "hyperparameters": trainer.hyperparameters(),
+        },
+        task=data.task.name,
+        model={
+            "parameters": sum(p.numel() for p in counts),
+            "trainable_parameters": sum(p.numel() for p in counts if p.requires_grad),
+            "peft": lora.describe(trainer.model) if lora.is_peft(trainer.model) else None,
+        },
+        data={
+            "source": data.source.name,
+            "splits": data.report.counts,
+            "request": _public_request(arguments, data),
+            "forget_digest": data.digest,
+        },
+        comparison=compare(before, unlearning.scores, twin_scores),
+        cost={
+            "original_seconds": original.seconds,
+            "original_examples": original.examples,
+            "unlearn_seconds": unlearning.seconds,
+            "retrain_seconds": float(np.mean([t.seconds for t in made])) if made else None,
+            "unlearn_examples": unlearning.examples,
+            "retrain_examples": round(float(np.mean([t.examples for t in made]))) if made else None,
+            "steps": unlearning.steps,
+            "peak_memory_mb": unlearning.peak_memory_mb,
+        },
+        environment=environment(seed=arguments.trainer.seed, device=_device_name(arguments.trainer.device)),
+        notes=[*data.report.notes, *trainer.notes, *_adapter_notes(arguments, trainer)],
+    )
+
+
+def save(arguments: Arguments, trainer: UnlearningTrainer, evidence: dict[str, Any]) -> None:
+    """Write the model (merged, unless the adapter is asked for), its processor, the evidence and the card."""
+    if not trainer.is_world_process_zero():
+        return
+    folder = Path(arguments.trainer.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    keeps_adapter = lora.is_peft(model) and arguments.lora.save_adapter
+    if lora.is_peft(model) and not keeps_adapter:
+        model = lora.merge(model)
+    model.save_pretrained(folder, **lora.save_kwargs(model))
+    if trainer.state.best_model_checkpoint:  # a path of this machine
+        trainer.state.best_model_checkpoint = Path(trainer.state.best_model_checkpoint).name
+    trainer.processing_class.save_pretrained(folder)
+    trainer.state.save_to_json(folder / "trainer_state.json")
+    write_json(folder / "evidence.json", evidence)
+    library = "peft" if keeps_adapter else "transformers"
+    card = render_card(evidence, base_model=_hub_name(arguments.model.model_name_or_path), library_name=library)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def print_data(data: Data) -> None:
+    """The rows in their roles, and what there is to say about them."""
+    say(f"task       {data.task.name} on {data.source.name}")
+    say("splits     " + ", ".join(f"{name} {size:,}" for name, size in data.splits.sizes().items()))
+    for note in data.report.notes:
+        say(f"note       {note}")
+
+
+def print_result(arguments: Arguments, trainer: UnlearningTrainer, evidence: dict[str, Any]) -> None:
+    """The table, and where things are."""
+    if trainer.is_world_process_zero():
+        print("\n" + render_table(evidence))
+        print(f"\nThe model, evidence.json and the model card are in {arguments.trainer.output_dir}")
+
+
+def print_plan(arguments: Arguments, data: Data, original: Trained) -> None:
+    """What a dry run shows: the splits, the model and the steps; nothing is trained or written."""
+    trainer = make_trainer(arguments, data, original)
+    if not trainer.is_world_process_zero():
+        return
+    parameters = list(trainer.model.parameters())
+    trainable = sum(p.numel() for p in parameters if p.requires_grad)
+    print(f"model      {type(original.model).__name__}, {sum(p.numel() for p in parameters):,} parameters, "
+          f"{trainable:,} of them trained")  # fmt: skip
+    for phase in trainer.schedule.phases:
+        sizes = trainer.stream_sizes()
+        rows = " + ".join(f"{sizes[s].batch} {s} rows" for s in phase.streams)
+        rate = phase.learning_rate or arguments.trainer.learning_rate
+        print(f"phase      {phase.name}: {phase.steps:,} steps of {rows}, learning rate {rate:.2g}")
+    for line in trainer.plan():
+        print(f"method     {line}")
+    print(f"retrain    {arguments.recipe.retrain} twins")
+    print(f"output     {arguments.trainer.output_dir} (nothing was written)")
+
+
+def _public_request(arguments: Arguments, data: Data) -> dict[str, Any]:
+    publish, label = arguments.request.publish_request, data.task.columns.get("label")
+    public = data.request.public(publish=publish, label_column=label)
+    return public | {"rows": len(data.splits.forget)}
+
+
+def _adapter_notes(arguments: Arguments, trainer: UnlearningTrainer) -> list[str]:
+    if not lora.is_peft(trainer.model):
+        return []
+    if arguments.lora.save_adapter:
+        return ["The adapter removes nothing from its base: whoever switches it off has the forgotten rows back."]
+    return ["Unlearned through an adapter, merged into the weights: an adapter alone can be switched off by anyone."]
+
+
+def _hub_name(name: str | None) -> str | None:
+    """A base model as the card may name it: a Hub name, never a local path."""
+    return name if name and not Path(name).exists() else None
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

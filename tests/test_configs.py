@@ -1,0 +1,36 @@
+"""Every shipped configuration is understood, and runs up to the first step."""
+
+from pathlib import Path
+
+import pytest
+
+from hf_unlearn.arguments import parse_arguments
+from hf_unlearn.checks import check
+from hf_unlearn.train import main
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+NAMES = [path.stem for path in CONFIGS]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=NAMES)
+def test_it_is_understood_and_commented(path, tmp_path):
+    arguments = parse_arguments(["--config", str(path), "--output_dir", str(tmp_path / "out"), "--bf16", "false"])
+    check(arguments)
+    assert arguments.has_recipe and arguments.run.method == "nabla_tau"
+    text = path.read_text()
+    assert text.startswith("# ") and text.count("#") >= 5
+    assert f"output_dir: out/{path.stem}" in text
+
+
+@pytest.mark.parametrize("path", [p for p in CONFIGS if not p.stem.startswith("hub_")], ids=lambda path: path.stem)
+def test_it_would_run(path, tmp_path, capsys):
+    argv = ["--config", str(path), "--output_dir", str(tmp_path / "out"), "--use_cpu", "true", "--dry_run"]
+    assert main(argv) == 0
+    out = capsys.readouterr().out
+    assert "forget " in out and "steps of" in out and not (tmp_path / "out").exists()
+
+
+def test_the_configurations_that_are_promised():
+    assert set(NAMES) >= {
+        "quickstart", "digits_remove_class", "text_nabla_tau", "lm_nabla_tau", "digits_lora", "hub_vit_cifar10"
+    }  # fmt: skip
