@@ -36,7 +36,16 @@ METHODS: dict[str, list[str] | None] = {
 
 def case_arguments(case: str, seed: int, folder: Path) -> list[str]:
     """The command line of a case."""
-    shared = ["--seed", str(seed), "--original_seed", str(1000 * seed), "--retrain", str(TWINS), "--output_dir", "none"]
+    shared = [
+        "--seed",
+        str(seed),
+        "--original_seed",
+        str(1000 * seed),
+        "--retrain",
+        str(TWINS),
+        "--output_dir",
+        "none",
+    ]
     quickstart = ["--config", str(ROOT / "configs/quickstart.yaml")]
     if case.startswith("digits_") and case[7:].isdigit():
         return [*quickstart, "--forget_fraction", str(int(case[7:]) / 100), *shared]
@@ -189,7 +198,10 @@ def bars(runs: list[dict], case: str, name: str = "∇τ") -> list[str]:
         value = avg(f["difference"][key] for f in ours)
         checks.append((f"{key.split('_')[0]} accuracy {value:+.2f} ≥ −1", value >= -1))
     for part, get in (("raw", lambda r: r), ("corrected", lambda r: r["level_corrected"])):
-        z, floor = avg(get(f["model"]["rows"])["rms_z"] for f in ours), avg(get(r["retrained"]["rows"])["rms_z"] for r in runs)
+        z, floor = (
+            avg(get(f["model"]["rows"])["rms_z"] for f in ours),
+            avg(get(r["retrained"]["rows"])["rms_z"] for r in runs),
+        )
         checks.append((f"rms z {part} {z:.2f} ≤ {1.25 * floor:.2f}", z <= 1.25 * floor))
         left = 100 * avg(get(f["model"]["rows"])["remembered"] for f in ours)
         floor = 100 * avg(get(r["retrained"]["rows"])["remembered"] for r in runs)
@@ -199,7 +211,9 @@ def bars(runs: list[dict], case: str, name: str = "∇τ") -> list[str]:
         checks.append((f"forget accuracy at most {100 * accuracy:.1f} % ≤ 1 %", accuracy <= 0.01))
         inside = [min(r["twin_forget_loss"]) - 1 <= f["model"]["loss"]["forget"] <= max(r["twin_forget_loss"]) + 1
                   for r, f in zip(runs, ours, strict=True)]  # fmt: skip
-        checks.append((f"loss on the class within the twins' range ± 1 nat in {sum(inside)} of {len(inside)}", all(inside)))
+        checks.append(
+            (f"loss on the class within the twins' range ± 1 nat in {sum(inside)} of {len(inside)}", all(inside))
+        )
     cost = avg(f["share"] for f in ours)
     checks.append((f"cost {100 * cost:.0f} % ≤ 25 %", cost <= 0.25))
     return [f"- {'met' if ok else '**missed**'}: {text}" for text, ok in checks]

@@ -13,7 +13,7 @@ from hf_unlearn.tasks.base import Task
 
 def load_model(arguments: Arguments, task: Task, name: str):
     """A model, or a model with its adapter. Raises `UserError` if it cannot be loaded or does not fit the data."""
-    options = {"dtype": arguments.model.dtype, **load_options(arguments)}
+    options = {"dtype": arguments.model.dtype, **load_options(arguments, name)}
     with _said_in_one_line(name):
         if lora.is_adapter_folder(name):
             labels = {"num_labels": len(task.label_names)} if task.label_names else {}
@@ -24,10 +24,12 @@ def load_model(arguments: Arguments, task: Task, name: str):
     return model
 
 
-def load_options(arguments: Arguments) -> dict[str, Any]:
-    """Keyword arguments of `from_pretrained`."""
+def load_options(arguments: Arguments, name: str | None = None) -> dict[str, Any]:
+    """Keyword arguments of `from_pretrained`; the revision is that of the model that must forget, and of no other."""
     model = arguments.model
-    options = {"revision": model.model_revision, "trust_remote_code": model.trust_remote_code}
+    options: dict[str, Any] = {"trust_remote_code": model.trust_remote_code}
+    if name is not None and name == model.model_name_or_path:
+        options["revision"] = model.model_revision
     if model.attn_implementation:
         options["attn_implementation"] = model.attn_implementation
     return options
@@ -80,8 +82,9 @@ def build_original(arguments: Arguments, recipe: Recipe, task: Task, seed: int):
 def _load_config(arguments: Arguments, name: str):
     from transformers import AutoConfig
 
-    model = arguments.model
-    return AutoConfig.from_pretrained(name, revision=model.model_revision, trust_remote_code=model.trust_remote_code)
+    options = load_options(arguments, name)
+    options.pop("attn_implementation", None)
+    return AutoConfig.from_pretrained(name, **options)
 
 
 def _adapters_processor(name: str, task_class: type[Task], options: dict[str, Any]):

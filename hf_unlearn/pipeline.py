@@ -94,6 +94,7 @@ def nothing_left_behind(arguments: Arguments) -> Iterator[None]:
 
 def prepare_data(arguments: Arguments) -> Data:
     """Load rows, resolve the request and give every row its role. Nothing is written."""
+    say("reading the rows")
     source, request = _load_rows(arguments)
     task_class = get_task(arguments.data.task or source.task)
     columns = _columns(arguments, source, task_class)
@@ -116,7 +117,10 @@ def prepare_data(arguments: Arguments) -> Data:
     if model is None:
         # Built once to be looked at, so that nothing is refused after hours of training.
         _with_adapter(arguments, task, build_original(arguments, _recipe(arguments), task, seed))
-    for name in arguments.recipe.reference_model or []:
+    later = list(arguments.recipe.reference_model or [])
+    if arguments.recipe.retrain and arguments.recipe.original_model:
+        later.append(arguments.recipe.original_model)
+    for name in later:
         check_exists(arguments, name)
     splits, report = build_splits(
         source,
@@ -226,8 +230,10 @@ def get_twins(arguments: Arguments, data: Data) -> list[Trained]:
     return twins
 
 
-def score_model(arguments: Arguments, data: Data, model: torch.nn.Module) -> ModelScores:
-    """One scoring pass over the reported splits."""
+def score_model(arguments: Arguments, data: Data, model: torch.nn.Module, title: str | None = None) -> ModelScores:
+    """One scoring pass over the reported splits; `title` names the model on the screen."""
+    if title is not None:
+        say(f"scoring {title}")
     device = arguments.trainer.device
     return score_splits(
         model.to(device), data.task, data.splits, SCORED, batch_size=arguments.trainer.per_device_eval_batch_size
@@ -298,7 +304,7 @@ def unlearn(arguments: Arguments, data: Data, trainer: UnlearningTrainer) -> Unl
         raise NonFiniteLossError(f"{error}{where}") from None
     seconds = time.perf_counter() - start
     model = trainer.accelerator.unwrap_model(trainer.model)
-    scores = score_model(arguments, data, model)
+    scores = score_model(arguments, data, model, "the unlearned model")
     examples = trainer.examples + data.side_examples
     return Unlearning(scores, seconds, examples, trainer.state.global_step, _peak_memory_mb())
 

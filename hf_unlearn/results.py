@@ -28,9 +28,11 @@ def make_evidence(
     twins: list[Trained],
 ) -> dict[str, Any]:
     """Everything the run can show, in one dict (`evidence.json`)."""
-    twin_scores = [score_model(arguments, data, twin.model) for twin in twins]
+    titles = [f"twin {k} of {len(twins)}" for k in range(1, len(twins) + 1)]
+    scored = [score_model(arguments, data, twin.model, title) for twin, title in zip(twins, titles, strict=True)]
     made = [twin for twin in twins if twin.seconds is not None]
-    counts = list(trainer.model.parameters())
+    # Without the frozen copy of an adapter that was given.
+    counts = [p for name, p in trainer.model.named_parameters() if lora.REFERENCE not in name.split(".")]
     return build_evidence(
         method={
             "name": trainer.method,
@@ -49,7 +51,7 @@ def make_evidence(
             "request": _public_request(arguments, data),
             "forget_digest": data.digest,
         },
-        comparison=compare(before, unlearning.scores, twin_scores),
+        comparison=compare(before, unlearning.scores, scored),
         cost={
             "original_seconds": original.seconds,
             "original_examples": original.examples,

@@ -26,7 +26,7 @@ def train(argv: list[str] | None = None) -> None:
         if arguments.run.dry_run:
             return results.print_plan(arguments, data, original)
         pipeline.look_for_near_duplicates(arguments, data, original)
-        before = pipeline.score_model(arguments, data, original.model)
+        before = pipeline.score_model(arguments, data, original.model, "the original")
 
         trainer = pipeline.make_trainer(arguments, data, original)
         unlearning = pipeline.unlearn(arguments, data, trainer)  # trainer -> model

@@ -83,6 +83,7 @@ DATA = {
     "validation is train": ({"validation_split": "train"}, "must be different splits"),
     "no such model": ({"model_name_or_path": "./nowhere"}, "./nowhere"),
     "no such reference": ({"reference_model": ["./nowhere"]}, "./nowhere"),
+    "no such base": ({"original": {"model": "./nowhere"}, "retrain": 1}, "./nowhere"),
     "no such processor": ({"processor_name_or_path": "./nowhere"}, "./nowhere"),
     "no model": ({"model_name_or_path": None}, "no model"),
     "prompts for a classifier": ({"prompt_template": "{question}"}, "causal_lm"),

@@ -254,8 +254,10 @@ class UnlearningTrainer(Trainer):
         if only_forget:
             inputs, index = {k: v[: max(first, 1)] for k, v in inputs.items()}, index[: max(first, 1)]
         if self._separate_forwards and 0 < first < len(index):
-            parts = [self.task.predict(model, {k: v[rows] for k, v in inputs.items()})
-                     for rows in (slice(0, first), slice(first, None))]
+            parts = [
+                self.task.predict(model, {k: v[rows] for k, v in inputs.items()})
+                for rows in (slice(0, first), slice(first, None))
+            ]
         else:
             parts = self.task.predict(model, inputs).split(first)
         phase, _ = self.schedule.at(self.state.global_step)
@@ -332,7 +334,9 @@ class UnlearningTrainer(Trainer):
         if self.args.should_save:
             os.makedirs(folder, exist_ok=True)
             state = {"side_examples": torch.zeros((), dtype=torch.int64), **self.method_state}
-            save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, os.path.join(folder, METHOD_STATE_NAME))
+            save_file(
+                {k: v.detach().cpu().contiguous() for k, v in state.items()}, os.path.join(folder, METHOD_STATE_NAME)
+            )
         super()._save_checkpoint(model, trial)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:

@@ -35,9 +35,7 @@ class UnlearningConfig(TrainingArguments):
 
     output_dir: str | None = field(default="unlearned", metadata={"help": "Where the result is written."})
     num_train_epochs: float = field(default=3.0, metadata={"help": "Passes over the retain rows."})
-    per_device_train_batch_size: int = field(
-        default=64, metadata={"help": "Retain rows per process and micro-batch."}
-    )
+    per_device_train_batch_size: int = field(default=64, metadata={"help": "Retain rows per process and micro-batch."})
     per_device_forget_batch_size: int | None = field(
         default=None, metadata={"help": "Forget rows per process and micro-batch (default: half of the retain rows)."}
     )

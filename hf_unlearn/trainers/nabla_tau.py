@@ -44,9 +44,7 @@ class NablaTauConfig(UnlearningConfig):
     retrain_epochs: float | None = field(
         default=None, metadata={"help": "Epochs that retraining would take (default: the recipe's, or 10)."}
     )
-    per_device_train_batch_size: int = field(
-        default=16, metadata={"help": "Retain rows per process and micro-batch."}
-    )
+    per_device_train_batch_size: int = field(default=16, metadata={"help": "Retain rows per process and micro-batch."})
     schedule: str = field(
         default="rows",
         metadata={

@@ -51,7 +51,9 @@ class RowTargets:
         deviation) of that model's log-odds on validation rows' own classes, in nats."""
         own, wrong = self.right == 1, self.right == 0
         share = self.share_right()
-        weight = np.concatenate([np.full(own.sum(), share / own.sum()), np.full(wrong.sum(), (1 - share) / max(1, wrong.sum()))])
+        weight = np.concatenate(
+            [np.full(own.sum(), share / own.sum()), np.full(wrong.sum(), (1 - share) / max(1, wrong.sum()))]
+        )
         proxy = np.concatenate([self.proxy_validation[own], self.proxy_validation[wrong]])
         model = np.concatenate([validation[own], validation[wrong]])
         targets = quantile_map(self.proxy_forget, proxy, model, weight)
@@ -70,7 +72,9 @@ def mixture_share(values: np.ndarray, first: np.ndarray, second: np.ndarray, bin
     both = np.concatenate([first, second])
     order = np.argsort(both)
     edges = np.interp(np.linspace(0, 1, bins + 1)[1:-1], _levels(weight[order]), both[order])
-    f, g = ((np.bincount(np.searchsorted(edges, x), minlength=bins) + 0.5) / (len(x) + 0.5 * bins) for x in (first, second))
+    f, g = (
+        (np.bincount(np.searchsorted(edges, x), minlength=bins) + 0.5) / (len(x) + 0.5 * bins) for x in (first, second)
+    )
     at = np.searchsorted(edges, values)
     share = 0.5
     for _ in range(200):

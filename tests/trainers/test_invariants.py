@@ -14,6 +14,7 @@ from hf_unlearn.trainers.nabla_tau import NablaTauConfig, NablaTauTrainer
 
 def trainer(tmp_path, setup, *, batch=8, forget_batch=4, accumulation=1, **kwargs):
     model, splits, task = setup
+    kwargs = {"num_train_epochs": 4, "proxy_epochs": 2} | kwargs
     args = NablaTauConfig(
         output_dir=str(tmp_path), per_device_train_batch_size=batch, per_device_forget_batch_size=forget_batch,
         gradient_accumulation_steps=accumulation, learning_rate=1e-2, use_cpu=True, disable_tqdm=True,
@@ -54,7 +55,8 @@ from hf_unlearn.trainers.nabla_tau import NablaTauConfig, NablaTauTrainer
 import torch.distributed as dist
 model, splits, task = SETUPS[{kind!r}](torch.float64)
 args = NablaTauConfig(output_dir={out!r}, per_device_train_batch_size=4, per_device_forget_batch_size=2,
-    learning_rate=1e-2, use_cpu=True, disable_tqdm=True, logging_steps=1, schedule={schedule!r}, ddp_backend="gloo")
+    learning_rate=1e-2, use_cpu=True, disable_tqdm=True, logging_steps=1, schedule={schedule!r}, ddp_backend="gloo",
+    num_train_epochs=4, proxy_epochs=2)
 t = NablaTauTrainer(model, args, splits, task, quiet=True)
 assert args.world_size == 2
 t.train()
@@ -68,7 +70,9 @@ if args.process_index == 0:
 @pytest.mark.parametrize("kind, schedule", [("image", "rows"), ("image", "paper"), ("lm", "rows")])
 def test_two_processes_give_the_same_weights(tmp_path, kind, schedule):
     script = tmp_path / "two.py"
-    script.write_text(TWO.format(tests=str(Path(__file__).parents[1]), kind=kind, out=str(tmp_path), schedule=schedule))
+    script.write_text(
+        TWO.format(tests=str(Path(__file__).parents[1]), kind=kind, out=str(tmp_path), schedule=schedule)
+    )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -110,13 +114,13 @@ def test_the_same_seed_twice_is_bit_identical_and_another_seed_is_not(tmp_path):
 
 def test_evaluating_while_training_changes_nothing(tmp_path):
     plain = trainer(tmp_path, image_setup(dropout=0.1), disable_dropout=False)
-    watched = trainer(
-        tmp_path, image_setup(dropout=0.1), disable_dropout=False, eval_strategy="steps", eval_steps=2
-    )
+    watched = trainer(tmp_path, image_setup(dropout=0.1), disable_dropout=False, eval_strategy="steps", eval_steps=2)
     plain.train()
     watched.train()
     assert torch.equal(weights(plain.model), weights(watched.model))
     logs = [log for log in watched.state.log_history if "eval_forget_accuracy" in log]
     assert len(logs) == watched.state.max_steps // 2
-    assert {"eval_retain_accuracy", "eval_test_accuracy", "eval_membership_auc", "eval_membership_auc_se"} <= logs[0].keys()
+    assert {"eval_retain_accuracy", "eval_test_accuracy", "eval_membership_auc", "eval_membership_auc_se"} <= logs[
+        0
+    ].keys()
     json.dumps(watched.state.log_history)

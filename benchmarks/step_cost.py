@@ -1,0 +1,172 @@
+"""What a ∇τ step costs beside a plain `transformers.Trainer` step over the same number of examples, in one run.
+
+    python benchmarks/step_cost.py
+
+Both train the same model on the same rows; steps alternate in blocks, so that a drift of the machine hits both. Peak
+memory is that of a fresh process each. Accumulation 1, AdamW, float32, one thread. The figures are stored in
+`benchmarks/results/step_cost.json`.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results" / "step_cost.json"
+EXAMPLES, FORGET = 24, 8  # per step: 16 retain and 8 forget rows, or 24 plain ones
+
+
+def build(kind: str):
+    """Model, rows and task of a realistic shape."""
+    import datasets
+    import numpy as np
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, ViTConfig, ViTForImageClassification, ViTImageProcessorPil
+
+    from hf_unlearn.tasks import get_task
+
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    if kind == "vit":
+        config = ViTConfig(hidden_size=192, num_hidden_layers=6, num_attention_heads=3, intermediate_size=768,
+                           image_size=64, patch_size=8, num_labels=10)  # fmt: skip
+        processor = ViTImageProcessorPil(do_resize=False)
+        names = [str(i) for i in range(10)]
+        task = get_task("image_classification")(processor, {"image": "image", "label": "label"}, label_names=names)
+        images = rng.integers(0, 255, (128, 64, 64, 3), dtype=np.uint8)
+        rows = {"image": list(images), "label": [i % 10 for i in range(128)]}
+        features = datasets.Features(
+            {"image": datasets.Array3D((64, 64, 3), "uint8"), "label": datasets.Value("int64")}
+        )
+        return ViTForImageClassification(config), datasets.Dataset.from_dict(rows, features), task
+    from hf_unlearn.data.sources import load_source
+
+    source = load_source("fictitious_authors")
+    tokenizer = source.make_processor()
+    config = LlamaConfig(vocab_size=len(tokenizer), hidden_size=192, num_hidden_layers=6, num_attention_heads=6,
+                         num_key_value_heads=6, intermediate_size=512, max_position_embeddings=128,
+                         pad_token_id=tokenizer.pad_token_id)  # fmt: skip
+    task = get_task("causal_lm")(tokenizer, source.columns)
+    model = LlamaForCausalLM(config)
+    task.prepare_model(model)
+    return model, source.train.select(range(128)), task
+
+
+def make_trainer(kind: str, method: str, scratch: str, steps: int):
+    """A plain Trainer, or the ∇τ trainer, over the same rows."""
+    from transformers import PrinterCallback, Trainer, TrainingArguments
+
+    from hf_unlearn.data.rows import Rows
+    from hf_unlearn.data.splits import UnlearningSplits
+    from hf_unlearn.trainers.nabla_tau import NablaTauConfig, NablaTauTrainer
+
+    model, source, task = build(kind)
+    shared = {"output_dir": scratch, "max_steps": steps, "use_cpu": True, "disable_tqdm": True,
+              "logging_strategy": "no", "save_strategy": "no", "dataloader_pin_memory": False, "seed": 0}  # fmt: skip
+    if method == "plain":
+        rows = Rows(source, task)
+        rows.__getitems__(range(len(rows)))
+        args = TrainingArguments(per_device_train_batch_size=EXAMPLES, remove_unused_columns=False, **shared)
+        trainer = Trainer(model, args, train_dataset=rows, data_collator=task.collate)
+        trainer.remove_callback(PrinterCallback)
+        return trainer
+    bounds = {"forget": (0, 32), "retain": (32, 96), "validation_tau": (96, 120), "validation_stop": (120, 124)}
+    whole = Rows(source, task)
+    whole.__getitems__(range(len(whole)))
+    parts = {name: whole.select(range(*bound)) for name, bound in bounds.items()}
+    splits = UnlearningSplits(**parts, test=whole.select(range(124, 128)))
+    args = NablaTauConfig(per_device_train_batch_size=EXAMPLES - FORGET, per_device_forget_batch_size=FORGET,
+                          schedule=method, **shared)  # fmt: skip
+    trainer = NablaTauTrainer(model, args, splits, task, quiet=True)
+    import torch
+
+    def prepared():  # the steps are measured here; what comes before them is counted in examples by quality.py
+        ready = {"targets": torch.full((32,), -1.0), "spread": torch.tensor(2.0), "tau": torch.tensor(5.0)}
+        return ready | {
+            "proxy_validation": torch.zeros(24, 10),
+            "proxy_forget": torch.zeros(32),
+            "right": torch.ones(1),
+        }
+
+    trainer.prepare = prepared
+    trainer._measure_targets = lambda: None
+    return trainer
+
+
+def timed_steps(kind: str, method: str, steps: int) -> list[float]:
+    """Seconds of each step but the first five."""
+    from transformers import TrainerCallback
+
+    class Clock(TrainerCallback):
+        """Notes when each step ends."""
+
+        def __init__(self):
+            self.ends = []
+
+        def on_step_end(self, *args, **kwargs):
+            self.ends.append(time.perf_counter())
+
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = make_trainer(kind, method, scratch, steps)
+        trainer.add_callback(clock)
+        trainer.train()
+    return [b - a for a, b in zip(clock.ends[4:], clock.ends[5:], strict=False)]
+
+
+def measure_memory(kind: str, method: str) -> float:
+    """Peak memory in MB of a fresh process that trains for a few steps, over the process before its first step."""
+    command = [sys.executable, __file__, "--kind", kind, "--method", method]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--kind", choices=["vit", "llama"], help=argparse.SUPPRESS)
+    parser.add_argument("--method", default="plain", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    import torch
+    import transformers
+
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    if options.kind:
+        timed_steps(options.kind, options.method, 12)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        return
+    from hf_unlearn.report.evidence import environment
+
+    results = {"examples_per_step": EXAMPLES, "environment": environment(seed=0, device="cpu", threads=1)}
+    print("| model | schedule | plain step | ∇τ step | time | memory |\n| --- | --- | --- | --- | --- | --- |")
+    for kind in ("vit", "llama"):
+        memory = {method: measure_memory(kind, method) for method in ("plain", "rows", "held")}
+        for schedule in ("rows", "held"):
+            ratios, plain, ours = [], [], []
+            for round_ in range(options.rounds + 1):
+                pair = {m: statistics.median(timed_steps(kind, m, options.steps)) for m in ("plain", schedule)}
+                if round_ == 0:
+                    continue  # a warm-up
+                plain.append(pair["plain"])
+                ours.append(pair[schedule])
+                ratios.append(pair[schedule] / pair["plain"])
+            row = {
+                "plain_ms": 1e3 * statistics.median(plain), "step_ms": 1e3 * statistics.median(ours),
+                "time_ratio": statistics.median(ratios), "time_ratios": ratios, "memory_mb": memory,
+                "memory_ratio": memory[schedule] / memory["plain"],
+            }  # fmt: skip
+            results[f"{kind}_{schedule}"] = row
+            print(f"| {kind} | {schedule} | {row['plain_ms']:.1f} ms | {row['step_ms']:.1f} ms | "
+                  f"{row['time_ratio']:.3f}× ({min(ratios):.3f}–{max(ratios):.3f}) | {row['memory_ratio']:.3f}× |")  # fmt: skip
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

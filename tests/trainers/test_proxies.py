@@ -1,0 +1,70 @@
+import pytest
+import torch
+from toy import image_setup, lm_setup, text_setup, vit
+from transformers import AutoConfig, AutoModelForImageClassification
+
+from hf_unlearn.lora import add_lora
+from hf_unlearn.trainers.proxies import find_blocks, has_token_table, make_proxy
+
+
+def kept(model, proxy):
+    """Names of the weights that were not drawn anew (constant ones tell nothing)."""
+    pairs = zip(model.named_parameters(), proxy.parameters(), strict=True)
+    return {name for (name, ours), theirs in pairs if ours.std() > 0 and torch.equal(ours, theirs)}
+
+
+def test_a_vit_keeps_its_embeddings_and_lowest_quarter():
+    model = vit(layers=4)
+    names = kept(model, make_proxy(model, seed=1))
+    assert {name.split(".")[2] for name in names if name.startswith("vit.layers.")} == {"0"}
+    assert "vit.embeddings.position_embeddings" in names and "classifier.weight" not in names
+
+
+def test_it_leaves_the_model_and_the_generators_alone():
+    model = vit(layers=4)
+    before = [p.clone() for p in model.parameters()]
+    state = torch.random.get_rng_state()
+    first, second, other = make_proxy(model, 1), make_proxy(model, 1), make_proxy(model, 2)
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert torch.equal(first.classifier.weight, second.classifier.weight)
+    assert not torch.equal(first.classifier.weight, other.classifier.weight)
+
+
+@pytest.mark.parametrize("setup", [text_setup, lm_setup])
+def test_a_model_of_tokens_starts_where_its_recipe_started(setup):
+    model, _, _ = setup()
+    assert has_token_table(model) and not has_token_table(vit())
+
+    def start(seed):
+        torch.manual_seed(seed)
+        return type(model)(model.config)
+
+    proxy = make_proxy(model, 5, start)
+    assert not kept(model, proxy)
+    assert all(torch.equal(a, b) for a, b in zip(proxy.parameters(), start(5).parameters(), strict=True))
+
+
+def test_pixels_keep_the_lowest_quarter_even_where_the_start_is_known():
+    model = vit(layers=4)
+    assert "vit.embeddings.patch_embeddings.projection.weight" in kept(
+        model, make_proxy(model, 1, lambda seed: vit(layers=4, seed=9))
+    )  # noqa: E501
+
+
+def test_a_tied_head_keeps_its_table_and_an_adapter_is_merged():
+    model, _, _ = lm_setup()
+    model.config.tie_word_embeddings = True
+    tied = type(model)(model.config)
+    proxy = make_proxy(tied, 1)
+    assert torch.equal(proxy.lm_head.weight, tied.get_input_embeddings().weight)
+    image, _, _ = image_setup()
+    adapted = add_lora(image, r=2, alpha=4, dropout=0.0, task_name="image_classification")
+    assert not hasattr(make_proxy(adapted, 1), "peft_config")
+
+
+def test_convolutional_models_have_blocks_too():
+    config = AutoConfig.for_model("convnext", hidden_sizes=[8, 16], depths=[2, 2], num_stages=2)
+    model = AutoModelForImageClassification.from_config(config)
+    assert find_blocks(model)[0] == "convnext.encoder.stages"
+    assert make_proxy(model, 1)(torch.zeros(1, 3, 32, 32)).logits.shape == (1, 2)

@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+import torch
+
+from hf_unlearn.tasks.predictions import Predictions
+from hf_unlearn.trainers.row_targets import RowTargets, class_log_odds, mixture_share, quantile_map
+
+
+def pairs(rng, rows, own_mean, wrong_mean, sd=1.0, classes=5):
+    """Log-odds `(rows, classes)` and which pairs are right."""
+    right = np.zeros((rows, classes), dtype=int)
+    right[np.arange(rows), rng.integers(0, classes, rows)] = 1
+    return rng.normal(np.where(right == 1, own_mean, wrong_mean), sd), right
+
+
+def test_class_log_odds_against_float64_softmax():
+    logits = torch.tensor([[2.0, 0.5, -1.0], [40.0, 0.0, -3.0]], dtype=torch.float64)
+    p = torch.softmax(logits, 1)
+    expected = torch.log(p) - torch.log1p(-p)
+    found = class_log_odds(Predictions(logits, torch.tensor([0, 1]), 2))
+    assert torch.allclose(found[0], expected[0])
+    exact = 40 - np.log(1 + np.exp(-3))  # where 1 − p in float64 has lost it
+    assert found[1, 0].item() == pytest.approx(exact, abs=1e-9)
+    own = Predictions(logits, torch.tensor([0, 0]), 2).log_odds
+    assert torch.allclose(found[:, 0], own)
+
+
+def test_quantile_map_by_hand():
+    source, target = np.array([0.0, 1.0, 2.0]), np.array([10.0, 30.0, 20.0])
+    mapped = quantile_map(np.array([0.0, 0.5, 2.0, 9.0, -9.0]), source, target, np.ones(3))
+    assert mapped.tolist() == [10.0, 15.0, 30.0, 30.0, 10.0]
+
+
+def test_ordinary_rows_get_the_distribution_of_validation_rows():
+    rng = np.random.default_rng(0)
+    proxy, right = pairs(rng, 4000, 2.0, -3.0)
+    model, _ = 4.0 + 2.0 * proxy, None
+    forget = rng.normal(2.0, 1.0, 3000)
+    targets, spread = RowTargets(proxy, forget, right).fit(model)
+    own = model[right == 1]
+    assert targets.mean() == pytest.approx(own.mean(), abs=0.15)
+    assert targets.std() == pytest.approx(own.std(), rel=0.06)
+    assert spread == pytest.approx(own.std())
+    assert np.all(np.diff(targets[np.argsort(forget)]) >= 0)  # a harder row keeps a lower target
+
+
+def test_rows_with_wrong_labels_get_the_distribution_of_wrong_pairs():
+    rng = np.random.default_rng(1)
+    proxy, right = pairs(rng, 4000, 2.0, -3.0)
+    model = np.where(right == 1, 6.0, -8.0) + 0.5 * proxy
+    targets, _ = RowTargets(proxy, rng.normal(-3.0, 1.0, 3000), right).fit(model)
+    assert targets.mean() == pytest.approx(model[right == 0].mean(), abs=0.15)
+
+
+def test_pairs_with_a_removed_class_are_left_out():
+    proxy = np.array([[1.0, -1.0, 99.0], [-1.5, 1.5, 99.0]])
+    right = np.array([[1, 0, -1], [0, 1, -1]])
+    targets, _ = RowTargets(proxy, np.array([-5.0]), right).fit(10 * proxy)
+    assert targets[0] == pytest.approx(-15.0)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_the_share_of_right_labels_is_found(share):
+    rng = np.random.default_rng(2)
+    own, wrong = rng.normal(2, 1.5, 500), rng.normal(-3, 1.5, 4500)
+    values = np.concatenate([rng.normal(2, 1.5, int(1000 * share)), rng.normal(-3, 1.5, 1000 - int(1000 * share))])
+    assert mixture_share(values, own, wrong) == pytest.approx(share, abs=0.05)
