@@ -7,6 +7,7 @@ from transformers import LlamaConfig, ViTConfig, ViTForImageClassification, ViTI
 from hf_unlearn.data.rows import Rows
 from hf_unlearn.data.splits import UnlearningSplits
 
+WORDS = ["red", "green", "blue", "fast", "slow", "old", "new", "cat", "dog", "owl"]
 ROLES = {"forget": 11, "retain": 30, "validation_tau": 12, "validation_stop": 7, "test": 14}
 
 
@@ -57,9 +58,8 @@ def text_rows(n: int, seed: int = 0):
     import datasets
 
     rng = np.random.default_rng(seed)
-    words = ["red", "green", "blue", "fast", "slow", "old", "new", "cat", "dog", "owl"]
-    texts = [" ".join(rng.choice(words, size=rng.integers(3, 9))) for _ in range(n)]
-    answers = [" ".join(rng.choice(words, size=rng.integers(2, 5))) for _ in range(n)]
+    texts = [" ".join(rng.choice(WORDS, size=rng.integers(3, 9))) for _ in range(n)]
+    answers = [" ".join(rng.choice(WORDS, size=rng.integers(2, 5))) for _ in range(n)]
     return datasets.Dataset.from_dict(
         {"text": texts, "label": (np.arange(n) % 4).tolist(), "question": texts, "answer": answers}
     )
@@ -69,7 +69,7 @@ def tokenizer():
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    words = "[PAD] [UNK] [CLS] [SEP] [EOS] red green blue fast slow old new cat dog owl Question Answer : ?".split()
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[EOS]", *WORDS, "Question", "Answer", ":", "?"]
     inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
     return PreTrainedTokenizerFast(

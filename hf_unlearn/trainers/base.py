@@ -1,4 +1,4 @@
-"""The trainer that all methods share: joint batches in, one scalar from `unlearning_loss` out, the rest is Trainer's."""
+"""The trainer that all methods share: joint batches in, a scalar from `unlearning_loss` out, the rest is Trainer's."""
 
 import math
 import os

@@ -34,8 +34,8 @@ class NablaTauConfig(UnlearningConfig):
         schedule: `rows` (default), `held` or `paper`, see [`NablaTauTrainer`].
         alpha: weight α₀ of the forget term at the start of the published schedule; `None` is (5/3)·|D_f|/|D_train|.
         retrain_epochs: epochs that retraining would take; sets the next two. `None`: the recipe's, or 10.
-        proxy_epochs: passes over the retain rows that train the proxy; `None` is a tenth of `retrain_epochs`, at most 6.
-        num_train_epochs: passes over the retain rows; `None` is a fifteenth of `retrain_epochs`, at most 4.
+        proxy_epochs: passes over the retain rows that train the proxy; `None` is 1/10 of `retrain_epochs`, at most 6.
+        num_train_epochs: passes over the retain rows; `None` is 1/15 of `retrain_epochs`, at most 4.
     """
 
     num_train_epochs: float | None = field(
@@ -125,6 +125,16 @@ class NablaTauTrainer(UnlearningTrainer):
         rate = self.args.learning_rate
         steps = self.forget_epochs * forget
         return [Phase("unlearn", steps, learning_rate=rate, final_learning_rate=rate / 10, rate_every=forget)]
+
+    def plan(self) -> list[str]:
+        lines = [
+            f"schedule {self.args.schedule}, {self.passes(self.schedule.total_steps):.2f} passes over the retain rows"
+        ]
+        if self.args.schedule == "rows":
+            lines.append(
+                f"first a proxy that never sees the forget rows: {self.args.proxy_epochs:g} passes over the rest"
+            )
+        return lines
 
     def prepare(self) -> dict[str, torch.Tensor]:
         self._check_validation()

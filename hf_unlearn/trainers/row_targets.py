@@ -1,7 +1,7 @@
 """A target for every forget row: the log-odds that a model which never saw the row would give its label.
 
-A proxy that has not seen the forget rows says how hard each row is, but it is less sure of everything than the model at
-hand. Validation rows were seen by neither, so they translate: the q-quantile of the proxy's log-odds on validation
+A proxy that has not seen the forget rows says how hard each row is, but it is less sure of everything than the model
+at hand. Validation rows were seen by neither, so they translate: the q-quantile of the proxy's log-odds on validation
 becomes the q-quantile of the model's. A quantile map, unlike a regression, keeps the hard tail: as many rows end up
 misclassified as would be if they were new.
 

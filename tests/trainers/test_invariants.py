@@ -63,7 +63,8 @@ t.train()
 metrics = t.evaluate()
 if args.process_index == 0:
     flat = torch.cat([p.detach().flatten() for p in t.model.parameters()])
-    torch.save({{"weights": flat, "log": t.state.log_history, "world": dist.get_world_size(), "metrics": metrics}}, {out!r} + "/two.pt")
+    found = {{"weights": flat, "log": t.state.log_history, "world": dist.get_world_size(), "metrics": metrics}}
+    torch.save(found, {out!r} + "/two.pt")
 """
 
 

@@ -47,9 +47,8 @@ def test_a_model_of_tokens_starts_where_its_recipe_started(setup):
 
 def test_pixels_keep_the_lowest_quarter_even_where_the_start_is_known():
     model = vit(layers=4)
-    assert "vit.embeddings.patch_embeddings.projection.weight" in kept(
-        model, make_proxy(model, 1, lambda seed: vit(layers=4, seed=9))
-    )  # noqa: E501
+    proxy = make_proxy(model, 1, lambda seed: vit(layers=4, seed=9))
+    assert "vit.embeddings.patch_embeddings.projection.weight" in kept(model, proxy)
 
 
 def test_a_tied_head_keeps_its_table_and_an_adapter_is_merged():
