@@ -1,3 +1,42 @@
-"""Machine unlearning for Hugging Face models."""
+"""Machine unlearning for Hugging Face models. Names below are imported when they are first used."""
+
+import importlib
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "FineTuneConfig": "hf_unlearn.trainers.fine_tune",
+    "FineTuneTrainer": "hf_unlearn.trainers.fine_tune",
+    "ForgetRequest": "hf_unlearn.data.request",
+    "NablaTauConfig": "hf_unlearn.trainers.nabla_tau",
+    "NablaTauTrainer": "hf_unlearn.trainers.nabla_tau",
+    "Rows": "hf_unlearn.data.rows",
+    "UnlearningConfig": "hf_unlearn.trainers.config",
+    "UnlearningEvalCallback": "hf_unlearn.evaluation.callback",
+    "UnlearningSplits": "hf_unlearn.data.splits",
+    "UnlearningTrainer": "hf_unlearn.trainers.base",
+    "get_task": "hf_unlearn.tasks",
+}
+__all__ = [*_HOMES, "__version__"]
+
+if TYPE_CHECKING:
+    from hf_unlearn.data.request import ForgetRequest
+    from hf_unlearn.data.rows import Rows
+    from hf_unlearn.data.splits import UnlearningSplits
+    from hf_unlearn.evaluation.callback import UnlearningEvalCallback
+    from hf_unlearn.tasks import get_task
+    from hf_unlearn.trainers.base import UnlearningTrainer
+    from hf_unlearn.trainers.config import UnlearningConfig
+    from hf_unlearn.trainers.fine_tune import FineTuneConfig, FineTuneTrainer
+    from hf_unlearn.trainers.nabla_tau import NablaTauConfig, NablaTauTrainer
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hf_unlearn' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
