@@ -305,6 +305,7 @@ def unlearn(arguments: Arguments, data: Data, trainer: UnlearningTrainer) -> Unl
     seconds = time.perf_counter() - start
     model = trainer.accelerator.unwrap_model(trainer.model)
     scores = score_model(arguments, data, model, "the unlearned model")
+    trainer.log_scores(scores)
     examples = trainer.examples + data.side_examples
     return Unlearning(scores, seconds, examples, trainer.state.global_step, _peak_memory_mb())
 

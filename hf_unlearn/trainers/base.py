@@ -371,7 +371,11 @@ class UnlearningTrainer(Trainer):
         self.last_scores = {name: self._score(r) for name, r in rows.items() if len(r)}
         if "test" in self.last_scores:
             self.last_scores.setdefault("nonmembers", self.last_scores["test"])
-        metrics = {f"{metric_key_prefix}_{k}": v for k, v in evaluation_metrics(self.last_scores).items()}
+        return self.log_scores(self.last_scores, metric_key_prefix)
+
+    def log_scores(self, scores: dict[str, SplitScores], metric_key_prefix: str = "eval") -> dict[str, float]:
+        """Send the figures of `scores`, by split, to the log and to every tracker; returns them by name."""
+        metrics = {f"{metric_key_prefix}_{k}": v for k, v in evaluation_metrics(scores).items()}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
