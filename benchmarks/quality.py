@@ -131,7 +131,7 @@ def run_job(job: tuple[str, int, list[str]]) -> str:
                 trainer = pipeline.make_trainer(here, data, given)
                 unlearning = pipeline.unlearn(here, data, trainer)
                 scores, examples, seconds = unlearning.scores, unlearning.examples, unlearning.seconds
-                settings = trainer.hyperparameters()
+                settings = trainer.args.hyperparameters()
             if name == "∇τ":
                 spent = examples
             figures = compare(before, scores, twin_scores)

@@ -1,7 +1,6 @@
 """Machine unlearning for Hugging Face models. Names below are imported when they are first used."""
 
 import importlib
-from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
@@ -19,17 +18,6 @@ _HOMES = {
     "get_task": "hf_unlearn.tasks",
 }
 __all__ = [*_HOMES, "__version__"]
-
-if TYPE_CHECKING:
-    from hf_unlearn.data.request import ForgetRequest
-    from hf_unlearn.data.rows import Rows
-    from hf_unlearn.data.splits import UnlearningSplits
-    from hf_unlearn.evaluation.callback import UnlearningEvalCallback
-    from hf_unlearn.tasks import get_task
-    from hf_unlearn.trainers.base import UnlearningTrainer
-    from hf_unlearn.trainers.config import UnlearningConfig
-    from hf_unlearn.trainers.fine_tune import FineTuneConfig, FineTuneTrainer
-    from hf_unlearn.trainers.nabla_tau import NablaTauConfig, NablaTauTrainer
 
 
 def __getattr__(name: str):

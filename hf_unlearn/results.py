@@ -37,7 +37,7 @@ def make_evidence(
         method={
             "name": trainer.method,
             "paper": trainer.paper,
-            "hyperparameters": trainer.hyperparameters(),
+            "hyperparameters": trainer.args.hyperparameters(),
         },
         task=data.task.name,
         model={

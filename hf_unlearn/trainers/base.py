@@ -3,14 +3,13 @@
 import math
 import os
 from collections.abc import Callable
-from dataclasses import fields
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, set_seed
 from transformers.trainer_utils import seed_worker
 
 from hf_unlearn.data.splits import UnlearningSplits
@@ -30,7 +29,6 @@ from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase, Schedule
 from hf_unlearn.trainers.split_output import SplitOutput
 
 METHOD_STATE_NAME = "method_state.safetensors"
-_TRAINER_FIELDS = {f.name for f in fields(TrainingArguments)}
 
 
 class UnlearningTrainer(Trainer):
@@ -152,13 +150,6 @@ class UnlearningTrainer(Trainer):
         """Score rows under the current (or another) model in eval mode; counted as examples."""
         self.count_examples(len(rows))
         return self._score(rows, model)
-
-    def hyperparameters(self) -> dict[str, Any]:
-        """What a reader needs to repeat the run: the method's own arguments and those that shape its steps."""
-        shared = {"num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
-                  "lr_scheduler_type", "weight_decay", "max_grad_norm", "optim", "max_steps", "seed"}  # fmt: skip
-        names = [f.name for f in fields(self.args) if f.name in shared or f.name not in _TRAINER_FIELDS]
-        return {name: getattr(self.args, name) for name in names} | {"world_size": self.args.world_size}
 
     def plan(self) -> list[str]:
         """What a dry run says of the method, a line each."""

@@ -1,7 +1,8 @@
 """What every method has in common: `TrainingArguments` with defaults for unlearning."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 from transformers import TrainingArguments
@@ -12,6 +13,18 @@ _NOT_HERE = {
     "auto_find_batch_size": "it would change which rows meet in a step; set --per_device_train_batch_size yourself",
     "push_to_hub": "Trainer would publish every checkpoint; push the finished output folder instead",
     "label_smoothing_factor": "the methods compute their own losses",
+}
+_SHAPES_STEPS = {
+    "num_train_epochs",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "learning_rate",
+    "lr_scheduler_type",
+    "weight_decay",
+    "max_grad_norm",
+    "optim",
+    "max_steps",
+    "seed",
 }
 
 
@@ -67,6 +80,12 @@ class UnlearningConfig(TrainingArguments):
                 f"--metric_for_best_model is {metric}: only the validation rows may choose a checkpoint; "
                 "use eval_validation_loss or eval_validation_accuracy"
             )
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """What a reader needs to repeat the run: the method's own arguments and those that shape its steps."""
+        own = {f.name for f in fields(self)} - {f.name for f in fields(TrainingArguments)}
+        names = [f.name for f in fields(self) if f.name in own | _SHAPES_STEPS]
+        return {name: getattr(self, name) for name in names} | {"world_size": self.world_size}
 
 
 @dataclass(frozen=True)
