@@ -8,8 +8,8 @@ import torch
 from hf_unlearn.data.build import SplitReport, move_to_forget
 from hf_unlearn.data.duplicates import near_duplicates
 from hf_unlearn.data.request import check_kept_classes
-from hf_unlearn.data.rows import Rows
 from hf_unlearn.data.splits import UnlearningSplits
+from hf_unlearn.evaluation.embeddings import embeddings
 from hf_unlearn.tasks.base import Task
 
 
@@ -45,20 +45,6 @@ def handle_near_duplicates(
             check_kept_classes(train, label, forgotten, splits.forgotten_classes)
         counts |= splits.sizes()
     return splits, replace(report, notes=notes, counts=report.counts | counts)
-
-
-@torch.no_grad()
-def embeddings(model: torch.nn.Module, task: Task, rows: Rows, batch_size: int = 64) -> np.ndarray:
-    """`(rows, dim)` float32, in row order. The model is left in the mode it was in."""
-    device, training = next(model.parameters()).device, model.training
-    model.eval()
-    parts = []
-    for start in range(0, len(rows), batch_size):
-        batch = task.collate(rows.__getitems__(range(start, min(start + batch_size, len(rows)))))
-        batch = {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
-        parts.append(task.embed(model, batch).float().cpu().numpy())
-    model.train(training)
-    return np.concatenate(parts)
 
 
 def _from_first_process(positions: np.ndarray) -> np.ndarray:

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 
 from hf_unlearn.errors import UserError
+from hf_unlearn.evaluation.embeddings import embeddings
 from hf_unlearn.trainers.base import UnlearningTrainer
 from hf_unlearn.trainers.config import KnownRecipe, UnlearningConfig, default_learning_rate
 from hf_unlearn.trainers.fine_tune import FineTuneConfig, FineTuneTrainer
 from hf_unlearn.trainers.proxies import make_proxy
-from hf_unlearn.trainers.row_targets import RowTargets, class_log_odds
+from hf_unlearn.trainers.row_targets import RegressedTargets, RowTargets, class_log_odds
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase
 from hf_unlearn.trainers.split_output import SplitOutput
 
@@ -184,9 +185,11 @@ class NablaTauTrainer(UnlearningTrainer):
         must not be held to what it was.
         """
         state = self.method_state
-        rows = RowTargets(*(state[key].numpy() for key in ("proxy_validation", "proxy_forget", "right")))
+        kept = [state[key].numpy() for key in ("proxy_validation", "proxy_forget", "right") if key in state]
+        rows = RowTargets(*kept) if self.task.has_classes else RegressedTargets(*kept)
         log_odds = self._class_log_odds(self.splits.validation_tau, self.model_wrapped)
-        loss = torch.tensor(np.logaddexp(0, -log_odds[rows.right == 1]).mean())  # −log p
+        own = log_odds[kept[2] == 1] if self.task.has_classes else log_odds
+        loss = torch.tensor(np.logaddexp(0, -own).mean())  # −log p
         if "tau" not in state or loss <= state["tau"]:
             targets, spread = rows.fit(log_odds)
             state |= {"tau": loss, "targets": torch.tensor(targets), "spread": torch.tensor(spread)}
@@ -195,20 +198,26 @@ class NablaTauTrainer(UnlearningTrainer):
         """Train a proxy on the retain rows, and keep what it says of validation and forget rows."""
         proxy = self._train_proxy()
         validation, forget = self.splits.validation_tau, self.splits.forget
-        if self.task.has_classes:
-            labels, own = self._labels(validation), self._labels(forget)
-            known = np.unique(self._labels(self.splits.retain))
-            classes = self.model.config.num_labels
-            right = np.where(np.isin(np.arange(classes), known), 0, -1)[None].repeat(len(labels), 0)
-            right[np.arange(len(labels)), labels] = np.where(np.isin(labels, known), 1, -1)
-        else:
-            right, own = np.ones((len(validation), 1), dtype=np.int64), np.zeros(len(forget), dtype=np.int64)
-        on_forget = self._class_log_odds(forget, proxy)[np.arange(len(forget)), own]
+        seen, asked = self._class_log_odds(validation, proxy), self._class_log_odds(forget, proxy)
+        if not self.task.has_classes:
+            seen, asked = (
+                np.concatenate([level, self._embed(rows, proxy)], axis=1)
+                for level, rows in ((seen, validation), (asked, forget))
+            )
+            return {"proxy_validation": torch.tensor(seen), "proxy_forget": torch.tensor(asked)}
+        labels, own = self._labels(validation), self._labels(forget)
+        known = np.unique(self._labels(self.splits.retain))
+        right = np.where(np.isin(np.arange(seen.shape[1]), known), 0, -1)[None].repeat(len(labels), 0)
+        right[np.arange(len(labels)), labels] = np.where(np.isin(labels, known), 1, -1)
         return {
-            "proxy_validation": torch.tensor(self._class_log_odds(validation, proxy)),
-            "proxy_forget": torch.tensor(on_forget),
+            "proxy_validation": torch.tensor(seen),
+            "proxy_forget": torch.tensor(asked[np.arange(len(forget)), own]),
             "right": torch.tensor(right),
         }
+
+    def _embed(self, rows, model) -> np.ndarray:
+        self.count_examples(len(rows))
+        return embeddings(model, self.task, rows, self.args.per_device_eval_batch_size)
 
     def _train_proxy(self) -> torch.nn.Module:
         args = self.args

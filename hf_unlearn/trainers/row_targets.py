@@ -14,6 +14,7 @@ import torch
 
 from hf_unlearn.tasks.predictions import Predictions
 
+LEVEL_WEIGHT = 5.0  # the proxy's log-odds are worth more than one direction of its embeddings
 SMALLEST_SPREAD = 0.5  # nats; validation rows on which a model is sure alike do not make the loss explode
 
 
@@ -80,6 +81,34 @@ def mixture_share(values: np.ndarray, first: np.ndarray, second: np.ndarray, bin
     for _ in range(200):
         share = float(np.mean(share * f[at] / (share * f[at] + (1 - share) * g[at])))
     return share
+
+
+class RegressedTargets:
+    """Targets where a row has no class that it could be mistaken for: causal LMs.
+
+    A ridge regression on validation rows predicts the model's log-odds from the proxy's and from where the proxy
+    places the row (which kind of question it is, say). It never sees a forget row, so it cannot remember one.
+
+    Args:
+        proxy_validation (`np.ndarray`): `(rows, 1 + dim)`, the proxy's log-odds of validation rows, then their
+            embeddings.
+        proxy_forget (`np.ndarray`): `(forget rows, 1 + dim)`.
+    """
+
+    def __init__(self, proxy_validation: np.ndarray, proxy_forget: np.ndarray):
+        mean, spread = proxy_validation.mean(0), np.maximum(proxy_validation.std(0), 1e-8)
+        weight = np.r_[LEVEL_WEIGHT, np.ones(proxy_validation.shape[1] - 1)]
+        self.known = (proxy_validation - mean) / spread * weight
+        self.asked = (proxy_forget - mean) / spread * weight
+
+    def fit(self, validation: np.ndarray) -> tuple[np.ndarray, float]:
+        """As [`RowTargets.fit`], for log-odds `validation` `(rows, 1)`."""
+        from sklearn.linear_model import RidgeCV
+
+        log_odds = validation[:, 0]
+        ridge = RidgeCV(alphas=np.logspace(-1, 4, 11)).fit(self.known, log_odds)
+        targets = ridge.predict(self.asked).clip(log_odds.min(), log_odds.max())
+        return targets, max(float(log_odds.std()), SMALLEST_SPREAD)
 
 
 def quantile_map(values: np.ndarray, source: np.ndarray, target: np.ndarray, weight: np.ndarray) -> np.ndarray:

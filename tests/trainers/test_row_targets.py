@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from hf_unlearn.tasks.predictions import Predictions
-from hf_unlearn.trainers.row_targets import RowTargets, class_log_odds, mixture_share, quantile_map
+from hf_unlearn.trainers.row_targets import RegressedTargets, RowTargets, class_log_odds, mixture_share, quantile_map
 
 
 def pairs(rng, rows, own_mean, wrong_mean, sd=1.0, classes=5):
@@ -65,3 +65,20 @@ def test_the_share_of_right_labels_is_found(share):
     own, wrong = rng.normal(2, 1.5, 500), rng.normal(-3, 1.5, 4500)
     values = np.concatenate([rng.normal(2, 1.5, int(1000 * share)), rng.normal(-3, 1.5, 1000 - int(1000 * share))])
     assert mixture_share(values, own, wrong) == pytest.approx(share, abs=0.05)
+
+
+def test_regressed_targets_use_the_level_and_the_place_of_a_row():
+    rng = np.random.default_rng(3)
+
+    def rows(n):
+        places, level = rng.normal(size=(n, 6)), rng.normal(size=(n, 1))
+        truth = 0.5 * level[:, 0] + places[:, 2]
+        return np.concatenate([level, places], axis=1), truth
+
+    (seen, log_odds), (asked, truth) = rows(200), rows(300)
+    targets, spread = RegressedTargets(seen, asked).fit(log_odds[:, None])
+    assert np.corrcoef(targets, truth)[0, 1] > 0.98
+    assert spread == pytest.approx(log_odds.std())
+    shifted, _ = RegressedTargets(seen, asked).fit(log_odds[:, None] - 2)
+    assert shifted.mean() == pytest.approx(targets.mean() - 2, abs=0.05)
+    assert targets.max() <= log_odds.max() and targets.min() >= log_odds.min()
