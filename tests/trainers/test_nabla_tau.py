@@ -15,9 +15,9 @@ from hf_unlearn.trainers.nabla_tau import NablaTauConfig, NablaTauTrainer
 def make(tmp_path, setup=None, **kwargs):
     model, splits, task = setup or image_setup(torch.float64)
     kwargs = {"num_train_epochs": 4, "proxy_epochs": 1, "learning_rate": 1e-2, "max_grad_norm": 0.0} | kwargs
+    kwargs = {"per_device_forget_batch_size": 4} | kwargs
     args = NablaTauConfig(
-        output_dir=str(tmp_path), use_cpu=True, per_device_train_batch_size=8, per_device_forget_batch_size=4,
-        logging_steps=1, **kwargs,
+        output_dir=str(tmp_path), use_cpu=True, per_device_train_batch_size=8, logging_steps=1, **kwargs,
     )  # fmt: skip
     return NablaTauTrainer(model, args, splits, task, quiet=True)
 
@@ -27,13 +27,14 @@ def by_hand(model, task, rows, which):
     return F.cross_entropy(model(pixel_values=batch["pixel_values"]).logits, batch["labels"], reduction="none")
 
 
-def test_the_published_schedule_equals_a_plain_loop(tmp_path):
-    trainer = make(tmp_path, schedule="paper", weight_decay=0.01)
+@pytest.mark.parametrize("forget_batch, forget_batches", [(4, 3), (11, 1)])  # 4 forget epochs, and 12
+def test_the_published_schedule_equals_a_plain_loop(tmp_path, forget_batch, forget_batches):
+    trainer = make(tmp_path, schedule="paper", weight_decay=0.01, per_device_forget_batch_size=forget_batch)
     reference, splits, task = image_setup(torch.float64)
     sampler = trainer._sampler()
     trainer.train()
 
-    forget_batches, retain_batches = 3, 4  # 11 rows in fours, 30 in eights
+    retain_batches = 4  # 30 rows in eights
     epochs = max(1, int(6 * retain_batches / (2 * forget_batches)))
     assert trainer.schedule.total_steps == epochs * forget_batches
     optimizer = torch.optim.AdamW(reference.parameters(), lr=1e-2, weight_decay=0.01)
@@ -57,7 +58,7 @@ def test_the_published_schedule_equals_a_plain_loop(tmp_path):
         forget = by_hand(reference, task, splits.forget, rows["forget"])
         retain = by_hand(reference, task, splits.retain, rows["retain"])
         alpha = alpha_0 * (1 - epoch / epochs)
-        weight = len(forget) / 4  # a smaller last batch counts for less
+        weight = len(forget) / forget_batch  # a smaller last batch counts for less
         loss = alpha * weight * torch.relu(tau - forget.mean()) ** 2 + (1 - alpha) * retain.mean()
         optimizer.zero_grad()
         loss.backward()

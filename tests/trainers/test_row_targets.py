@@ -44,6 +44,15 @@ def test_ordinary_rows_get_the_distribution_of_validation_rows():
     assert np.all(np.diff(targets[np.argsort(forget)]) >= 0)  # a harder row keeps a lower target
 
 
+def test_ordinary_rows_get_it_from_a_weak_proxy_too():
+    """Where right and wrong pairs overlap in the proxy's eyes, wrong ones must not pull ordinary rows down."""
+    rng = np.random.default_rng(4)
+    proxy, right = pairs(rng, 4000, 0.6, -0.6)
+    model = np.where(right == 1, 3.0, -6.0) + 0.3 * proxy
+    targets, _ = RowTargets(proxy, rng.normal(0.6, 1.0, 3000), right).fit(model)
+    assert targets.mean() == pytest.approx(model[right == 1].mean(), abs=0.8)
+
+
 def test_rows_with_wrong_labels_get_the_distribution_of_wrong_pairs():
     rng = np.random.default_rng(1)
     proxy, right = pairs(rng, 4000, 2.0, -3.0)
