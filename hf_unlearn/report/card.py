@@ -89,7 +89,15 @@ def forgotten(evidence: Mapping[str, Any]) -> str:
     source = hub_id(data.get("source"))
     text = f"{count}{others} were to be forgotten" + (f" ({how})" if how else "")
     text += f", data set [{source}](https://huggingface.co/datasets/{source})." if source and "/" in source else "."
-    return text + f" Method: {method['name']}" + (f", {method['paper']}." if method.get("paper") else ".")
+    return f"{text} Method: {method['name']}{cited(method.get('paper'))}."
+
+
+def cited(paper: Mapping[str, str] | None) -> str:
+    """A method's paper as a reference with its link."""
+    if not paper:
+        return ""
+    number = paper["id"].removeprefix("arXiv:")
+    return f", after {paper['authors']} {paper['year']}, [{paper['title']}](https://arxiv.org/abs/{number})"
 
 
 def usage(pipeline: str, model_id: str) -> str:

@@ -99,6 +99,8 @@ class UnlearningTrainer(Trainer):
             callbacks=callbacks,
             **kwargs,
         )
+        if args.per_device_forget_batch_size is None:
+            args.per_device_forget_batch_size = self.default_forget_batch()
         self._separate_forwards = has_batch_norm(model) and not args.disable_dropout
         self.schedule = Schedule(self.phases(), args.max_steps)
         self.add_callback(PassClock(self.passes))
@@ -179,9 +181,8 @@ class UnlearningTrainer(Trainer):
         """Rows of each stream, and how many a whole optimizer step takes."""
         parts = self.args.world_size * self.args.gradient_accumulation_steps
         forget, retain = len(self.splits.forget), len(self.splits.retain)
-        asked = self.args.per_device_forget_batch_size
         return {
-            FORGET: StreamSize(forget, min(forget, (asked or self.default_forget_batch()) * parts)),
+            FORGET: StreamSize(forget, min(forget, self.args.per_device_forget_batch_size * parts)),
             RETAIN: StreamSize(retain, min(retain, self.args.per_device_train_batch_size * parts)),
         }
 

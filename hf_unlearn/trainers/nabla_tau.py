@@ -17,6 +17,7 @@ from hf_unlearn.trainers.row_targets import RegressedTargets, RowTargets, class_
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase
 from hf_unlearn.trainers.split_output import SplitOutput
 
+PAPER_RATE = 1e-3
 TAU_EVERY = 5  # forget epochs between two measurements of τ in the published schedule
 CHECKED_ROWS = 128  # forget and retain rows that are scored to see whether validation rows are unseen
 FORGET_WEIGHT = 0.3
@@ -107,13 +108,17 @@ class NablaTauTrainer(UnlearningTrainer):
         for name, (share, most) in BUDGET.items():
             if getattr(args, name) is None:
                 setattr(args, name, min(most, share * args.retrain_epochs))
-        if args.learning_rate is None:
+        if args.learning_rate is None and args.schedule == "paper":
+            args.learning_rate = PAPER_RATE
+        elif args.learning_rate is None:
             args.learning_rate = RATE * (recipe.learning_rate if recipe else 2 * default_learning_rate(model))
         super().__init__(model, args, *arguments, recipe=recipe, **kwargs)
 
     def default_forget_batch(self) -> int:
         """Per process and micro-batch: twice its share of the rows, within a quarter and a half of the retain rows."""
-        if self.args.schedule != "rows":
+        if self.args.schedule == "paper":
+            return self.args.per_device_train_batch_size
+        if self.args.schedule == "held":
             return super().default_forget_batch()
         share = 2 * len(self.splits.forget) / len(self.splits.retain)
         return max(1, round(self.args.per_device_train_batch_size * min(0.5, max(0.25, share))))

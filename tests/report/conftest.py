@@ -30,7 +30,11 @@ def make_evidence():
             [model(10 + i) for i in range(twins)],
         )
         return build_evidence(
-            method={"name": "nabla_tau", "paper": "arXiv 2403.14339", "hyperparameters": {"learning_rate": 5e-4}},
+            method={
+                "name": "nabla_tau",
+                "paper": {"title": "∇τ", "authors": "Trippa et al.", "year": "2024", "id": "arXiv:2403.14339"},
+                "hyperparameters": {"learning_rate": 5e-4},
+            },
             task="image_classification",
             model={"parameters": 136000, "trainable_parameters": 136000, "peft": None},
             data={
