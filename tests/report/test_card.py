@@ -19,7 +19,8 @@ def test_front_matter_and_text(make_evidence):
         "tags": ["unlearning", "hf_unlearn", "nabla_tau"],
     }
     assert "120 training rows of 1,200 were to be forgotten (a random share)." in text
-    assert "after Trippa et al. 2024, [∇τ](https://arxiv.org/abs/2403.14339)." in text and "| forget accuracy (%) |" in text
+    assert "after Trippa et al. 2024, [∇τ](https://arxiv.org/abs/2403.14339)." in text
+    assert "| forget accuracy (%) |" in text
     assert "no certificate" in text and "seed 7" in text
     assert 'pipeline("image-classification"' in text
 
