@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "arguments.py": {"errors", "trainers"},
     "checks.py": {"errors", "arguments", "recipe", "trainers"},
     "loading.py": {"errors", "arguments", "recipe", "lora", "tasks", "data"},
-    "nearby.py": {"tasks", "data"},
+    "nearby.py": {"tasks", "data", "evaluation"},
     "cli.py": {"errors", "report", "train"},
 }
 
