@@ -1,5 +1,6 @@
 """`hf-unlearn train | report | env`."""
 
+import atexit
 import json
 import os
 import sys
@@ -38,6 +39,17 @@ def run_command(command: Callable[[list[str] | None], None], argv: list[str] | N
     except NonFiniteLossError as error:
         return _fail(str(error), 1)
     return 0
+
+
+def leave(status: int) -> None:
+    """End the process. One of several ends without tearing the interpreter down: torch's threads now and then abort in
+    that, and the launcher would call a finished run failed. What others have left to do at exit is done first."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _fail(message: str, status: int) -> int:
@@ -85,4 +97,4 @@ def _env(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -1,8 +1,6 @@
 """Unlearn rows from a model and write the evidence: `accelerate launch hf_unlearn/train.py --config FILE`."""
 
-import sys
-
-from hf_unlearn.cli import run_command
+from hf_unlearn.cli import leave, run_command
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -38,4 +36,4 @@ def train(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -48,7 +48,7 @@ def test_accumulation_gives_the_same_weights(tmp_path, kind, schedule):
 
 
 TWO = """
-import sys, json, torch
+import os, sys, json, torch
 sys.path.insert(0, {tests!r})
 from toy import SETUPS
 from hf_unlearn.trainers.nabla_tau import NablaTauConfig, NablaTauTrainer
@@ -65,6 +65,10 @@ if args.process_index == 0:
     flat = torch.cat([p.detach().flatten() for p in t.model.parameters()])
     found = {{"weights": flat, "log": t.state.log_history, "world": dist.get_world_size(), "metrics": metrics}}
     torch.save(found, {out!r} + "/two.pt")
+dist.barrier()
+dist.destroy_process_group()
+sys.stdout.flush()
+os._exit(0)  # torch's own threads sometimes abort while the interpreter shuts down, with nothing left to do
 """
 
 
