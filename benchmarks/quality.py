@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = Path(__file__).parent / "results" / "quality"
+RESULTS = Path(os.environ.get("HF_UNLEARN_QUALITY_RESULTS", Path(__file__).parent / "results" / "quality"))
 TWINS = 4
 CLASSES = "3815964027"  # the class that seed s removes
 METHODS: dict[str, list[str] | None] = {
@@ -230,18 +230,15 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="only print the table of the stored runs")
     options = parser.parse_args()
     if options.results:
-        globals()["RESULTS"] = options.results
-        os.environ["HF_UNLEARN_QUALITY_RESULTS"] = str(options.results)
+        os.environ["HF_UNLEARN_QUALITY_RESULTS"] = str(options.results)  # the workers read it
     if not options.table:
         os.environ["OMP_NUM_THREADS"] = "1"
         jobs = [(case, seed, options.methods) for case in options.cases for seed in options.seeds]
         with multiprocessing.get_context("spawn").Pool(options.workers, maxtasksperchild=1) as pool:
             for done in pool.imap_unordered(run_job, jobs):
                 print(done, file=sys.stderr, flush=True)
-    print("\n\n".join(table(case, folder=RESULTS) for case in options.cases))
+    print("\n\n".join(table(case, folder=options.results or RESULTS) for case in options.cases))
 
-
-RESULTS = Path(os.environ.get("HF_UNLEARN_QUALITY_RESULTS", RESULTS))
 
 if __name__ == "__main__":
     main()

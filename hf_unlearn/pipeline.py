@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -265,12 +266,8 @@ def make_trainer(arguments: Arguments, data: Data, original: Trained) -> Unlearn
 def _known_recipe(arguments: Arguments, task: Task) -> KnownRecipe | None:
     if not arguments.has_recipe:
         return None
-    recipe = Recipe.from_arguments(arguments.recipe, arguments.model.dtype)
-    options = load_options(arguments) if recipe.model else {}
-
-    def start(seed: int) -> torch.nn.Module:
-        return recipe.build_model(task, seed, **options)
-
+    recipe = _recipe(arguments)
+    start = partial(build_original, arguments, recipe, task)  # (seed) -> model
     return KnownRecipe(start, recipe.num_train_epochs, recipe.learning_rate)
 
 

@@ -177,8 +177,8 @@ class NablaTauTrainer(UnlearningTrainer):
         step, total = self.state.global_step, self.schedule.total_steps
         if step in {int(total * share) for share in REFIT} and self._first_of_step("targets"):
             self._measure_targets()
-        targets = self.method_state["targets"].to(forget.log_odds)  # (forget rows,)
-        above = forget.log_odds - targets[forget.index]
+        log_odds = forget.log_odds  # (size,)
+        above = log_odds - self.method_state["targets"].to(log_odds)[forget.index]
         pull_up = PULL_UP if step >= 0.75 * total else 0.0
         pull = torch.where(above > 0, above**2, pull_up * above**2) / float(self.method_state["spread"]) ** 2
         return FORGET_WEIGHT * forget.mean(pull) + retain.mean(retain.loss)
