@@ -1,0 +1,1 @@
+"""Which weights the forget rows depend on (weight saliency), and masks that let only those move."""
