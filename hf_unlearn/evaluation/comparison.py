@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from hf_unlearn.evaluation.intervals import clopper_pearson, mean_share_interval, normal_interval
 from hf_unlearn.evaluation.metrics import (
     evaluation_metrics,
     mean_of,
@@ -26,6 +27,7 @@ def compare(original: ModelScores | None, unlearned: ModelScores | None, twins: 
 
     - `models`: accuracies and shares as fractions, losses in nats. `retrained` is the mean over twins (`None` without
       twins); its row statistics are those of each twin against the others, the yardstick of the other two columns.
+      `intervals` hold 95 % intervals over rows; for `retrained` the lowest and the highest twin.
     - `gap`: |unlearned − mean of the twins|: accuracies, membership AUC and their `average` in percentage points,
       losses in nats. `difference` is the same with its sign: positive where the unlearned model is higher.
     - `floor`: the gap of each twin against the mean of the other twins, averaged. `None` with fewer than two twins.
@@ -60,12 +62,32 @@ def _model_block(scores: ModelScores, twins: list[ModelScores]) -> dict[str, dic
         "accuracy": {name: filled[name].accuracy if name in filled else None for name in splits},
         "loss": {name: float(filled[name].loss.mean()) if name in filled else None for name in splits},
         "membership": {"loss_auc": metrics.get("membership_auc"), "loss_auc_se": metrics.get("membership_auc_se")},
+        "intervals": _intervals(filled, metrics),
         "rows": {
             "median_forget_loss": median_loss(forget_loss),
             "top5_loss_share": top5_loss_share(forget_loss),
             **_row_block(scores, twins),
         },
     }
+
+
+def _intervals(filled: ModelScores, metrics: dict[str, float]) -> dict[str, list[float]]:
+    """95 % intervals `[low, high]` that hold for this one model and rows like these: Clopper-Pearson's for accuracies,
+    at the effective number of rows where rows are partly right; for losses and the AUC the normal one."""
+    found = {}
+    for name, split in filled.items():
+        right_or_wrong = np.isin(split.correct, (0, 1)).all()
+        share = (
+            clopper_pearson(split.correct.sum(), len(split)) if right_or_wrong else mean_share_interval(split.correct)
+        )
+        if share is not None:
+            found[f"{name}_accuracy"] = share
+        if len(split) > 1 and np.isfinite(split.loss).all():
+            mean, error = split.loss.mean(), split.loss.std(ddof=1) / np.sqrt(len(split))
+            found[f"{name}_loss"] = [float(max(0.0, mean - 1.96 * error)), float(mean + 1.96 * error)]
+    if "membership_auc" in metrics:
+        found["membership"] = normal_interval(metrics["membership_auc"], metrics["membership_auc_se"])
+    return found
 
 
 def _retrained_block(twins: list[ModelScores]) -> dict | None:
@@ -75,7 +97,19 @@ def _retrained_block(twins: list[ModelScores]) -> dict | None:
     blocks = [_model_block(twin, []) for twin in twins]
     retrained = {part: mean_of([block[part] for block in blocks]) for part in ("accuracy", "loss", "membership")}
     rows = [{key: block["rows"][key] for key in ("median_forget_loss", "top5_loss_share")} for block in blocks]
-    return {"twins": len(twins), **retrained, "rows": mean_of(rows) | _row_block(None, twins)}
+    ranges = _ranges([_points(twin) for twin in twins])
+    return {"twins": len(twins), **retrained, "intervals": ranges, "rows": mean_of(rows) | _row_block(None, twins)}
+
+
+def _ranges(points: list[dict[str, float | None]]) -> dict[str, list[float]]:
+    """The lowest and the highest twin, figure by figure, in the units of the other columns' intervals."""
+    found = {}
+    for key in points[0]:
+        values = [point[key] for point in points]
+        if None not in values:
+            scale = 1.0 if key.endswith("_loss") else 100.0
+            found[key] = [min(values) / scale, max(values) / scale]
+    return found
 
 
 def _row_block(scores: ModelScores | None, twins: list[ModelScores]) -> dict:

@@ -15,6 +15,10 @@ class SplitScores:
         correct: 1 or 0 (causal LMs: share of supervised tokens that are the argmax).
         confidence: probability of the most likely class.
         entropy: of the softmax, in nats.
+        modified_entropy: Song and Mittal's, which knows the label: 0 where the model is sure and right.
+        label: class id (causal LMs: -1).
+
+    The last two are `None` in scores that were put together by hand without them.
     """
 
     loss: np.ndarray
@@ -22,6 +26,8 @@ class SplitScores:
     correct: np.ndarray
     confidence: np.ndarray
     entropy: np.ndarray
+    modified_entropy: np.ndarray | None = None
+    label: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.loss)

@@ -12,10 +12,17 @@ from torch.utils.data import DataLoader
 from hf_unlearn.data.rows import Rows
 from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.evaluation.scores import SplitScores
+from hf_unlearn.evaluation.token_scores import TokenScores
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.tasks.predictions import Predictions
 
-ARRAYS = ("loss", "log_odds", "correct", "confidence", "entropy")
+ARRAYS = ("loss", "log_odds", "correct", "confidence", "entropy", "modified_entropy", "label")
+TOKEN_ARRAYS = {
+    "log_prob": "token_log_prob",
+    "is_argmax": "token_is_argmax",
+    "mean_log_prob": "token_mean_log_prob",
+    "sd_log_prob": "token_sd_log_prob",
+}
 
 
 def score(
@@ -50,11 +57,25 @@ def score(
     return SplitScores(**collect(model, task, rows, measures, batch_size=batch_size, device=device, **options))
 
 
+def score_tokens(model: torch.nn.Module, task: Task, rows: Rows, **options) -> tuple[SplitScores, TokenScores]:
+    """[`score`], and from the same pass the figures of every supervised token (causal LMs).
+
+    `options` are those of [`score`].
+    """
+    measures = {name: attrgetter(name) for name in ARRAYS}
+    token_measures = {name: attrgetter(source) for name, source in TOKEN_ARRAYS.items()}
+    arrays = collect(model, task, rows, measures, token_measures, **options)
+    count = arrays.pop("token_count").astype(int)
+    tokens = {name: arrays.pop(name) for name in token_measures}
+    return SplitScores(**arrays), TokenScores(**tokens, count=count)
+
+
 def collect(
     model: torch.nn.Module,
     task: Task,
     rows: Rows,
     measures: dict[str, Callable[[Predictions], torch.Tensor]],
+    token_measures: dict[str, Callable[[Predictions], torch.Tensor]] | None = None,
     *,
     batch_size: int = 64,
     device: torch.device | str | None = None,
@@ -62,7 +83,13 @@ def collect(
     autocast: Callable[[], AbstractContextManager] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, np.ndarray]:
-    """The pass behind [`score`], for any figures of [`Predictions`]: `(rows, …)` float64 per measure, in row order."""
+    """The pass behind [`score`], for any figures of [`Predictions`]: `(rows, …)` float64 per measure, in row order.
+
+    With `token_measures`, which give a figure for each row of logits, also `(tokens,)` float64 for each of these,
+    example by example, and `token_count`, `(rows,)`.
+    """
+    token_measures = token_measures or {}
+    per_example = measures | ({"token_count": attrgetter("token_count")} if token_measures else {})
     model = _unwrapped(model)
     device = next(model.parameters()).device if device is None else device
     rank, world = _rank_and_world()
@@ -71,19 +98,23 @@ def collect(
     loader = DataLoader(
         rows, batch_sampler=batches, collate_fn=task.collate, num_workers=num_workers, generator=torch.Generator()
     )
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in measures}
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in per_example | token_measures}
     # no_grad, not inference_mode: what a module caches in its forward must stay usable in a later training step.
     with _eval_mode(model), torch.no_grad():
         for batch in loader:
             batch = {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
             with autocast() if autocast is not None else nullcontext():
                 predictions = task.predict(model, batch)
-            for name, measure in measures.items():
+            for name, measure in (per_example | token_measures).items():
                 # .cpu() first: some accelerators have no float64.
                 parts[name].append(measure(predictions).cpu().double().numpy())
             if progress is not None:
                 progress(predictions.size)
-    arrays = {name: np.concatenate(part)[:share] if part else np.empty(0) for name, part in parts.items()}
+    arrays = {name: np.concatenate(part) if part else np.empty(0) for name, part in parts.items()}
+    # What fills up the last batches follows the own rows, and its tokens theirs.
+    arrays |= {name: arrays[name][:share] for name in per_example}
+    tokens = int(arrays["token_count"].sum()) if token_measures else 0
+    arrays |= {name: arrays[name][:tokens] for name in token_measures}
     return _gathered(arrays, world) if world > 1 else arrays
 
 

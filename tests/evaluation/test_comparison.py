@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from hf_unlearn.evaluation.comparison import compare
 from hf_unlearn.evaluation.metrics import loss_auc
@@ -107,3 +108,21 @@ def test_class_removal_uses_unseen_rows_of_the_class():
     block = compare(scores, None, [])["models"]["original"]
     assert block["membership"]["loss_auc"] == 1.0
     assert block["accuracy"]["nonmembers"] == 0.1
+
+
+def test_intervals():
+    twins = [model(0.8, 1.0, 0.9), model(0.6, 1.0, 0.7)]
+    blocks = compare(model(1.0, 1.0, 0.9), None, twins)["models"]
+    found = blocks["original"]["intervals"]
+    assert found["forget_accuracy"] == pytest.approx([0.025**0.1, 1.0])  # all of ten right
+    exact = binomtest(9, 10).proportion_ci()
+    assert found["test_accuracy"] == pytest.approx([exact.low, exact.high])
+    losses = np.arange(10) / 10
+    half = 1.96 * losses.std(ddof=1) / np.sqrt(10)
+    assert found["test_loss"] == pytest.approx([0.45 - half, 0.45 + half])
+    assert blocks["retrained"]["intervals"]["forget_accuracy"] == pytest.approx([0.6, 0.8])
+    assert blocks["retrained"]["intervals"]["forget_loss"] == [1.0, 1.0]
+    shares = split(1, 1.0)
+    shares.correct[:] = [0.5] * 5 + [1.0] * 5
+    low, high = compare({"forget": shares}, None, [])["models"]["original"]["intervals"]["forget_accuracy"]
+    assert 0.4 < low < 0.75 < high < 1

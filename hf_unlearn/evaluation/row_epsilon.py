@@ -1,0 +1,66 @@
+"""How far apart are models that unlearned a row and models that never saw it, as the ε of differential privacy?"""
+
+import numpy as np
+
+from hf_unlearn.evaluation.lira import Models
+
+
+def row_epsilons(models: Models, delta: float = 0.0, seed: int = 0) -> dict[str, np.ndarray]:
+    """ε of every row, as in the NeurIPS 2023 unlearning challenge (Triantafillou et al., arXiv 2406.09073).
+
+    For each row the best of all attacks that look at its φ with one threshold or two: those call a model "unlearned"
+    if φ lies within an interval, or outside of it. With FPR and FNR over the models,
+    ε = max(log((1 − δ − FPR)/FNR), log((1 − δ − FNR)/FPR)).
+
+    An error rate of 0 out of n models counts as 1/n, so that n models bound ε at about log n: a row at the bound may
+    be anything above it. The attack is chosen on the models it is measured on, so that ε is well over 0 where there is
+    nothing to find; `null` is ε with the two kinds of models dealt anew at random.
+
+    Args:
+        models (`Models`): shadows, for example; each row needs two of either kind.
+        delta (`float`): δ.
+        seed (`int`): of the dealing.
+
+    Returns:
+        `epsilon`, `null` and `bound` (what ε cannot exceed), `(rows,)` each; NaN where a row has too few models.
+    """
+    rng = np.random.default_rng(seed)
+    rows = models.phi.shape[1]
+    result = {name: np.full(rows, np.nan) for name in ("epsilon", "null", "bound")}
+    for row in range(rows):
+        phi = models.phi[:, row]
+        unlearned, never = (phi[mask[:, row] & np.isfinite(phi)] for mask in (models.unlearned, models.never))
+        if min(len(unlearned), len(never)) < 2:
+            continue
+        dealt = rng.permutation(np.concatenate([unlearned, never]))
+        result["epsilon"][row] = epsilon(unlearned, never, delta)
+        result["null"][row] = epsilon(dealt[: len(unlearned)], dealt[len(unlearned) :], delta)
+        result["bound"][row] = np.log(max((1 - delta) * max(len(unlearned), len(never)), 1))
+    return result
+
+
+def epsilon(unlearned: np.ndarray, never: np.ndarray, delta: float = 0.0) -> float:
+    """ε of one row from its φ under models that unlearned it and models that never saw it: see [`row_epsilons`]."""
+    edges = np.unique(np.concatenate([unlearned, never]))
+    # Counts of φ below each edge; the difference of two of them is what lies in between.
+    below = [np.append(np.searchsorted(np.sort(side), edges), len(side)) / len(side) for side in (unlearned, never)]
+    first, last = np.triu_indices(len(edges) + 1, k=1)
+    inside_unlearned, inside_never = (side[last] - side[first] for side in below)
+    best = 0.0
+    for fnr, fpr in ((1 - inside_unlearned, inside_never), (inside_unlearned, 1 - inside_never)):
+        for miss, top in ((np.maximum(fnr, 1 / len(unlearned)), fpr), (np.maximum(fpr, 1 / len(never)), fnr)):
+            best = max(best, float(((1 - delta - top) / miss).max()))
+    return float(np.log(max(best, 1.0)))
+
+
+def summary(epsilons: dict[str, np.ndarray]) -> dict[str, float | int | None]:
+    """Median and 95th percentile of ε and of its null, the share of rows at the bound, and the rows judged."""
+    known = ~np.isnan(epsilons["epsilon"])
+    result: dict = {"rows": int(known.sum())}
+    for name in ("epsilon", "null"):
+        values = epsilons[name][known]
+        result[f"{name}_median"] = float(np.median(values)) if len(values) else None
+        result[f"{name}_p95"] = float(np.quantile(values, 0.95)) if len(values) else None
+    at_bound = epsilons["epsilon"][known] >= epsilons["bound"][known] - 1e-9
+    result["at_bound"] = float(at_bound.mean()) if len(at_bound) else None
+    return result
