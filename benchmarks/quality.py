@@ -23,7 +23,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(os.environ.get("HF_UNLEARN_QUALITY_RESULTS", Path(__file__).parent / "results" / "quality"))
 TWINS = 4
-CLASSES = "3815964027"  # the class that seed s removes
+CLASSES = "3815964027"  # the class that seed s removes, and where three go the next two as well
+TOPICS = ["logging", "xml", "asyncio", "unittest", "email", "urllib", "http", "importlib"]
 METHODS: dict[str, list[str] | None] = {
     "do nothing": None,
     "fine-tune": ["--method", "fine_tune", "--per_device_train_batch_size", "16"],
@@ -31,6 +32,13 @@ METHODS: dict[str, list[str] | None] = {
     "∇τ held": ["--method", "nabla_tau", "--schedule", "held"],
     "∇τ paper": ["--method", "nabla_tau", "--schedule", "paper", "--per_device_train_batch_size", "64",
                  "--per_device_forget_batch_size", "64", "--learning_rate", "1e-3"],
+    "SalUn": ["--method", "salun"],
+    "random labels": ["--method", "salun", "--saliency", "1"],
+    "SalUn LoRA": ["--method", "salun", "--use_peft", "true"],
+    "SalUn paper": ["--method", "salun", "--schedule", "paper"],
+    "UNSIR": ["--method", "unsir"],
+    "UNSIR LoRA": ["--method", "unsir", "--use_peft", "true"],
+    "UNSIR paper": ["--method", "unsir", "--schedule", "paper"],
 }  # fmt: skip
 
 
@@ -49,9 +57,12 @@ def case_arguments(case: str, seed: int, folder: Path) -> list[str]:
     quickstart = ["--config", str(ROOT / "configs/quickstart.yaml")]
     if case.startswith("digits_") and case[7:].isdigit():
         return [*quickstart, "--forget_fraction", str(int(case[7:]) / 100), *shared]
-    if case == "digits_class":
+    if case in ("digits_class", "digits_3_classes"):
         config = ["--config", str(ROOT / "configs/digits_remove_class.yaml")]
-        return [*config, "--forget_classes", CLASSES[seed % 10], *shared]
+        return [*config, "--forget_classes", *removed(case, seed, CLASSES), *shared]
+    if case in ("text_class", "text_3_classes"):
+        config = strip_request(ROOT / "configs/text_nabla_tau.yaml", folder, keep="dataset_name")
+        return ["--config", str(config), "--forget_classes", *removed(case, seed, TOPICS), *shared]
     if case == "digits_wrong_labels":
         write_wrong_labels(folder, seed)
         config = ["--config", str(strip_request(ROOT / "configs/quickstart.yaml", folder))]
@@ -62,6 +73,11 @@ def case_arguments(case: str, seed: int, folder: Path) -> list[str]:
     if case == "lm_10":
         return ["--config", str(ROOT / "configs/lm_nabla_tau.yaml"), *shared]
     raise SystemExit(f"unknown case {case}")
+
+
+def removed(case: str, seed: int, classes) -> list[str]:
+    """The classes that a case removes with a seed: one, or three."""
+    return [classes[(seed + k) % len(classes)] for k in range(3 if "3" in case else 1)]
 
 
 def write_wrong_labels(folder: Path, seed: int) -> None:
@@ -83,9 +99,10 @@ def write_wrong_labels(folder: Path, seed: int) -> None:
     source.make_processor().save_pretrained(folder / "processor")
 
 
-def strip_request(config: Path, folder: Path) -> Path:
-    """The config without its own data set and request."""
-    lines = [line for line in config.read_text().splitlines() if not line.startswith(("forget_", "dataset_name"))]
+def strip_request(config: Path, folder: Path, keep: str = "nothing") -> Path:
+    """The config without its own request, and without its data set unless that is kept."""
+    own = [key for key in ("forget_", "group_", "dataset_name") if key != keep]
+    lines = [line for line in config.read_text().splitlines() if not line.startswith(tuple(own))]
     path = folder / "config.yaml"
     path.write_text("\n".join(lines))
     return path
@@ -117,7 +134,7 @@ def run_job(job: tuple[str, int, list[str]]) -> str:
         result = {"case": case, "seed": seed, "splits": data.splits.sizes(), "retrain_examples": retrain_examples}
         result["twin_forget_loss"] = [float(s["forget"].loss.mean()) for s in twin_scores]
         result["methods"] = {}
-        spent = 0.25 * retrain_examples
+        spent = 0.25 * retrain_examples  # unless ∇τ runs now
         order = sorted(names, key=lambda name: name == "fine-tune")  # last: it gets what ∇τ has spent
         for name in order:
             scores, examples, seconds, settings = before, 0, 0.0, None
@@ -142,7 +159,10 @@ def run_job(job: tuple[str, int, list[str]]) -> str:
             result["retrained"], result["floor"] = figures["models"]["retrained"], figures["floor"]
         result["environment"] = environment(seed=seed, device="cpu", threads=1)
     RESULTS.mkdir(parents=True, exist_ok=True)
-    write_json(RESULTS / f"{case}_{seed}.json", result)
+    path = RESULTS / f"{case}_{seed}.json"
+    if path.is_file():  # methods that were not run now stay as they are
+        result["methods"] = json.loads(path.read_text())["methods"] | result["methods"]
+    write_json(path, result)
     return f"{case} seed {seed}: {time.perf_counter() - start:.0f} s"
 
 
@@ -182,30 +202,51 @@ def table(case: str, seeds: list[int] | None = None, folder: Path = RESULTS) -> 
     return "\n".join([*lines, "", *bars(runs, case)])
 
 
-def bars(runs: list[dict], case: str, name: str = "∇τ") -> list[str]:
-    """What the default reaches, bar by bar."""
-    runs = [run for run in runs if name in run["methods"]]
-    if not runs:
-        return []
-    ours = [run["methods"][name] for run in runs]
-    avg = lambda values: float(np.mean(list(values)))  # noqa: E731
+def bars(runs: list[dict], case: str) -> list[str]:
+    """What the defaults reach, bar by bar."""
+    lines = []
+    for name, checks in (("∇τ", nabla_tau_bars), ("SalUn", salun_bars), ("UNSIR", unsir_bars)):
+        chosen = [run for run in runs if name in run["methods"]]
+        if chosen:
+            ours = [run["methods"][name] for run in chosen]
+            found = checks(chosen, ours, case)
+            lines += [f"- {name} {'met' if ok else '**missed**'}: {text}" for text, ok in found]
+    return lines
+
+
+def average(values) -> float:
+    return float(np.mean(list(values)))
+
+
+def average_bars(runs: list[dict], ours: list[dict], case: str) -> list[tuple[str, bool]]:
+    """Forget accuracy and attack as near as 1.25 × floor + 0.5 points, retain and test no more than 1 point below."""
     checks = []
     for key, what in (("forget_accuracy", "forget accuracy"), ("membership", "MIA AUC")):
-        gap, bar = avg(f["gap"][key] for f in ours), 1.25 * avg(run["floor"][key] for run in runs) + 0.5
-        if not (case == "digits_class" and key == "forget_accuracy"):
+        gap = average(f["gap"][key] for f in ours)
+        bar = 1.25 * average(run["floor"][key] for run in runs) + 0.5
+        if not ("class" in case and key == "forget_accuracy"):
             checks.append((f"{what} gap {gap:.2f} ≤ {bar:.2f}", gap <= bar))
     for key in ("retain_accuracy", "test_accuracy"):
-        value = avg(f["difference"][key] for f in ours)
+        value = average(f["difference"][key] for f in ours)
         checks.append((f"{key.split('_')[0]} accuracy {value:+.2f} ≥ −1", value >= -1))
+    return checks
+
+
+def row_bars(runs: list[dict], ours: list[dict]) -> list[tuple[str, bool]]:
+    """Row by row: rms z at most 1.25 × floor, rows still remembered at most 3 points more than among twins."""
+    checks = []
     for part, get in (("raw", lambda r: r), ("corrected", lambda r: r["level_corrected"])):
-        z, floor = (
-            avg(get(f["model"]["rows"])["rms_z"] for f in ours),
-            avg(get(r["retrained"]["rows"])["rms_z"] for r in runs),
-        )
+        z = average(get(f["model"]["rows"])["rms_z"] for f in ours)
+        floor = average(get(r["retrained"]["rows"])["rms_z"] for r in runs)
         checks.append((f"rms z {part} {z:.2f} ≤ {1.25 * floor:.2f}", z <= 1.25 * floor))
-        left = 100 * avg(get(f["model"]["rows"])["remembered"] for f in ours)
-        floor = 100 * avg(get(r["retrained"]["rows"])["remembered"] for r in runs)
+        left = 100 * average(get(f["model"]["rows"])["remembered"] for f in ours)
+        floor = 100 * average(get(r["retrained"]["rows"])["remembered"] for r in runs)
         checks.append((f"z > 2 {part} {left:.1f} % ≤ {floor + 3:.1f} %", left <= floor + 3))
+    return checks
+
+
+def nabla_tau_bars(runs: list[dict], ours: list[dict], case: str) -> list[tuple[str, bool]]:
+    checks = average_bars(runs, ours, case) + row_bars(runs, ours)
     if case == "digits_class":
         accuracy = max(f["model"]["accuracy"]["forget"] for f in ours)
         checks.append((f"forget accuracy at most {100 * accuracy:.1f} % ≤ 1 %", accuracy <= 0.01))
@@ -214,14 +255,28 @@ def bars(runs: list[dict], case: str, name: str = "∇τ") -> list[str]:
         checks.append(
             (f"loss on the class within the twins' range ± 1 nat in {sum(inside)} of {len(inside)}", all(inside))
         )
-    cost = avg(f["share"] for f in ours)
-    checks.append((f"cost {100 * cost:.0f} % ≤ 25 %", cost <= 0.25))
-    return [f"- {'met' if ok else '**missed**'}: {text}" for text, ok in checks]
+    cost = average(f["share"] for f in ours)
+    return [*checks, (f"cost {100 * cost:.0f} % ≤ 25 %", cost <= 0.25)]
+
+
+def salun_bars(runs: list[dict], ours: list[dict], case: str) -> list[tuple[str, bool]]:
+    return average_bars(runs, ours, case) + row_bars(runs, ours)
+
+
+def unsir_bars(runs: list[dict], ours: list[dict], case: str) -> list[tuple[str, bool]]:
+    accuracy = max(f["model"]["accuracy"]["forget"] for f in ours)
+    test, cost = average(f["difference"]["test_accuracy"] for f in ours), average(f["share"] for f in ours)
+    return [
+        (f"forget accuracy at most {100 * accuracy:.1f} % ≤ 2 %", accuracy <= 0.02),
+        (f"test accuracy {test:+.2f} ≥ −2", test >= -2),
+        (f"cost {100 * cost:.1f} % ≤ 10 %", cost <= 0.1),
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cases = ["digits_10", "digits_30", "digits_class", "digits_wrong_labels", "text_10", "lm_10"]
+    cases = ["digits_10", "digits_30", "digits_50", "digits_class", "digits_3_classes", "digits_wrong_labels"]
+    cases += ["text_10", "text_class", "text_3_classes", "lm_10"]
     parser.add_argument("--cases", nargs="+", default=cases)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))

@@ -11,11 +11,17 @@ _HOMES = {
     "NablaTauConfig": "hf_unlearn.trainers.nabla_tau",
     "NablaTauTrainer": "hf_unlearn.trainers.nabla_tau",
     "Rows": "hf_unlearn.data.rows",
+    "SalUnConfig": "hf_unlearn.trainers.salun",
+    "SalUnTrainer": "hf_unlearn.trainers.salun",
     "UnlearningConfig": "hf_unlearn.trainers.config",
     "UnlearningEvalCallback": "hf_unlearn.evaluation.callback",
     "UnlearningSplits": "hf_unlearn.data.splits",
+    "UnlearningResult": "hf_unlearn.api",
     "UnlearningTrainer": "hf_unlearn.trainers.base",
+    "UnsirConfig": "hf_unlearn.trainers.unsir",
+    "UnsirTrainer": "hf_unlearn.trainers.unsir",
     "get_task": "hf_unlearn.tasks",
+    "unlearn": "hf_unlearn.api",
 }
 __all__ = [*_HOMES, "__version__"]
 

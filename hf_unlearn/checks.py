@@ -8,6 +8,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from hf_unlearn.arguments import Arguments
 from hf_unlearn.errors import UserError
+from hf_unlearn.hub import check_can_push, check_repo_id
 from hf_unlearn.recipe import Recipe
 
 TRACKER_PACKAGES = {
@@ -44,6 +45,8 @@ def check(arguments: Arguments) -> None:
     _check_trackers(arguments.trainer.report_to or [])
     _check_numbers(arguments)
     _check_training(arguments.trainer)
+    if arguments.trainer.push_to_hub and not arguments.run.dry_run:
+        _check_push(arguments)
     if arguments.data.dataset_name is None:
         raise UserError("no --dataset_name; name a data set, or one of digits, docstrings, fictitious_authors")
     if arguments.model.model_name_or_path is None and not arguments.has_recipe:
@@ -133,6 +136,17 @@ def _check_recipe(arguments: Arguments) -> None:
             close = difflib.get_close_matches(key, list(known.to_dict()), n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
             raise UserError(f"--original_model_config: {recipe.model_type} has no '{key}'{hint}")
+
+
+def _check_push(arguments: Arguments) -> None:
+    trainer, options = arguments.trainer, arguments.lora
+    check_repo_id(trainer.hub_model_id or Path(trainer.output_dir).resolve().name)
+    check_can_push(trainer.hub_token)
+    if options.use_peft and options.save_adapter and not options.push_adapter:
+        raise UserError(
+            "--push_to_hub with --save_adapter: whoever switches the adapter off has the forgotten rows back; leave "
+            "out --save_adapter, or say --push_adapter"
+        )
 
 
 def _same(name: str, other: str) -> bool:

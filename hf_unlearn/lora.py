@@ -172,6 +172,7 @@ def describe(model: nn.Module) -> dict[str, Any]:
         "dropout": getattr(config, "lora_dropout", None),
         "target_modules": targets if isinstance(targets, str) else sorted(targets or []),
         "modules_to_save": sorted(getattr(config, "modules_to_save", None) or []),
+        "given": REFERENCE in _peft_model(model).peft_config,  # the model came with it
     }
 
 

@@ -260,6 +260,7 @@ def make_trainer(arguments: Arguments, data: Data, original: Trained) -> Unlearn
         raise UserError(f"the training arguments are refused by transformers: {reason}") from error
     trainer.add_callback(ProgressBar(f"unlearning ({trainer.method})", ("loss", "forget_loss", "retain_loss")))
     trainer.side_progress = ProgressBar
+    trainer.forget_digest = data.digest
     return trainer
 
 

@@ -6,15 +6,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from hf_unlearn import lora
+from hf_unlearn import handover, hub, lora
 from hf_unlearn.arguments import Arguments
+from hf_unlearn.evaluation.attack_comparison import compare_attacks
 from hf_unlearn.evaluation.comparison import ModelScores, compare
+from hf_unlearn.evaluation.distributions import distributions
 from hf_unlearn.pipeline import Data, Unlearning, make_trainer, score_model
 from hf_unlearn.progress import say
 from hf_unlearn.recipe import Trained
-from hf_unlearn.report.card import render_card
-from hf_unlearn.report.evidence import build_evidence, environment, write_json
+from hf_unlearn.report.evidence import build_evidence, environment
 from hf_unlearn.report.table import render_table
+from hf_unlearn.report.training import training_block
 from hf_unlearn.trainers.base import UnlearningTrainer
 
 
@@ -62,30 +64,53 @@ def make_evidence(
             "steps": unlearning.steps,
             "peak_memory_mb": unlearning.peak_memory_mb,
         },
+        distributions=distributions(before, unlearning.scores, scored),
+        attacks=compare_attacks(before, unlearning.scores, scored),
+        training=training_block(trainer.state.log_history),
         environment=environment(seed=arguments.trainer.seed, device=_device_name(arguments.trainer.device)),
         notes=[*data.report.notes, *trainer.notes, *_adapter_notes(arguments, trainer)],
     )
 
 
 def save(arguments: Arguments, trainer: UnlearningTrainer, evidence: dict[str, Any]) -> None:
-    """Write the model (merged, unless the adapter is asked for), its processor, the evidence and the card."""
+    """Write the model (merged, unless the adapter is asked for), its processor, the evidence, its report, the card."""
+    trainer.evidence = evidence
+    if trainer.lens is not None and not arguments.trainer.saliency_mask:
+        trainer.lens.save(arguments.trainer.output_dir)
     if not trainer.is_world_process_zero():
         return
-    folder = Path(arguments.trainer.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    keeps_adapter = lora.is_peft(model) and arguments.lora.save_adapter
-    if lora.is_peft(model) and not keeps_adapter:
-        model = lora.merge(model)
-    model.save_pretrained(folder, **lora.save_kwargs(model))
+    folder, options = Path(arguments.trainer.output_dir), arguments.lora
+    adapter = evidence["model"]["peft"]
+    handover.save_model(trainer, folder, save_adapter=options.save_adapter)
     if trainer.state.best_model_checkpoint:  # a path of this machine
         trainer.state.best_model_checkpoint = Path(trainer.state.best_model_checkpoint).name
-    trainer.processing_class.save_pretrained(folder)
     trainer.state.save_to_json(folder / "trainer_state.json")
-    write_json(folder / "evidence.json", evidence)
-    library = "peft" if keeps_adapter else "transformers"
-    card = render_card(evidence, base_model=_hub_name(arguments.model.model_name_or_path), library_name=library)
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    base = arguments.model.model_name_or_path or arguments.recipe.original_model
+    if adapter and adapter["given"]:
+        base = handover.base_name(trainer.accelerator.unwrap_model(trainer.model))
+    handover.write_documents(
+        evidence,
+        folder,
+        base_model=base,
+        library_name="peft" if adapter and options.save_adapter else "transformers",
+        num_labels=len(trainer.task.label_names or []) or None,
+    )
+
+
+def push(arguments: Arguments, trainer: UnlearningTrainer) -> None:
+    """With `--push_to_hub`: push the finished folder, in one commit. Raises `UserError`; the folder is whole then."""
+    args = arguments.trainer
+    if not args.push_to_hub or not trainer.is_world_process_zero():
+        return
+    url = hub.push(
+        args.output_dir,
+        args.hub_model_id or Path(args.output_dir).resolve().name,
+        private=args.hub_private_repo,
+        token=args.hub_token,
+        revision=args.hub_revision,
+        push_adapter=arguments.lora.push_adapter,
+    )
+    print(f"pushed to {url}")
 
 
 def print_data(data: Data) -> None:
@@ -100,7 +125,7 @@ def print_result(arguments: Arguments, trainer: UnlearningTrainer, evidence: dic
     """The table, and where things are."""
     if trainer.is_world_process_zero():
         print("\n" + render_table(evidence))
-        print(f"\nThe model, evidence.json and the model card are in {arguments.trainer.output_dir}")
+        print(f"\nThe model, evidence.json, report.html and the model card are in {arguments.trainer.output_dir}")
 
 
 def print_plan(arguments: Arguments, data: Data, original: Trained) -> None:
@@ -116,8 +141,8 @@ def print_plan(arguments: Arguments, data: Data, original: Trained) -> None:
         sizes = trainer.stream_sizes()
         rows = " + ".join(f"{sizes[s].batch} {s} rows" for s in phase.streams)
         rate = phase.learning_rate or arguments.trainer.learning_rate
-        print(f"phase      {phase.name}: {phase.steps:,} steps of {rows}, learning rate {rate:.2g}")
-    for line in trainer.plan():
+        print(f"phase      {phase.name}: {phase.steps:,} steps of {rows or 'no rows'}, learning rate {rate:.2g}")
+    for line in trainer.plan() + (trainer.lens.plan() if trainer.lens is not None else []):
         print(f"method     {line}")
     print(f"retrain    {arguments.recipe.retrain} twins")
     print(f"output     {arguments.trainer.output_dir} (nothing was written)")
@@ -135,11 +160,6 @@ def _adapter_notes(arguments: Arguments, trainer: UnlearningTrainer) -> list[str
     if arguments.lora.save_adapter:
         return ["The adapter removes nothing from its base: whoever switches it off has the forgotten rows back."]
     return ["Unlearned through an adapter, merged into the weights: an adapter alone can be switched off by anyone."]
-
-
-def _hub_name(name: str | None) -> str | None:
-    """A base model as the card may name it: a Hub name, never a local path."""
-    return name if name and not Path(name).exists() else None
 
 
 def _device_name(device: torch.device) -> str:

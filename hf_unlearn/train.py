@@ -33,6 +33,7 @@ def train(argv: list[str] | None = None) -> None:
         evidence = results.make_evidence(arguments, data, original, before, trainer, unlearning, twins)
         results.save(arguments, trainer, evidence)
         results.print_result(arguments, trainer, evidence)
+        results.push(arguments, trainer)
 
 
 if __name__ == "__main__":

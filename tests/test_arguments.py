@@ -100,7 +100,7 @@ def test_refused_yaml(tmp_path, text, message):
         (["stray"], "a value follows no argument"),
         (["--config", "nowhere.yaml"], "nowhere.yaml cannot be read"),
         (["--config"], "expected one argument"),
-        (["--report_to", "none", "--push_to_hub"], "--push_to_hub cannot be used here"),
+        (["--report_to", "none", "--hub_strategy", "every_save"], "--hub_strategy is 'end' here"),
     ],
 )
 def test_refused_command_lines(argv, message):

@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from toy import image_rows, image_task, vit
+from toy import text_rows, text_setup
 
 from hf_unlearn.arguments import parse_arguments
 
@@ -14,15 +14,27 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def test_the_snippet_runs(tmp_path, monkeypatch, capsys):
+    """As it stands, with a model, rows and a Hub of ours behind the names."""
+    import datasets
+    import transformers
+
+    model, _, task = text_setup()
+    model.config.label2id = {name: i for i, name in enumerate(task.label_names)}
+    rows = {"train": text_rows(40), "test": text_rows(24, seed=1)}
+    rows["train"] = rows["train"].add_column("user_id", [f"u{i}" for i in range(40)])
+    pushed = []
     monkeypatch.chdir(tmp_path)
+    Path("deletion_requests.txt").write_text("u3\nu8\n")
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda name: task.processor)
+    monkeypatch.setattr(transformers.AutoModelForSequenceClassification, "from_pretrained", lambda name: model)
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: datasets.DatasetDict(rows))
+    monkeypatch.setattr("hf_unlearn.hub.push", lambda folder, name, **more: pushed.append((str(folder), name, more)))
     (code,) = re.findall(r"```python\n(.*?)```", PAGES[0].read_text(), re.S)
-    task = image_task()
-    given = {
-        "processor": task.processor, "names": task.label_names, "model": vit(), "train": image_rows(40),
-        "validation": image_rows(20, seed=1), "test": image_rows(12, seed=2), "forget_places": [3, 5, 8, 13],
-    }  # fmt: skip
-    exec(code, given)
-    assert "eval_forget_accuracy" in capsys.readouterr().out
+    assert len([line for line in code.splitlines() if line]) == 10
+    exec(code, {})
+    assert "2 of 40 training rows to be forgotten" in capsys.readouterr().out
+    assert pushed == [("unlearned", "my-org/support-intents-unlearned", {"private": True})]
+    assert (tmp_path / "unlearned" / "model.safetensors").is_file()
 
 
 def commands():

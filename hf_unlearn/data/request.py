@@ -58,7 +58,8 @@ class ForgetRequest:
             raise UserError("--forget_fraction must lie between 0 and 1, both excluded, e.g. 0.1")
 
     def __repr__(self) -> str:
-        return f"ForgetRequest({self.kind})"
+        known = {key: value for key, value in self.public().items() if key != "kind" and value is not None}
+        return f"ForgetRequest({', '.join([self.kind, *(f'{key}={value!r}' for key, value in known.items())])})"
 
     def public(self, *, publish: bool = False, label_column: str | None = None) -> dict[str, Any]:
         """What may leave the machine: kind, column and counts; class names only with `publish`."""
@@ -68,7 +69,8 @@ class ForgetRequest:
         if self.kind == "fraction":
             return {"kind": "fraction", "column": self.group_column, "fraction": self.fraction}
         if self.kind == "where":
-            columns = dict.fromkeys(condition.partition("=")[0].strip() for condition in self.where)
+            parts = [condition.partition("=") for condition in self.where]
+            columns = dict.fromkeys(name.strip() for name, sign, _ in parts if sign)
             return {"kind": "where", "column": ", ".join(columns), "count": len(self.where)}
         return {"kind": self.kind, "column": self.id_column}
 

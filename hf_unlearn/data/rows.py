@@ -23,6 +23,9 @@ class Rows(torch.utils.data.Dataset):
         self.indices = list(range(len(source))) if indices is None else [int(i) for i in indices]
         self._cache: dict[int, dict[str, Any]] | None = {} if cache else None
 
+    def __repr__(self) -> str:
+        return f"Rows({len(self):,} of {len(self.source):,} rows, {self.task.name})"
+
     def __len__(self) -> int:
         return len(self.indices)
 

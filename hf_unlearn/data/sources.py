@@ -53,6 +53,10 @@ class Source:
             if not (hasattr(rows, "column_names") and hasattr(rows, "select_columns") and hasattr(rows, "__len__")):
                 raise UserError(f"{split} rows are streamed or no datasets.Dataset: load them with streaming=False")
 
+    def __repr__(self) -> str:
+        sizes = "".join(f", {name}={len(rows):,}" for name, rows in self.splits().items())
+        return f"Source({self.name!r}{sizes})"
+
     def splits(self) -> dict[str, Any]:
         """The splits that exist, by name."""
         found = {"train": self.train, "validation": self.validation, "test": self.test}

@@ -27,6 +27,11 @@ class UnlearningSplits:
     unseen_forgotten: Rows | None = None
     forgotten_classes: tuple[int, ...] = ()
 
+    def __repr__(self) -> str:
+        removed = f", {len(self.forgotten_classes)} classes removed" if self.forgotten_classes else ""
+        sizes = ", ".join(f"{name}={size:,}" for name, size in self.sizes().items())
+        return f"UnlearningSplits({sizes}{removed})"
+
     @property
     def nonmembers(self) -> Rows:
         """Rows that were never trained on, of the kind that is forgotten: what membership inference compares with."""

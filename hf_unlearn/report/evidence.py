@@ -48,6 +48,9 @@ def build_evidence(
     comparison: Mapping[str, Any],
     cost: Mapping[str, Any],
     environment: Mapping[str, Any],
+    distributions: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
+    attacks: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The whole evidence from its parts; a key of the schema that a part lacks becomes `None`, never a guess.
@@ -61,6 +64,9 @@ def build_evidence(
         cost: seconds, examples (each forward or backward of one row counts) and peak memory in MB. `retrain_seconds`
             and `retrain_examples` are those of one twin.
         environment: what [`environment`] returns.
+        distributions: what `hf_unlearn.evaluation.distributions.distributions` returns, for the plots.
+        training: what [`~hf_unlearn.report.training.training_block`] returns.
+        attacks: what `hf_unlearn.evaluation.attack_comparison.compare_attacks` returns.
         notes: sentences a reader of the figures must know.
     """
     blocks = {"method": method, "model": model, "data": data, "cost": cost, "environment": environment, **comparison}
@@ -70,6 +76,8 @@ def build_evidence(
         evidence[name] = {key: block.get(key) for key in KEYS.get(name, ())} | block
     splits = evidence["data"]["splits"] or {}
     evidence["data"]["splits"] = {key: splits.get(key) for key in KEYS["data.splits"]} | dict(splits)
+    later = {"distributions": distributions, "training": training, "attacks": attacks}
+    evidence |= {name: plain(block) for name, block in later.items()}
     evidence["notes"] = list(notes)
     return evidence
 

@@ -44,18 +44,21 @@ def remarks(evidence: Mapping[str, Any]) -> list[str]:
     return [legend(evidence), *verdict(evidence), *(evidence.get("notes") or [])]
 
 
-def legend(evidence: Mapping[str, Any]) -> str:
-    """What the columns `gap` and `floor` hold."""
+def legend(evidence: Mapping[str, Any], *, costs: bool = True) -> str:
+    """What the columns `gap` and `floor` hold, and with `costs` the brackets behind these."""
     if not evidence["models"]["retrained"]:
         return "retrained, gap, floor: no twin was trained or given."
     return (
         "gap: unlearned to the mean of the twins; floor: a twin to the others; in points, losses in nats. Row figures "
-        "of the twins: each against the others. In brackets: share of one retraining."
-    )
+        "and KS distance are against the twins, and theirs each against the others."
+    ) + (" In brackets: share of one retraining." if costs else "")
 
 
-def table_rows(evidence: Mapping[str, Any]) -> list[Row]:
-    """Header and body, each `(label, original, unlearned, retrained, gap, floor)`, as text."""
+def table_rows(evidence: Mapping[str, Any], *, intervals: bool = False) -> list[Row]:
+    """Header and body, each `(label, original, unlearned, retrained, gap, floor)`, as text.
+
+    With `intervals` a figure is followed by its 95 % interval over rows, `[low, high]`, that of twins by their range.
+    """
     models, gap, floor = evidence["models"], evidence["gap"], evidence["floor"]
     retrained = models["retrained"]
     twins = f" ×{retrained['twins']}" if retrained else ""
@@ -64,6 +67,8 @@ def table_rows(evidence: Mapping[str, Any]) -> list[Row]:
 
     def add(label: str, cell: Callable[[Mapping], str], key: str | None = None, digits: int = 2) -> None:
         cells = [ABSENT if model is None else cell(model) for model in columns]
+        if intervals and key is not None:
+            cells = [text + _interval(model, key) for text, model in zip(cells, columns, strict=True)]
         ends = [ABSENT if key is None else number(block.get(key), digits) for block in (gap, floor)]
         rows.append((label, *cells, *ends))
 
@@ -71,11 +76,16 @@ def table_rows(evidence: Mapping[str, Any]) -> list[Row]:
         add(f"{split} accuracy (%)", lambda m, s=split: percent(m["accuracy"][s]), f"{split}_accuracy")
     for split in SPLITS:
         add(f"{split} loss (nats)", lambda m, s=split: number(m["loss"][s], 4), f"{split}_loss", digits=4)
-    add("membership AUC (%)", _membership, "membership")
+    add("membership AUC (%)", _auc if intervals else _membership, "membership")
     add("rms z of forget rows", lambda m: number(m["rows"]["rms_z"]))
     add("  level-corrected", lambda m: number(m["rows"]["level_corrected"]["rms_z"]))
     add("still remembered (% of rows)", lambda m: percent(m["rows"]["remembered"]))
     add("over-forgotten (% of rows)", lambda m: percent(m["rows"]["over_forgotten"]))
+    ks = (evidence.get("distributions") or {}).get("ks")
+    if ks:
+        cells = [number((ks.get(name) or {}).get("distance")) for name in ("original", "unlearned")]
+        floors = [found["floor"] for found in ks.values() if found]
+        rows.append(("KS distance of forget losses", *cells, number(floors[0] if floors else None), ABSENT, ABSENT))
     for label, keys in COST_KEYS.items():
         values = [None if key is None else evidence["cost"].get(key) for key in keys]
         cells = [number(value, 1 if label == "seconds" else 0) for value in values]
@@ -91,6 +101,18 @@ def number(value: float | None, digits: int = 2) -> str:
 
 def percent(fraction: float | None, digits: int = 2) -> str:
     return ABSENT if fraction is None else f"{100 * fraction:.{digits}f}"
+
+
+def _interval(model: Mapping[str, Any] | None, key: str) -> str:
+    interval = None if model is None else (model.get("intervals") or {}).get(key)
+    if interval is None:
+        return ""
+    low, high = (number(v, 3) if key.endswith("_loss") else percent(v, 1) for v in interval)
+    return f" [{low}, {high}]"
+
+
+def _auc(model: Mapping[str, Any]) -> str:
+    return percent(model["membership"]["loss_auc"], 1)
 
 
 def _membership(model: Mapping[str, Any]) -> str:

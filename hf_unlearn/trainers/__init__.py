@@ -7,6 +7,8 @@ from hf_unlearn.errors import UserError
 
 METHODS = {
     "nabla_tau": "hf_unlearn.trainers.nabla_tau:NablaTauTrainer",
+    "salun": "hf_unlearn.trainers.salun:SalUnTrainer",
+    "unsir": "hf_unlearn.trainers.unsir:UnsirTrainer",
     "fine_tune": "hf_unlearn.trainers.fine_tune:FineTuneTrainer",
 }
 

@@ -5,25 +5,25 @@ import os
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, set_seed
 from transformers.trainer_utils import seed_worker
 
+from hf_unlearn.data.rows import Rows
 from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.errors import NonFiniteLossError, UserError
-from hf_unlearn.evaluation.metrics import evaluation_metrics
 from hf_unlearn.evaluation.scores import SplitScores
-from hf_unlearn.evaluation.scoring import collect, score
 from hf_unlearn.lora import save_kwargs
 from hf_unlearn.tasks.base import Task
-from hf_unlearn.tasks.predictions import Predictions
 from hf_unlearn.trainers.config import KnownRecipe, UnlearningConfig, default_learning_rate
 from hf_unlearn.trainers.joint_batch import JointCollator, JointDataset
+from hf_unlearn.trainers.measuring import Measuring
 from hf_unlearn.trainers.modes import has_batch_norm, set_training_mode
 from hf_unlearn.trainers.pass_clock import PassClock
+from hf_unlearn.trainers.pushing import Pushing
+from hf_unlearn.trainers.saliency_lens import SaliencyLens
 from hf_unlearn.trainers.sampler import JointSampler, StreamSize
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase, Schedule
 from hf_unlearn.trainers.split_output import SplitOutput
@@ -31,7 +31,7 @@ from hf_unlearn.trainers.split_output import SplitOutput
 METHOD_STATE_NAME = "method_state.safetensors"
 
 
-class UnlearningTrainer(Trainer):
+class UnlearningTrainer(Measuring, Pushing, Trainer):
     """A `transformers.Trainer` over joint batches of forget and retain rows.
 
     A method implements [`unlearning_loss`], and may override [`phases`] (what is trained when) and [`prepare`] (what
@@ -57,6 +57,7 @@ class UnlearningTrainer(Trainer):
     method: ClassVar[str]
     paper: ClassVar[dict[str, str] | None] = None
     side_progress: Callable[[str], TrainerCallback] | None = None  # makes the progress bar of a training on the side
+    forget_digest: str | None = None  # says in a mask file which rows it was measured on
     loss_is_scaled_for_ga = False  # ours are per-micro-batch shares; Trainer divides by the number of micro-batches
 
     def __init__(
@@ -81,6 +82,7 @@ class UnlearningTrainer(Trainer):
         self.splits = splits
         self.task = task
         self.notes: list[str] = []
+        self.evidence: dict[str, Any] | None = None  # of the finished run, where somebody made it
         self.method_state: dict[str, torch.Tensor] = {}
         self.last_scores: dict[str, SplitScores] = {}
         self._step_batches: list[dict[str, Any]] = []
@@ -88,12 +90,11 @@ class UnlearningTrainer(Trainer):
         self._recorded: dict[str, list[torch.Tensor]] = {}
         self._finite: torch.Tensor | None = None
         self._asked_at: dict[str, int] = {}
-        streams = {FORGET: splits.forget, RETAIN: splits.retain}
         super().__init__(
             model=model,
             args=args,
             data_collator=JointCollator(task),
-            train_dataset=JointDataset(streams),
+            train_dataset=JointDataset(self.training_rows()),
             eval_dataset=splits.retain,  # Trainer asks for one; `evaluate` scores the splits themselves
             processing_class=task.processor,
             callbacks=callbacks,
@@ -101,6 +102,7 @@ class UnlearningTrainer(Trainer):
         )
         if args.per_device_forget_batch_size is None:
             args.per_device_forget_batch_size = self.default_forget_batch()
+        self.lens = SaliencyLens(self) if args.masks_updates else None
         self._separate_forwards = has_batch_norm(model) and not args.disable_dropout
         self.schedule = Schedule(self.phases(), args.max_steps)
         self.add_callback(PassClock(self.passes))
@@ -113,6 +115,10 @@ class UnlearningTrainer(Trainer):
     def unlearning_loss(self, forget: SplitOutput | None = None, retain: SplitOutput | None = None) -> torch.Tensor:
         """The method's loss for one micro-batch, a scalar. A stream that the phase does not read is `None`."""
         raise NotImplementedError(f"{type(self).__name__} does not define unlearning_loss")
+
+    def training_rows(self) -> dict[str, Rows]:
+        """The rows of each stream. A method that must not read a stream leaves it out."""
+        return {FORGET: self.splits.forget, RETAIN: self.splits.retain}
 
     def default_forget_batch(self) -> int:
         """Forget rows per process and micro-batch where the user names no number."""
@@ -145,22 +151,17 @@ class UnlearningTrainer(Trainer):
         return value.detach() * weight + share - share.detach()
 
     def record(self, name: str, value: torch.Tensor | float) -> None:
-        """Add a scalar to the next training log; averaged over micro-batches and processes."""
-        self._recorded.setdefault(name, []).append(torch.as_tensor(value).detach().float())
+        """Add a scalar to the next training log; averaged over micro-batches and processes.
 
-    def score(self, rows, model: torch.nn.Module | None = None) -> SplitScores:
-        """Score rows under the current (or another) model in eval mode; counted as examples."""
-        self.count_examples(len(rows))
-        return self._score(rows, model)
+        In a run of several phases the name is prefixed with the phase's.
+        """
+        if len(self.schedule.names) > 1:
+            name = f"{self.schedule.at(self.state.global_step)[0].name}_{name}"
+        self._recorded.setdefault(name, []).append(torch.as_tensor(value).detach().float())
 
     def plan(self) -> list[str]:
         """What a dry run says of the method, a line each."""
         return []
-
-    def count_examples(self, n: int) -> None:
-        """Add examples that were read outside the training steps to the cost."""
-        before = self.method_state.get("side_examples", torch.zeros((), dtype=torch.int64))
-        self.method_state["side_examples"] = before + int(n)
 
     def _first_of_step(self, key: str) -> bool:
         """True for the first call with `key` in an optimizer step, however many micro-batches the step has."""
@@ -168,23 +169,17 @@ class UnlearningTrainer(Trainer):
         self._asked_at[key] = self.state.global_step
         return first
 
-    @property
-    def examples(self) -> int:
-        """Examples read so far to change the model: training steps, τ, proxies and extra forwards; not evaluation."""
-        sampler = self._sampler()
-        trained = sum(len(rows) for step in range(self.state.global_step) for rows in sampler.rows(step).values())
-        return trained + int(self.method_state.get("side_examples", 0))
-
     # The joint stream.
 
     def stream_sizes(self) -> dict[str, StreamSize]:
         """Rows of each stream, and how many a whole optimizer step takes."""
         parts = self.args.world_size * self.args.gradient_accumulation_steps
-        forget, retain = len(self.splits.forget), len(self.splits.retain)
-        return {
-            FORGET: StreamSize(forget, min(forget, self.args.per_device_forget_batch_size * parts)),
-            RETAIN: StreamSize(retain, min(retain, self.args.per_device_train_batch_size * parts)),
+        rows = self.train_dataset.streams
+        batch = {
+            FORGET: self.args.per_device_forget_batch_size,
+            RETAIN: self.args.per_device_train_batch_size,
         }
+        return {name: StreamSize(len(r), min(len(r), batch[name] * parts)) for name, r in rows.items()}
 
     def passes(self, step: int) -> float:
         """Passes over the retain rows (or the forget rows, where no phase reads retain) after `step` steps."""
@@ -232,6 +227,8 @@ class UnlearningTrainer(Trainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         set_training_mode(model, disable_dropout=self.args.disable_dropout)
+        if self.lens is not None:
+            self.lens.freeze_buffers()
         outputs = self._run(model, inputs)
         loss = self.unlearning_loss(**outputs)
         for name, output in outputs.items():
@@ -259,6 +256,20 @@ class UnlearningTrainer(Trainer):
             if stream in phase.streams:
                 outputs[stream] = SplitOutput(stream, predictions, rows, micro_batches / sizes[stream].batch)
         return outputs
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.lens is not None and self.accelerator.sync_gradients:
+            # After the reduce over processes, before the clip, once per step.
+            self.lens.mask_gradients()
+        return loss
+
+    def create_optimizer(self, *args, **kwargs):
+        created = self.optimizer is None
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if self.lens is not None and created:
+            self.lens.attach(self.optimizer)
+        return optimizer
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
@@ -313,9 +324,13 @@ class UnlearningTrainer(Trainer):
             self.method_state, self._asked_at = {}, {}
             prepared = self.prepare()
             self.method_state.update(prepared)
+            if self.lens is not None:
+                self.method_state.update(self.lens.prepare())
             set_seed(self.args.seed)  # whatever the preparation drew, the steps start from the same state
         else:
             self.method_state = load_file(os.path.join(resume_from_checkpoint, METHOD_STATE_NAME))
+            if self.lens is not None:
+                self.lens.restore(self.method_state)
         return super()._inner_training_loop(
             batch_size=batch_size, args=args, resume_from_checkpoint=resume_from_checkpoint, **kwargs
         )
@@ -344,48 +359,6 @@ class UnlearningTrainer(Trainer):
         model.save_pretrained(output_dir, state_dict=state_dict, **options)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(output_dir)
-
-    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
-        """One scoring pass over forget, retain, validation, test and the non-members; logs through Trainer.
-
-        Returns:
-            `dict[str, float]`: `eval_forget_accuracy`, `eval_forget_loss`, …, `eval_membership_auc` and its standard
-            error.
-        """
-        rows = {
-            "forget": self.splits.forget,
-            "retain": self.splits.retain,
-            "validation": self.splits.validation_stop,
-            "test": self.splits.test,
-        }
-        if self.splits.unseen_forgotten is not None:
-            rows["nonmembers"] = self.splits.unseen_forgotten
-        self.last_scores = {name: self._score(r) for name, r in rows.items() if len(r)}
-        if "test" in self.last_scores:
-            self.last_scores.setdefault("nonmembers", self.last_scores["test"])
-        return self.log_scores(self.last_scores, metric_key_prefix)
-
-    def log_scores(self, scores: dict[str, SplitScores], metric_key_prefix: str = "eval") -> dict[str, float]:
-        """Send the figures of `scores`, by split, to the log and to every tracker; returns them by name."""
-        metrics = {f"{metric_key_prefix}_{k}": v for k, v in evaluation_metrics(scores).items()}
-        self.log(dict(metrics))
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
-
-    def collect(self, rows, measure: Callable[[Predictions], torch.Tensor], model=None) -> np.ndarray:
-        """Any figure of [`Predictions`] for `rows`, under the current or another model: `(rows, …)` in row order."""
-        model = self.model_wrapped if model is None else model
-        return collect(model, self.task, rows, {"figure": measure}, **self._scoring_options())["figure"]
-
-    def _score(self, rows, model: torch.nn.Module | None = None) -> SplitScores:
-        return score(self.model_wrapped if model is None else model, self.task, rows, **self._scoring_options())
-
-    def _scoring_options(self) -> dict[str, Any]:
-        return {
-            "batch_size": self.args.per_device_eval_batch_size,
-            "device": self.args.device,
-            "autocast": self.accelerator.autocast,
-        }
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "learning_rate" in logs and self._recorded:

@@ -1,17 +1,18 @@
 """What every method has in common: `TrainingArguments` with defaults for unlearning."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 from transformers import TrainingArguments
+from transformers.trainer_utils import HubStrategy
 
 from hf_unlearn.errors import UserError
 
 _NOT_HERE = {
     "auto_find_batch_size": "it would change which rows meet in a step; set --per_device_train_batch_size yourself",
-    "push_to_hub": "Trainer would publish every checkpoint; push the finished output folder instead",
     "label_smoothing_factor": "the methods compute their own losses",
 }
 _SHAPES_STEPS = {
@@ -40,6 +41,11 @@ class UnlearningConfig(TrainingArguments):
         per_device_forget_batch_size: forget rows per process and micro-batch; `None` is half of the retain rows. Never
             more per step than there are forget rows.
         learning_rate: `None` lets the width of the model set it, see [`default_learning_rate`].
+        saliency: kept fraction ρ in (0, 1]: only this share of the trainable weights, the most salient for the forget
+            rows, moves; every other weight stays bit-identical. `None` masks nothing.
+        saliency_mask: a mask file of an earlier run on the same model and forget rows, instead of measuring one.
+        saliency_scope: `global` ranks all weights together, `per_tensor` keeps the share of each tensor.
+        saliency_include, saliency_exclude: glob patterns of parameter names; the others do not move.
         disable_dropout: train in eval mode, without dropout and with BatchNorm statistics frozen, so that losses mean
             the same as where τ and the targets were measured.
     """
@@ -60,6 +66,26 @@ class UnlearningConfig(TrainingArguments):
     weight_decay: float = field(default=0.0, metadata={"help": "Decoupled weight decay."})
     logging_steps: float = field(default=5, metadata={"help": "Log every so many steps."})
     save_strategy: str = field(default="no", metadata={"help": "When to save checkpoints (no, steps, epoch)."})
+    push_to_hub: bool = field(
+        default=False, metadata={"help": "Push the finished result: model, processor, evidence, report and card."}
+    )
+    hub_strategy: str = field(default="end", metadata={"help": "Only 'end': a repository's history keeps everything."})
+    saliency: float | None = field(
+        default=None,
+        metadata={"help": "Share of the weights, the most salient for the forget rows, that may move (default: all)."},
+    )
+    saliency_mask: str | None = field(default=None, metadata={"help": "Mask file of an earlier run, to use again."})
+    saliency_scope: str = field(
+        default="global",
+        metadata={"help": "Rank all weights together, or keep a share of each.", "choices": ["global", "per_tensor"]},
+    )
+    saliency_include: list[str] | None = field(
+        default=None,
+        metadata={"help": "Patterns of parameter names that may move, e.g. '*.attention.*'.", "nargs": "+"},
+    )
+    saliency_exclude: list[str] | None = field(
+        default=None, metadata={"help": "Patterns of parameter names that may not move.", "nargs": "+"}
+    )
     disable_dropout: bool = field(
         default=True, metadata={"help": "Train without dropout and with BatchNorm statistics frozen."}
     )
@@ -74,6 +100,14 @@ class UnlearningConfig(TrainingArguments):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise UserError(f"--{name} is {value}; give a number above 0")
+        if self.saliency is not None and not 0 < self.saliency <= 1:
+            raise UserError(f"--saliency is {self.saliency}; it is a share in (0, 1]")
+        if self.saliency_mask and not os.path.isfile(self.saliency_mask):
+            raise UserError("--saliency_mask names no file; leave it out to measure a mask")
+        if self.hub_strategy != HubStrategy.END:
+            raise UserError(
+                "--hub_strategy is 'end' here: what is pushed before stays in the repository's history; leave it out"
+            )
         metric = self.metric_for_best_model
         if self.load_best_model_at_end and not (metric or "").removeprefix("eval_").startswith("validation"):
             raise UserError(
@@ -81,11 +115,20 @@ class UnlearningConfig(TrainingArguments):
                 "use eval_validation_loss or eval_validation_accuracy"
             )
 
+    @property
+    def masks_updates(self) -> bool:
+        """Whether some weights are held still."""
+        patterns = self.saliency_include or self.saliency_exclude
+        return bool(self.saliency_mask) or (self.saliency or 1) < 1 or bool(patterns)
+
     def hyperparameters(self) -> dict[str, Any]:
         """What a reader needs to repeat the run: the method's own arguments and those that shape its steps."""
         own = {f.name for f in fields(self)} - {f.name for f in fields(TrainingArguments)}
         names = [f.name for f in fields(self) if f.name in own | _SHAPES_STEPS]
-        return {name: getattr(self, name) for name in names} | {"world_size": self.world_size}
+        values = {name: getattr(self, name) for name in names} | {"world_size": self.world_size}
+        if self.saliency_mask:  # its folder is nobody's business
+            values["saliency_mask"] = os.path.basename(self.saliency_mask)
+        return values
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class JointCollator:
 
     def __call__(self, items: list[tuple[str, int, dict[str, Any]]]) -> dict[str, Any]:
         return {
-            "inputs": dict(self.task.collate([features for _, _, features in items])),
-            "index": torch.tensor([row for _, row, _ in items]),
+            "inputs": dict(self.task.collate([features for _, _, features in items])) if items else {},
+            "index": torch.tensor([row for _, row, _ in items], dtype=torch.int64),
             "forget_size": torch.tensor([sum(stream == FORGET for stream, _, _ in items)]),
         }

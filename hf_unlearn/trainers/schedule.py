@@ -12,7 +12,7 @@ class Phase:
     Args:
         name: shown in the progress and in the logs.
         steps: optimizer steps.
-        streams: which splits feed it. A split that is not named is not read.
+        streams: which splits feed it. A split that is not named is not read; with none, batches are empty.
         learning_rate: rate at the phase's first step. `None` leaves the rate to the `TrainingArguments`.
         final_learning_rate: rate that would follow the last step, reached linearly. `None`: constant.
         rate_every: the rate changes every so many steps (1: every step).
@@ -46,6 +46,11 @@ class Schedule:
     @property
     def total_steps(self) -> int:
         return sum(phase.steps for phase in self.phases)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the phases, each once, in order."""
+        return list(dict.fromkeys(phase.name for phase in self.phases))
 
     def at(self, step: int) -> tuple[Phase, int]:
         """The phase of optimizer step `step`, and the step's number within it. Past the end: the last phase."""

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from hf_unlearn.evaluation.comparison import compare
+from hf_unlearn.evaluation.distributions import distributions
 from hf_unlearn.evaluation.scores import SplitScores
 from hf_unlearn.report import build_evidence, environment
 
@@ -21,10 +22,11 @@ def model(seed, shift=0.0, forget_shift=0.0):
 
 @pytest.fixture
 def make_evidence():
-    """Evidence of a run with so many twins; `unlearned`: how much surer than they its model is on forget rows."""
+    """Evidence of a run with so many twins; `unlearned`: how much surer than they its model is on forget rows;
+    `plots`: with the counts that plots are made from."""
 
-    def make(twins=4, unlearned=0.0, original=4.0, shift=0.0, notes=()):
-        comparison = compare(
+    def make(twins=4, unlearned=0.0, original=4.0, shift=0.0, notes=(), plots=False):
+        models = (
             model(1, forget_shift=original),
             model(2, shift=shift, forget_shift=unlearned),
             [model(10 + i) for i in range(twins)],
@@ -43,7 +45,8 @@ def make_evidence():
                 "request": {"kind": "fraction"},
                 "forget_digest": "00ff",
             },
-            comparison=comparison,
+            comparison=compare(*models),
+            distributions=distributions(*models) if plots else None,
             cost={
                 "original_seconds": 21.04,
                 "unlearn_seconds": 4.6,

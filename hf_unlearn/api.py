@@ -1,0 +1,277 @@
+"""Unlearning from Python: one call for a model, its processor and its rows, and a result to look at, save or push."""
+
+import difflib
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from numbers import Integral
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import nn
+from transformers import TrainerCallback
+
+from hf_unlearn import lora
+from hf_unlearn.data.build import SplitReport, build_splits, complete_source
+from hf_unlearn.data.content import forget_digest
+from hf_unlearn.data.labels import encode_labels
+from hf_unlearn.data.overlap import check_unseen
+from hf_unlearn.data.request import ForgetRequest
+from hf_unlearn.data.sources import TEST_NAMES, VALIDATION_NAMES, Source
+from hf_unlearn.data.splits import UnlearningSplits
+from hf_unlearn.errors import UserError
+from hf_unlearn.handover import save_result, score_model, trainer_evidence
+from hf_unlearn.report.table import render_table
+from hf_unlearn.tasks import TASK_NAMES, get_task
+from hf_unlearn.tasks.base import Task
+from hf_unlearn.trainers import get_method
+
+if TYPE_CHECKING:
+    import datasets
+
+    from hf_unlearn.trainers.base import UnlearningTrainer
+    from hf_unlearn.trainers.config import KnownRecipe
+
+NAME = "rows given in Python"
+Forget = ForgetRequest | Sequence[int] | Sequence[str] | float
+
+
+@dataclass(repr=False)
+class UnlearningResult:
+    """What [`unlearn`] gives back; prints as the table of its figures.
+
+    Args:
+        model: the unlearned model. An adapter that `unlearn` added is merged into it.
+        trainer: that did it, with its log (`trainer.state.log_history`).
+        splits: the rows in their roles.
+        evidence: everything measured, as `evidence.json` holds it.
+        folder: where the result is saved; `None` where it is not.
+    """
+
+    model: nn.Module
+    trainer: "UnlearningTrainer"
+    splits: UnlearningSplits
+    evidence: dict[str, Any]
+    folder: Path | None = None
+
+    def __repr__(self) -> str:
+        rows = f"{len(self.splits.forget):,} of {len(self.splits.forget) + len(self.splits.retain):,} training rows"
+        return f"{self.trainer.method}: {rows} to be forgotten\n\n{render_table(self.evidence)}"
+
+    def save(self, folder: str | Path, *, save_adapter: bool = False) -> Path:
+        """Write the model (an adapter merged, unless `save_adapter`), its processor, the evidence, report and card."""
+        if self.trainer.is_world_process_zero():
+            save_result(self.trainer, self.evidence, folder, save_adapter=save_adapter)
+        self.folder = Path(folder)
+        return self.folder
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str | None:
+        """Push the saved folder; `options` are those of [`hf_unlearn.hub.push`]. Raises `UserError`."""
+        from hf_unlearn.hub import push
+
+        if self.folder is None:
+            raise UserError("the result is not saved, so there is nothing to push: call save(folder) first")
+        return push(self.folder, repo_id, **options) if self.trainer.is_world_process_zero() else None
+
+
+def unlearn(
+    model: nn.Module,
+    processor: Any,
+    dataset: "datasets.Dataset | datasets.DatasetDict",
+    *,
+    forget: Forget,
+    validation: "datasets.Dataset | None" = None,
+    test: "datasets.Dataset | None" = None,
+    method: str = "nabla_tau",
+    task: str | None = None,
+    columns: dict[str, str] | None = None,
+    max_length: int | None = None,
+    forget_duplicates: bool = False,
+    use_peft: bool = False,
+    retrained: Sequence[nn.Module] = (),
+    recipe: "KnownRecipe | None" = None,
+    output_dir: str | Path | None = None,
+    callbacks: list[TrainerCallback] | None = None,
+    **config: Any,
+) -> UnlearningResult:
+    """Unlearn rows from a trained model.
+
+        result = unlearn(model, tokenizer, data, forget=ForgetRequest(ids_file="ids.txt", id_column="user_id"))
+        print(result)
+
+    Args:
+        model: the model that must forget, full or a `PeftModel`; changed in place.
+        processor: its tokenizer or image processor.
+        dataset: the rows it was trained on, or `train` beside `validation` and `test` by these names.
+        forget: a [`ForgetRequest`], places of training rows, names of classes, or a share of the rows.
+        validation, test: rows it was not trained on; half of `test` serves where there is no `validation`.
+        method: a name in `hf_unlearn.trainers.METHODS`.
+        task: one of `hf_unlearn.tasks.TASK_NAMES`; by default the model's class says it.
+        columns: roles of columns, where their names do not tell, e.g. `{"label": "intent"}`.
+        max_length: longest sequence in tokens.
+        forget_duplicates: also forget retained rows that repeat a forgotten one.
+        use_peft: unlearn through a LoRA adapter, merged in the end. (For other settings give a `PeftModel`.)
+        retrained: models that never saw the forget rows, to compare with.
+        recipe (`KnownRecipe`): how the model was made, where that is known; targets get better by it.
+        output_dir: where the result is saved; by default it stays in memory.
+        callbacks: for the trainer.
+        config: fields of the method's config, e.g. `num_train_epochs`, `learning_rate`, `seed`.
+
+    Raises `UserError` for whatever does not fit together; nothing is trained then.
+    """
+    method_class = get_method(method)
+    with _folder(output_dir) as folder:
+        args = _config(method_class.config_class, folder, config)
+        given = {"task": task, "columns": columns, "max_length": max_length, "forget_duplicates": forget_duplicates}
+        rows = _prepare(model, processor, _source(dataset, validation, test), forget, seed=args.seed, **given)
+        trained = _with_adapter(model, rows.task) if use_peft else model
+        parts = {"splits": rows.splits, "task": rows.task, "callbacks": callbacks, "recipe": recipe}
+        trainer = method_class(model=trained, args=args, **parts)
+        _run(trainer, rows, retrained)
+    args.output_dir = str(output_dir or "unlearned")
+    return _result(trainer, merged=trained is not model, saved=output_dir is not None)
+
+
+def task_of(model: nn.Module) -> str:
+    """The task that a model's class is made for. Raises `UserError` where it is none of ours."""
+    from transformers.models.auto import modeling_auto as auto
+
+    known = {
+        "image_classification": auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+        "text_classification": auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+        "causal_lm": auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    }
+    name = type(model.get_base_model() if lora.is_peft(model) else model).__name__
+    for task, classes in known.items():
+        if name in classes.values() or any(name in names for names in classes.values() if isinstance(names, tuple)):
+            return task
+    raise UserError(f"{name} belongs to no task that is known; name one with task=: {', '.join(TASK_NAMES)}")
+
+
+def _config(config_class, folder: str, values: dict[str, Any]):
+    known = [field.name for field in fields(config_class) if field.init]
+    for name in values:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise UserError(f"unlearn and {config_class.__name__} have no argument '{name}'{hint}")
+    try:
+        return config_class(output_dir=folder, **values)
+    except (ValueError, TypeError, ImportError) as error:
+        raise UserError(f"the arguments are refused by transformers: {' '.join(str(error).split())}") from None
+
+
+def _source(dataset, validation, test) -> Source:
+    """The splits. Raises `UserError` where there are no training or no test rows."""
+    splits = dict(dataset) if isinstance(dataset, Mapping) else {"train": dataset}
+    if "train" not in splits:
+        raise UserError(f"the data set has no split 'train'; it has {', '.join(splits)}; give the training rows")
+
+    def first(names):
+        return next((splits[name] for name in names if name in splits), None)
+
+    source = Source(
+        name=NAME,
+        train=splits["train"],
+        validation=first(VALIDATION_NAMES) if validation is None else validation,
+        test=first(TEST_NAMES) if test is None else test,
+    )
+    if source.test is None:
+        raise UserError("no test rows: give some that the model was not trained on, with test=")
+    return source
+
+
+def _request(forget: Forget, rows: int, seed: int) -> ForgetRequest:
+    if isinstance(forget, ForgetRequest):
+        return forget
+    if isinstance(forget, float):
+        return ForgetRequest(fraction=forget, seed=seed)
+    given = [forget] if isinstance(forget, str) else list(forget)
+    if given and all(isinstance(item, str) for item in given):
+        return ForgetRequest(classes=given)
+    if not given or not all(isinstance(item, Integral) and not isinstance(item, bool) for item in given):
+        raise UserError("forget= takes a ForgetRequest, places of training rows, names of classes, or a share of rows")
+    if min(given) < 0 or max(given) >= rows:
+        raise UserError(f"forget= names places that are not among the {rows} training rows, counted from 0")
+    return ForgetRequest(rows=np.asarray(given, dtype=np.int64))
+
+
+@dataclass
+class _Rows:
+    task: Task
+    splits: UnlearningSplits
+    report: SplitReport
+    request: ForgetRequest
+
+
+def _prepare(
+    model, processor, source: Source, forget: Forget, *, task, columns, max_length, forget_duplicates, seed
+) -> _Rows:
+    """Everything about the rows, in the order that the command line has."""
+    request = _request(forget, len(source.train), seed)
+    task_class = get_task(task or task_of(model))
+    columns = task_class.detect_columns(source.train.column_names, source.train.features, columns or {})
+    label_names = None
+    if task_class.has_classes:
+        source, label_names = encode_labels(source, columns["label"], model.config.label2id)
+    roles = {"label_column": columns.get("label"), "group_column": request.group_column}
+    source, notes = complete_source(source, trains_original=False, seed=seed, **roles)
+    places = request.select(source, columns.get("label"), label_names)
+    made = task_class(processor, columns, label_names=label_names, max_length=max_length)
+    made.prepare_model(model)
+    options = {"request_kind": request.kind, "seed": seed, "forget_duplicates": forget_duplicates}
+    splits, report = build_splits(source, made, places, **options, **roles)
+    report.notes[:0] = [*notes, *request.notes, *check_unseen(source, list(columns.values()))]
+    return _Rows(made, splits, report, request)
+
+
+def _with_adapter(model: nn.Module, task: Task) -> nn.Module:
+    if lora.is_peft(model):
+        raise UserError("use_peft=True: the model has an adapter already; leave use_peft out")
+    return lora.add_lora(model, r=8, alpha=16, dropout=0.0, task_name=task.name)
+
+
+def _run(trainer: "UnlearningTrainer", rows: _Rows, retrained: Sequence[nn.Module]) -> None:
+    """Train, and put the evidence beside the trainer."""
+    before, start = score_model(trainer), time.perf_counter()
+    trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
+    seconds = time.perf_counter() - start
+    forget, columns = rows.splits.forget, rows.task.columns
+    request = rows.request.public(label_column=columns.get("label")) | {"rows": len(forget)}
+    trainer.evidence = trainer_evidence(
+        trainer,
+        before=before,
+        twins=[score_model(trainer, twin) for twin in retrained],
+        data={
+            "source": NAME,
+            "splits": rows.report.counts,
+            "request": request | ({"kind": "rows"} if request["kind"] == "dataset" else {}),
+            "forget_digest": forget_digest(forget.source, forget.indices, list(columns.values())),
+        },
+        seconds=seconds,
+        notes=rows.report.notes,
+    )
+
+
+def _result(trainer: "UnlearningTrainer", *, merged: bool, saved: bool) -> UnlearningResult:
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    model = lora.merge(model) if merged else model
+    result = UnlearningResult(model, trainer, trainer.splits, trainer.evidence)
+    if saved:
+        result.save(trainer.args.output_dir)
+    if trainer.args.push_to_hub:
+        trainer.push_to_hub()
+    return result
+
+
+@contextmanager
+def _folder(output_dir: str | Path | None) -> Iterator[str]:
+    """The trainer's folder: the one that is named, or one that is gone afterwards."""
+    if output_dir is not None:
+        yield str(output_dir)
+    else:
+        with tempfile.TemporaryDirectory(prefix="hf-unlearn-") as folder:
+            yield folder

@@ -1,0 +1,233 @@
+"""The plots of a report, as inline SVG that takes its colours from the page and so follows light and dark.
+
+Models differ in line style as well as in colour (Okabe and Ito's), so that neither colour-blind readers nor a
+black-and-white print lose one.
+"""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+# Drawn in these colours, which the page replaces by its own.
+TEXT, GRID, MUTED = "#010203", "#040506", "#070809"
+ORIGINAL, UNLEARNED, TWINS = "#d55e00", "#0072b2", "#009e73"
+PAGE_COLOURS = {
+    TEXT: "currentColor",
+    GRID: "var(--line)",
+    MUTED: "var(--muted)",
+    ORIGINAL: "var(--original)",
+    UNLEARNED: "var(--unlearned)",
+    TWINS: "var(--twins)",
+}
+LINES = {
+    "original": {"color": ORIGINAL, "linestyle": (0, (4, 1.5)), "linewidth": 1.6},
+    "unlearned": {"color": UNLEARNED, "linestyle": "-", "linewidth": 2.2},
+    "twins": {"color": TWINS, "linestyle": (0, (1, 1)), "linewidth": 1.8},
+}
+STYLE = {
+    "svg.fonttype": "none",
+    "font.size": 10,
+    "text.color": TEXT,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": TEXT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": TEXT,
+    "ytick.labelcolor": TEXT,
+    "legend.frameon": False,
+    "hatch.linewidth": 0.8,
+}
+SIZE = (4.3, 3.1)  # inches: a phone shows one to a row at about its own size
+
+
+def styled(draw):
+    """Runs a drawing function under this file's settings, whatever the caller's `rcParams`, which stay as they are."""
+
+    def drawn(*arguments, **options):
+        with matplotlib.style.context(["default", STYLE]):
+            return draw(*arguments, **options)
+
+    drawn.__name__, drawn.__doc__ = draw.__name__, draw.__doc__
+    return drawn
+
+
+@styled
+def loss_histogram(losses: Mapping[str, Any], role: str) -> Figure:
+    """Shares of a role's rows over the loss, a line per model; logarithmic, because the few rows of the tail matter.
+
+    Args:
+        losses: the evidence's `distributions.loss`.
+        role: `"forget"`, `"retain"` or `"unseen"`.
+    """
+    figure, axes = _axes("loss (nats)", "rows (%)")
+    _stairs(axes, losses["edges"], {name: roles[role] for name, roles in losses["counts"].items()})
+    _log(axes, "x")
+    return _with_legend(figure, axes)
+
+
+@styled
+def roc_curves(roc: Mapping[str, Any]) -> Figure:
+    """ROC on log scales; the band is the range of the twins, the dotted diagonal a guess."""
+    figure, axes = _axes("false positive rate", "true positive rate")
+    lowest_x, lowest_y = 1 / roc["nonmembers"], 1 / roc["members"]
+    axes.plot([lowest_x, 1], [lowest_x, 1], color=MUTED, linestyle=":", linewidth=1)
+    if roc["twins_range"]:
+        low, high = roc["twins_range"]
+        axes.fill_between(roc["fpr"], low, high, step="post", color=TWINS, alpha=0.2, linewidth=0)
+    for name, tpr in roc["tpr"].items():
+        axes.plot(roc["fpr"], tpr, drawstyle="steps-post", label=name, **LINES[name])
+    _log(axes, "x")
+    _log(axes, "y")
+    axes.set(xlim=(lowest_x, 1), ylim=(min(lowest_x, lowest_y), 1.1))
+    return _with_legend(figure, axes)
+
+
+@styled
+def row_z_histogram(row_z: Mapping[str, Any]) -> Figure:
+    """Shares of forget rows over their z against the twins; beyond ±2 they count as remembered or over-forgotten."""
+    figure, axes = _axes("z of a row against the twins", "rows (%)")
+    _stairs(axes, row_z["edges"], row_z["counts"])
+    for z in (-2, 2):
+        axes.axvline(z, color=MUTED, linestyle=":", linewidth=1)
+    low, high = axes.get_xlim()
+    axes.set_xlim(min(low, -6), max(high, 6))
+    top = axes.get_ylim()[1] * 3  # room for the words
+    axes.set_ylim(top=top)
+    axes.text(-2.3, 0.8 * top, "over-forgotten", ha="right", va="top", fontsize=9)
+    axes.text(2.3, 0.8 * top, "remembered", ha="left", va="top", fontsize=9)
+    return _with_legend(figure, axes)
+
+
+@styled
+def curves(named: Mapping[str, Mapping[str, Sequence]], label: str) -> Figure:
+    """Curves over the steps of a run; in nats on a log scale where they are positive and span a factor of 50."""
+    figure, axes = _axes("step", label)
+    styles = [(UNLEARNED, "-"), (ORIGINAL, (0, (4, 1.5))), (TWINS, (0, (1, 1))), (TEXT, (0, (5, 1, 1, 1)))]
+    for (name, curve), (color, line) in zip(named.items(), styles, strict=False):
+        axes.plot(curve["step"], curve["value"], color=color, linestyle=line, linewidth=1.8, label=_plain(name))
+    values = [value for curve in named.values() for value in curve["value"] if value is not None]
+    if label == "nats" and values and min(values) > 0 and max(values) > 50 * min(values):
+        _log(axes, "y")
+    return _with_legend(figure, axes)
+
+
+@styled
+def pareto(points: Sequence[Mapping[str, Any]], floor: float | None) -> Figure:
+    """Forgetting against utility, the cost as the area of a marker; a ring where no other is better in all three.
+
+    Args:
+        points: each with `name`, `gap` (points), `accuracy` (percent), `cost` (share of one retraining, or `None`) and
+            `best` (nothing else is better in all).
+        floor: the twins' own gap in points.
+    """
+    figure, axes = _axes("forgetting: gap to the twins (points, less is better)", "test accuracy (%)", height=3.6)
+    if floor is not None:
+        axes.axvline(floor, color=TWINS, linestyle=(0, (1, 1)), linewidth=1.8)
+        axes.annotate("floor", (floor, 1), xycoords=("data", "axes fraction"), xytext=(3, -2),
+                      textcoords="offset points", va="top", fontsize=9)  # fmt: skip
+    for i, point in enumerate(points):
+        size = 40 + 300 * min(point["cost"] or 0, 2)
+        color = ORIGINAL if point["cost"] == 0 else UNLEARNED
+        axes.scatter(point["gap"], point["accuracy"], s=size, color=color, marker="osD^v"[i % 5], alpha=0.75)
+        if point["best"]:
+            axes.scatter(point["gap"], point["accuracy"], s=size + 150, facecolors="none", edgecolors=TEXT, marker="o")
+        axes.annotate(_plain(point["name"]), (point["gap"], point["accuracy"]), xytext=(0, 14 + size**0.5 / 3),
+                      textcoords="offset points", ha="center", fontsize=9)  # fmt: skip
+    axes.margins(0.22)
+    axes.set_xlim(left=0)
+    return figure
+
+
+@styled
+def cost_bars(costs: Mapping[str, float], unit: str) -> Figure:
+    """Horizontal bars with their figures, one per thing that was trained."""
+    figure, axes = _axes(unit, "", height=1.9, left=1.1)
+    looks = {"original": (ORIGINAL, "//"), "unlearning": (UNLEARNED, ""), "one retraining": (TWINS, "..")}
+    for place, (name, value) in enumerate(reversed(costs.items())):
+        color, hatch = looks[name]
+        axes.barh(place, value, height=0.6, color=color if not hatch else "none", edgecolor=color, hatch=hatch)
+        digits = 1 if value < 100 else 0
+        axes.annotate(f"{value:,.{digits}f}", (value, place), xytext=(4, 0), textcoords="offset points", va="center")
+    axes.set_yticks(range(len(costs)), list(reversed(costs)))
+    axes.set_xlim(0, 1.22 * max(costs.values(), default=1) or 1)
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0)
+    axes.locator_params(axis="x", nbins=5)
+    return figure
+
+
+def svg(figure: Figure, name: str, label: str) -> str:
+    """`<svg>…</svg>` for a page: transparent, without a date, and the same each time.
+
+    Args:
+        name: unique on the page, of letters, digits and dashes; ids inside begin with it.
+        label: what a screen reader says; escaped by the caller.
+    """
+    with matplotlib.style.context(["default", STYLE, {"svg.hashsalt": name}]):
+        FigureCanvasSVG(figure)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    text = re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>{name}-", text)
+    for drawn, page in PAGE_COLOURS.items():
+        text = text.replace(drawn, page)
+    # The page says which font and how wide.
+    text = re.sub(r"font: (\d+(?:\.\d+)?)px [^;\"]*", r"font-size: \1px", text)
+    text = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', rf'<svg viewBox="\1" role="img" aria-label="{label}">', text)
+    return text.strip()
+
+
+def _plain(name: str) -> str:
+    """A name as text: between dollar signs Matplotlib would read mathematics."""
+    return name.replace("$", r"\$")
+
+
+def _axes(x: str, y: str, height: float = SIZE[1], left: float = 0.62) -> tuple[Figure, Axes]:
+    """Axes with margins in inches; measuring texts for a tight layout would take longer than all the rest."""
+    figure = Figure(figsize=(SIZE[0], height))
+    figure.subplots_adjust(left=left / SIZE[0], right=1 - 0.12 / SIZE[0], bottom=0.5 / height, top=1 - 0.32 / height)
+    axes = figure.add_subplot()
+    axes.set(xlabel=x, ylabel=y)
+    return figure, axes
+
+
+def _log(axes: Axes, which: str) -> None:
+    """A logarithmic scale with plain numbers at powers of ten."""
+    axes.set(**{f"{which}scale": "log"})
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_locator(NullLocator())
+
+
+def _stairs(axes: Axes, edges: Sequence[float], counts: Mapping[str, Sequence[int]]) -> None:
+    shares = {name: [100 * n / sum(c) for n in c] for name, c in counts.items() if sum(c)}
+    for name in ("twins", "original", "unlearned"):  # the twins, the yardstick, lie behind
+        if name in shares:
+            if name == "twins":
+                axes.stairs(shares[name], edges, fill=True, color=TWINS, alpha=0.2)
+            axes.stairs(shares[name], edges, label=name, **LINES[name])
+    _log(axes, "y")
+    axes.set_ylim(0.6 * min((share for values in shares.values() for share in values if share), default=1), 130)
+
+
+def _with_legend(figure: Figure, axes: Axes) -> Figure:
+    handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    names = sorted(handles, key=lambda name: list(LINES).index(name) if name in LINES else 0)
+    where = {"loc": "upper left", "ncols": 4, "handlelength": 2.2, "columnspacing": 1.2, "borderpad": 0.1}
+    figure.legend([handles[name] for name in names], names, **where)
+    return figure

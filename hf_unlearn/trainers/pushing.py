@@ -1,0 +1,55 @@
+"""To the Hub only at the end: Trainer's own ways there lead to one push of what may leave this machine."""
+
+from hf_unlearn.errors import UserError
+
+
+class Pushing:
+    """Mixed into [`UnlearningTrainer`]: Trainer itself pushes at every save, and everything that lies in its folder; a
+    repository's history keeps all of it."""
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        # Trainer calls this before training. The repository is made by the push; here only its name is looked at.
+        from hf_unlearn.hub import check_repo_id
+
+        if self.args.hub_model_id is not None:
+            check_repo_id(self.args.hub_model_id)
+        self.hub_model_id = self.args.hub_model_id
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        super().save_model(output_dir, _internal_call=True)
+        if self.args.push_to_hub and not _internal_call and not self.is_in_train:
+            self.push_to_hub()
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Nothing: a checkpoint is no result."""
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = None,
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        *,
+        private: bool | None = None,
+        push_adapter: bool = False,
+    ) -> str | None:
+        """Save the result into `output_dir` and push that: model, processor, evidence, report and card, in one commit.
+
+        Every process must call it; the one that pushes returns the repository's address.
+
+        Args:
+            token, revision, private: default: the `hub_*` arguments.
+            push_adapter (`bool`): push an adapter as it is instead of merged weights. Whoever switches it off has its
+                base, with the forgotten rows if that learned them.
+
+        Raises `UserError`: during or before training, or a push that failed; the result then lies in `output_dir`.
+        """
+        from hf_unlearn.hub import push_from_trainer
+
+        if self.is_in_train:
+            raise UserError("push_to_hub during training would publish an unfinished model; call it afterwards")
+        if not blocking:
+            raise UserError("push_to_hub(blocking=False) is not offered: the push is one commit at the end")
+        return push_from_trainer(
+            self, commit_message, token=token, private=private, revision=revision, push_adapter=push_adapter
+        )

@@ -1,0 +1,114 @@
+"""Weight saliency under any method: measured before the first step, kept in checkpoints, applied at every step."""
+
+import os
+from typing import TYPE_CHECKING
+
+import torch
+
+from hf_unlearn.saliency.apply import MaskedUpdates, freeze_buffers
+from hf_unlearn.saliency.build import build_mask
+from hf_unlearn.saliency.elementwise import check_elementwise, unwrapped
+from hf_unlearn.saliency.lora_rows import DRAWS, is_fresh
+from hf_unlearn.saliency.mask import SaliencyMask
+from hf_unlearn.saliency.measure import trainable
+from hf_unlearn.saliency.selection import matching_names
+
+if TYPE_CHECKING:
+    from hf_unlearn.trainers.base import UnlearningTrainer
+
+MASK_NAME = "saliency_mask.safetensors"
+
+
+class SaliencyLens:
+    """Lets a trainer move only the weights that are salient for the forget rows (SalUn, equations 3 and 4).
+
+    Every other weight stays bit-identical, whatever the method and the optimizer; so do BatchNorm statistics.
+
+    Args:
+        trainer: whose updates are masked; its arguments `saliency…` say how.
+    """
+
+    def __init__(self, trainer: "UnlearningTrainer"):
+        self.trainer = trainer
+        self.mask: SaliencyMask | None = None
+        self._updates: MaskedUpdates | None = None
+        self._check_optimizer()
+
+    def _check_optimizer(self) -> None:
+        """Refuse an optimizer that no mask can hold before any work is done, where one can be made to be looked at."""
+        kind, options = self.trainer.get_optimizer_cls_and_kwargs(self.trainer.args, self.trainer.model)
+        try:
+            optimizer = kind([torch.zeros(1, requires_grad=True)], **options)
+        except (TypeError, ValueError, RuntimeError):
+            return  # it is made otherwise; it will be looked at when it is there
+        check_elementwise(unwrapped(optimizer))
+
+    def plan(self) -> list[str]:
+        """How many weights would move, without measuring which."""
+        args = self.trainer.args
+        if args.saliency_mask:
+            return SaliencyMask.load(args.saliency_mask, self.trainer.model).summary().splitlines()
+        parameters = trainable(self.trainer.model)
+        chosen = matching_names(list(parameters), args.saliency_include or (), args.saliency_exclude or ())
+        size, total = (sum(parameters[name].numel() for name in names) for names in (chosen, parameters))
+        if is_fresh(self.trainer.model):
+            part = f"{self.share:.0%} of the rows of the adapter's B, none of its A, {self.share:.0%} of other weights"
+        else:
+            part = f"{int(self.share * size + 0.5):,} of {total:,} trainable weights"
+        return [f"{part} would move: the most salient for the forget rows"]
+
+    @property
+    def share(self) -> float:
+        """Kept fraction ρ."""
+        return self.trainer.args.saliency or 1.0
+
+    def prepare(self) -> dict[str, torch.Tensor]:
+        """Measure the mask, or read the one that was given; returns what a checkpoint keeps of it."""
+        trainer, args = self.trainer, self.trainer.args
+        digest = trainer.forget_digest
+        if args.saliency_mask:
+            self._use(SaliencyMask.load(args.saliency_mask, trainer.model, forget_digest=digest))
+        else:
+            rows = trainer.splits.forget
+            reads = DRAWS if is_fresh(trainer.model) else 1
+            mask = build_mask(
+                trainer.model,
+                trainer.task,
+                rows,
+                share=self.share,
+                scope=args.saliency_scope,
+                include=args.saliency_include or (),
+                exclude=args.saliency_exclude or (),
+                seed=args.seed,
+                batch_size=args.per_device_eval_batch_size,
+                device=args.device,
+                forget_digest=digest,
+            )
+            trainer.count_examples(len(rows) * reads)
+            self._use(mask)
+        trainer.notes += self.mask.summary().splitlines()
+        return self.mask.to_tensors()
+
+    def restore(self, state: dict[str, torch.Tensor]) -> None:
+        """Take the mask from a checkpoint's tensors."""
+        self._use(SaliencyMask.from_tensors(state, self.trainer.model))
+
+    def save(self, folder: str) -> None:
+        """Write the mask for `--saliency_mask`. All processes must call this; the first writes."""
+        self.mask.save(os.path.join(folder, MASK_NAME))
+
+    def attach(self, optimizer: torch.optim.Optimizer) -> None:
+        """Once, to the fresh optimizer."""
+        self._updates.attach(optimizer)
+
+    def mask_gradients(self) -> None:
+        """After the backward passes of a step and their reduction, before the gradient is clipped."""
+        self._updates.mask_gradients()
+
+    def freeze_buffers(self) -> None:
+        """After the model was put in train mode: statistics of normalisation layers count as frozen weights."""
+        freeze_buffers(self.trainer.model)
+
+    def _use(self, mask: SaliencyMask) -> None:
+        self.mask = mask
+        self._updates = MaskedUpdates(mask.masks, self.trainer.model)

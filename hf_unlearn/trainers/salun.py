@@ -1,0 +1,195 @@
+"""SalUn: random labels on the forget rows, with updates masked to the weights that are salient for them."""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from transformers import TrainerCallback
+
+from hf_unlearn.errors import UserError
+from hf_unlearn.saliency.soft_threshold import PREFIX, SoftThreshold
+from hf_unlearn.trainers.random_labels import draws, likely_labels, uniform_labels
+from hf_unlearn.trainers.row_target_trainer import RowTargetConfig, RowTargetTrainer
+from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase
+from hf_unlearn.trainers.split_output import SplitOutput
+
+SHARE = 0.5  # of the weights may move, as published
+PAPER_EPOCHS = 10
+
+
+@dataclass
+class SalUnConfig(RowTargetConfig):
+    """Arguments of [`SalUnTrainer`]. None of them has to be tuned.
+
+    `saliency` is 0.5 where nothing else is said, as published; 1 masks nothing, which leaves plain random labels.
+
+    Args:
+        schedule: `rows` (default) or `paper`, see [`SalUnTrainer`].
+        labels: `likely` draws wrong labels as often as the model itself finds them likely, `uniform` each alike.
+            `None` is `likely`, and `uniform` with `schedule="paper"`.
+        allow_true_label: with `uniform`: draw from all labels, the true one included, as the released code does.
+        mixing: `shuffled`: every step has forget and retain rows; `sequential`: a pass over the forget rows, then one
+            over the retain rows, and so on.
+        soft_threshold: instead of a mask: the part of the weights, in (0, 1], that a step pulls back to the original,
+            those that moved least; falls linearly to 0 over the run. Keeps a copy of the weights.
+    """
+
+    schedule: str = field(
+        default="rows",
+        metadata={
+            "help": "rows: until a row is as unseen rows are; paper: as published.",
+            "choices": ["rows", "paper"],
+        },
+    )
+    labels: str | None = field(
+        default=None,
+        metadata={"help": "How wrong labels are drawn (default: likely; schedule paper: uniform).",
+                  "choices": ["likely", "uniform"]},
+    )  # fmt: skip
+    allow_true_label: bool = field(default=False, metadata={"help": "Draw from all labels, the true one included."})
+    mixing: str = field(
+        default="shuffled",
+        metadata={"help": "Forget and retain rows in every step, or in turn.", "choices": ["shuffled", "sequential"]},
+    )
+    soft_threshold: float | None = field(
+        default=None, metadata={"help": "Instead of a mask: part of the weights that a step pulls back, at first."}
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name, known in (
+            ("schedule", ("rows", "paper")),
+            ("labels", (None, "likely", "uniform")),
+            ("mixing", ("shuffled", "sequential")),
+        ):
+            if getattr(self, name) not in known:
+                choices = ", ".join(choice for choice in known if choice)
+                raise UserError(f"--{name} is '{getattr(self, name)}'; it is one of {choices}")
+        if self.labels is None:
+            self.labels = "uniform" if self.schedule == "paper" else "likely"
+        if self.allow_true_label and self.labels != "uniform":
+            raise UserError("--allow_true_label is for labels drawn alike; add --labels uniform")
+        if self.soft_threshold is not None:
+            if not 0 < self.soft_threshold <= 1:
+                raise UserError(f"--soft_threshold is {self.soft_threshold}; it is a share in (0, 1]")
+            if self.masks_updates:
+                raise UserError("--soft_threshold takes the place of the mask; leave the --saliency arguments out")
+        elif self.saliency is None and not self.saliency_mask:
+            self.saliency = SHARE
+
+
+class SalUnTrainer(RowTargetTrainer):
+    """SalUn (Fan et al. 2024, arXiv 2310.12508): descent on wrong labels y′ for the forget rows and on the true ones
+    for the rest, moving only the weights whose saliency |∇L_f(θ₀)| is in the upper half (equations 3 to 5).
+
+    `schedule="paper"`: L = mean of CE(y′) over forget rows and CE(y) over retain rows, ten epochs, y′ uniform. How far
+    it forgets hangs on the learning rate and the number of epochs: the pull on a row never ends.
+
+    `schedule="rows"` ends it where a model that never saw the row would stand. With φ = log(p/(1 − p)) of the row's
+    true label, its target t_i ([`RowTargetTrainer`]) and s the spread of φ on validation rows:
+
+        L = mean[ReLU(φ_i − t_i)/s · CE(y′_i)] + L_r,
+
+    the factor being a number through which no gradient flows. y′ is drawn from π(· | x, y′ ≠ y), the model's own
+    opinion of the wrong labels: labels drawn alike pull a row to another far-fetched class each time and undo each
+    other, so that hard rows never become as wrong as they are for a model that never saw them.
+    """
+
+    config_class = SalUnConfig
+    method = "salun"
+    wants_label_targets = True
+    paper = {
+        "title": "SalUn: Empowering Machine Unlearning via Gradient-based Weight Saliency in Both Image "
+        "Classification and Generation",
+        "authors": "Fan et al.",
+        "year": "2024",
+        "id": "arXiv:2310.12508",
+    }
+
+    def __init__(self, model, args, *arguments, **kwargs):
+        if args.num_train_epochs is None and args.schedule == "paper":
+            args.num_train_epochs = PAPER_EPOCHS
+        super().__init__(model, args, *arguments, **kwargs)
+        self._soft: SoftThreshold | None = None
+        if args.soft_threshold is not None:
+            self.add_callback(_PullBack(self))
+
+    def default_forget_batch(self) -> int:
+        if self.args.schedule != "paper":
+            return super().default_forget_batch()
+        if self.args.mixing == "sequential":
+            return self.args.per_device_train_batch_size
+        share = len(self.splits.forget) / len(self.splits.retain)  # one mixture: each row once an epoch
+        return max(1, round(share * self.args.per_device_train_batch_size))
+
+    def phases(self) -> list[Phase]:
+        if self.args.mixing == "shuffled":
+            return super().phases()
+        forget, retain = (self.stream_sizes()[stream].batches for stream in (FORGET, RETAIN))
+        epoch = [Phase("forget pass", forget, (FORGET,)), Phase("retain pass", retain, (RETAIN,))]
+        return epoch * max(1, math.ceil(self.args.num_train_epochs))
+
+    def plan(self) -> list[str]:
+        args = self.args
+        passes = f"{self.passes(self.schedule.total_steps):.2f} passes over the retain rows"
+        lines = [f"schedule {args.schedule}, labels {args.labels}, mixing {args.mixing}, {passes}"]
+        return lines + (super().plan() if args.schedule == "rows" else [])
+
+    def prepare(self) -> dict[str, torch.Tensor]:
+        state = {}
+        if self.args.schedule == "rows":
+            self.check_validation()
+            state |= self.ask_proxy()
+        if self.args.soft_threshold is not None:
+            self._soft = None
+            state |= self.soft_threshold().to_tensors()
+        return state
+
+    def soft_threshold(self) -> SoftThreshold:
+        """Around the original's weights: the model's before the first step, later a checkpoint's copy of them."""
+        if self._soft is None:
+            self._soft = SoftThreshold(self.model, self.args.soft_threshold, self.schedule.total_steps)
+            if any(name.startswith(PREFIX) for name in self.method_state):
+                self._soft.load_tensors(self.method_state)
+        return self._soft
+
+    def unlearning_loss(self, forget: SplitOutput | None = None, retain: SplitOutput | None = None) -> torch.Tensor:
+        terms = []
+        if forget is not None:
+            terms.append(self._forget_term(forget) * self._share(FORGET))
+        if retain is not None:
+            terms.append(retain.mean(retain.loss) * self._share(RETAIN))
+        return sum(terms)
+
+    def _share(self, stream: str) -> float:
+        """Weight of a stream's mean: as published, every example of a step counts the same."""
+        if self.args.schedule == "rows" or self.args.mixing == "sequential":
+            return 1.0
+        sizes = self.stream_sizes()
+        return sizes[stream].batch / sum(size.batch for size in sizes.values())
+
+    def _forget_term(self, forget: SplitOutput) -> torch.Tensor:
+        labels = self.wrong_labels(forget)
+        if self.args.schedule == "paper":
+            return forget.mean(forget.loss_for(labels))
+        predictions = forget.predictions
+        above = (predictions.label_log_odds.detach() - self.label_targets(forget)) / self.label_spread
+        return forget.mean(predictions.example_mean(above.clamp(min=0) * predictions.losses_for(labels)))
+
+    def wrong_labels(self, forget: SplitOutput) -> torch.Tensor:
+        """This step's wrong labels, `(rows,)`."""
+        seen = self.schedule.stream_steps(self.state.global_step, FORGET)
+        uniform = draws(forget, self.args.seed, epoch=seen // self.stream_sizes()[FORGET].batches)
+        if self.args.labels == "likely":
+            return likely_labels(forget, uniform)
+        return uniform_labels(forget, uniform, self.args.allow_true_label)
+
+
+class _PullBack(TrainerCallback):
+    """Soft-thresholds θ − θ₀ after each optimizer step."""
+
+    def __init__(self, trainer: SalUnTrainer):
+        self.trainer = trainer
+
+    def on_optimizer_step(self, args, state, control, **kwargs):
+        self.trainer.soft_threshold().apply(state.global_step)

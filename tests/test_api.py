@@ -1,0 +1,185 @@
+"""Unlearning from Python: what `unlearn` makes of its arguments, and what it gives back."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from toy import SETUPS, image_rows, text_rows, vit
+
+import hf_unlearn
+from hf_unlearn.api import NAME, task_of, unlearn
+from hf_unlearn.data.request import ForgetRequest
+from hf_unlearn.data.rows import Rows
+from hf_unlearn.data.sources import Source
+from hf_unlearn.errors import UserError
+from hf_unlearn.report.evidence import validate
+
+QUICK = {"method": "fine_tune", "max_steps": 2, "learning_rate": 1e-2, "use_cpu": True, "disable_tqdm": True}
+
+
+def setup(kind: str = "image", rows: int = 40, test: int = 24):
+    """A model, its processor, its rows, and `columns` where they cannot be told."""
+    model, _, task = SETUPS[kind]()
+    if task.label_names:
+        model.config.label2id = {name: i for i, name in enumerate(task.label_names)}
+        model.config.id2label = dict(enumerate(task.label_names))
+    make = image_rows if kind == "image" else text_rows
+    data = {"train": make(rows), "test": make(test, seed=1)}
+    return model, task.processor, data, ({"columns": task.columns} if kind == "lm" else {})
+
+
+@pytest.mark.parametrize("method", ["nabla_tau", "fine_tune"])
+@pytest.mark.parametrize("kind", SETUPS)
+def test_one_call_unlearns_measures_and_saves(tmp_path, kind, method):
+    model, processor, data, more = setup(kind)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    options = QUICK | more | {"method": method} | ({"proxy_epochs": 0.5} if method == "nabla_tau" else {})
+    result = unlearn(model, processor, data, forget=[3, 8, 8, 5], output_dir=tmp_path / "out", **options)
+    assert result.splits.sizes() == {
+        "forget": 3, "retain": 37, "validation_tau": 6, "validation_stop": 6, "test": 12
+    }  # fmt: skip
+    assert result.splits.forget.indices == [3, 5, 8]
+    assert result.model is model and any(not torch.equal(model.state_dict()[name], before[name]) for name in before)
+    evidence = json.loads((tmp_path / "out" / "evidence.json").read_text())
+    assert validate(evidence) == [] and evidence["method"]["name"] == method
+    assert evidence["models"]["original"] and evidence["models"]["unlearned"] and not evidence["models"]["retrained"]
+    assert evidence["data"]["request"] == {"kind": "rows", "column": None, "rows": 3}
+    assert evidence["cost"]["steps"] == 2 and evidence["cost"]["unlearn_examples"] > 0
+    loaded = type(model).from_pretrained(tmp_path / "out")
+    assert all(torch.equal(loaded.state_dict()[name], value) for name, value in model.state_dict().items())
+    shown = repr(result)
+    assert f"{method}: 3 of 40 training rows" in shown and "forget accuracy (%)" in shown
+    assert not list((tmp_path / "out").glob("checkpoint-*"))
+
+
+def test_by_default_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model, processor, data, _ = setup()
+    result = unlearn(model, processor, data, forget=0.1, **QUICK)
+    assert len(result.splits.forget) == 4 and result.evidence["data"]["request"]["kind"] == "fraction"
+    assert not list(tmp_path.iterdir()) and result.folder is None
+    with pytest.raises(UserError, match="not saved"):
+        result.push_to_hub("a/b")
+    assert result.save("here") == result.folder and (tmp_path / "here" / "model.safetensors").is_file()
+    assert result.trainer.args.output_dir == "unlearned"
+
+
+def test_an_adapter_is_merged_unless_it_was_given(tmp_path):
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    model, processor, data, _ = setup("text")
+    result = unlearn(model, processor, data, forget=[1, 2], use_peft=True, output_dir=tmp_path / "out", **QUICK)
+    assert not isinstance(result.model, PeftModel) and isinstance(result.trainer.model, PeftModel)
+    assert not (tmp_path / "out" / "adapter_config.json").exists()
+    loaded = type(result.model).from_pretrained(tmp_path / "out")
+    assert all(torch.equal(loaded.state_dict()[name], value) for name, value in result.model.state_dict().items())
+    assert "merged into the weights" in (tmp_path / "out" / "README.md").read_text()
+
+    given = get_peft_model(setup("text")[0], LoraConfig(r=2, target_modules=["query"], modules_to_save=["classifier"]))
+    result = unlearn(given, processor, data, forget=[1, 2], **QUICK)
+    assert result.model is given and result.evidence["model"]["peft"]["r"] == 2
+    result.save(tmp_path / "adapter", save_adapter=True)
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
+    assert "library_name: peft" in (tmp_path / "adapter" / "README.md").read_text()
+    assert "model.safetensors" not in {path.name for path in (tmp_path / "adapter").iterdir()}
+    result.save(tmp_path / "adapter")  # merged weights take its place
+    assert not (tmp_path / "adapter" / "adapter_config.json").exists()
+    with pytest.raises(UserError, match="has an adapter already"):
+        unlearn(given, processor, data, forget=[1, 2], use_peft=True, **QUICK)
+
+
+def test_classes_by_name(tmp_path):
+    model, processor, data, _ = setup()
+    result = unlearn(model, processor, data, forget="two", **QUICK)
+    assert set(np.array(data["train"]["label"])[result.splits.forget.indices]) == {2}
+    assert len(result.splits.unseen_forgotten) == 3 and "1 classes removed" in repr(result.splits)
+    assert result.evidence["data"]["request"] == {"kind": "classes", "column": "label", "count": 1, "rows": 10}
+    with pytest.raises(UserError, match="forget_classes are unknown"):
+        unlearn(model, processor, data, forget=["seven"], **QUICK)
+
+
+def test_retrained_models_are_the_yardstick():
+    model, processor, data, _ = setup()
+    result = unlearn(model, processor, data, forget=[1, 2, 3], retrained=[vit(seed=1), vit(seed=2)], **QUICK)
+    assert result.evidence["models"]["retrained"]["twins"] == 2 and result.evidence["floor"]["average"] is not None
+
+
+def test_splits_and_columns_by_name_or_by_argument():
+    import datasets
+
+    model, processor, data, _ = setup()
+    data = datasets.DatasetDict(train=data["train"], val=image_rows(20, seed=3), test=data["test"])
+    result = unlearn(model, processor, data, forget=[1], **QUICK)
+    assert len(result.splits.test) == 24 and len(result.splits.validation_tau) == 10
+    train, validation, test = (data[name].rename_column("label", "kind") for name in ("train", "val", "test"))
+    more = {"columns": {"label": "kind"}, "validation": validation, "test": test}
+    result = unlearn(model, processor, train, forget=[1], **more, **QUICK)
+    assert len(result.splits.validation_stop) == 10 and result.evidence["data"]["source"] == NAME
+
+
+def test_the_tasks_are_told_by_the_models_class():
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    assert [task_of(SETUPS[kind]()[0]) for kind in SETUPS] == [
+        "image_classification",
+        "text_classification",
+        "causal_lm",
+    ]
+    tiny = GPT2Config(n_embd=8, n_layer=1, n_head=1, vocab_size=10, bos_token_id=0, eos_token_id=0)
+    assert task_of(GPT2LMHeadModel(tiny)) == "causal_lm"
+    with pytest.raises(UserError, match="Linear belongs to no task"):
+        task_of(torch.nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"forget": []}, "forget= takes"),
+        ({"forget": [True, False]}, "forget= takes"),
+        ({"forget": [1.5]}, "forget= takes"),
+        ({"forget": [40]}, "not among the 40 training rows"),
+        ({"forget": [-1]}, "not among the 40 training rows"),
+        ({"forget": 1.0}, "between 0 and 1"),
+        ({"forget": range(40)}, "takes all 40 training rows"),
+        ({"lerning_rate": 1}, "no argument 'lerning_rate'; did you mean learning_rate"),
+        ({"method": "nabla"}, "unknown --method"),
+        ({"task": "regression"}, "unknown task"),
+        ({"lr_scheduler_type": "none such"}, "refused by transformers"),
+        ({"columns": {"label": "nowhere"}}, "no column 'nowhere'"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, more, said):
+    model, processor, data, _ = setup()
+    with pytest.raises(UserError, match=re.escape(said)) as error:
+        unlearn(model, processor, data, **QUICK | {"forget": [1], "output_dir": tmp_path / "out"} | more)
+    assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
+
+
+def test_unseen_rows_are_needed(tmp_path):
+    model, processor, data, _ = setup()
+    with pytest.raises(UserError, match="no test rows.*test="):
+        unlearn(model, processor, data["train"], forget=[1], **QUICK)
+    with pytest.raises(UserError, match="no split 'train'"):
+        unlearn(model, processor, {"test": data["test"]}, forget=[1], **QUICK)
+    with pytest.raises(UserError, match="validation rows are training rows"):
+        unlearn(model, processor, data["train"], validation=data["train"], test=data["test"], forget=[1], **QUICK)
+
+
+def test_objects_print_usefully_and_without_the_requests_values():
+    ids = ForgetRequest(ids_file="/home/me/people.txt", id_column="user_id")
+    assert repr(ids) == "ForgetRequest(ids, column='user_id')"
+    assert repr(ForgetRequest(fraction=0.1)) == "ForgetRequest(fraction, fraction=0.1)"
+    assert repr(ForgetRequest(where=["owner=ann", "owner=bob"])) == "ForgetRequest(where, column='owner', count=2)"
+    assert "ann" not in repr(ForgetRequest(where=["ann"])) and "cat" not in repr(ForgetRequest(classes=["cat"]))
+    model, processor, data, _ = setup()
+    _, splits, task = SETUPS["image"]()
+    assert repr(Source("digits", data["train"], test=data["test"])) == "Source('digits', train=40, test=24)"
+    assert repr(Rows(data["train"], task, [1, 2])) == "Rows(2 of 40 rows, image_classification)"
+    assert repr(splits).startswith("UnlearningSplits(forget=11, retain=30, validation_tau=12,")
+
+
+def test_it_is_at_the_top_of_the_package():
+    if "unlearn" in hf_unlearn.__all__:
+        assert hf_unlearn.unlearn is unlearn
