@@ -23,6 +23,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(os.environ.get("HF_UNLEARN_QUALITY_RESULTS", Path(__file__).parent / "results" / "quality"))
 TWINS = 4
+RELEARN_RATE = 0.3  # of the recipe's peak: slow enough to tell models apart by steps
 CLASSES = "3815964027"  # the class that seed s removes, and where three go the next two as well
 TOPICS = ["logging", "xml", "asyncio", "unittest", "email", "urllib", "http", "importlib"]
 METHODS: dict[str, list[str] | None] = {
@@ -132,12 +133,17 @@ def run_job(job: tuple[str, int, list[str]]) -> str:
         twin_scores = [pipeline.score_model(arguments, data, twin.model) for twin in twins]
         retrain_examples = float(np.mean([twin.examples for twin in twins]))
         result = {"case": case, "seed": seed, "splits": data.splits.sizes(), "retrain_examples": retrain_examples}
+        relearned = relearn_time(arguments, data, before)
+        if relearned is not None:
+            result["relearn_steps"] = {
+                "original": relearned(original.model), "twins": [relearned(twin.model) for twin in twins]
+            }  # fmt: skip
         result["twin_forget_loss"] = [float(s["forget"].loss.mean()) for s in twin_scores]
         result["methods"] = {}
         spent = 0.25 * retrain_examples  # unless ∇τ runs now
         order = sorted(names, key=lambda name: name == "fine-tune")  # last: it gets what ∇τ has spent
         for name in order:
-            scores, examples, seconds, settings = before, 0, 0.0, None
+            scores, examples, seconds, settings, again = before, 0, 0.0, None, None
             if METHODS[name] is not None:
                 extra = list(METHODS[name])
                 if name == "fine-tune":
@@ -149,12 +155,14 @@ def run_job(job: tuple[str, int, list[str]]) -> str:
                 unlearning = pipeline.unlearn(here, data, trainer)
                 scores, examples, seconds = unlearning.scores, unlearning.examples, unlearning.seconds
                 settings = trainer.args.hyperparameters()
+                again = relearned(trainer.model) if relearned is not None else None
             if name == "∇τ":
                 spent = examples
             figures = compare(before, scores, twin_scores)
             result["methods"][name] = {
                 "model": figures["models"]["unlearned"], "gap": figures["gap"], "difference": figures["difference"],
                 "examples": examples, "share": examples / retrain_examples, "seconds": seconds, "settings": settings,
+                "relearn_steps": again,
             }  # fmt: skip
             result["retrained"], result["floor"] = figures["models"]["retrained"], figures["floor"]
         result["environment"] = environment(seed=seed, device="cpu", threads=1)
@@ -164,6 +172,21 @@ def run_job(job: tuple[str, int, list[str]]) -> str:
         result["methods"] = json.loads(path.read_text())["methods"] | result["methods"]
     write_json(path, result)
     return f"{case} seed {seed}: {time.perf_counter() - start:.0f} s"
+
+
+def relearn_time(arguments, data, before):
+    """For removed classes: a function that says how many steps of fine-tuning bring a model's class back."""
+    from hf_unlearn.evaluation.relearn import relearn
+
+    if not data.splits.forgotten_classes:
+        return None
+    accuracy, rate = float(before["forget"].correct.mean()), RELEARN_RATE * arguments.recipe.original_learning_rate
+
+    def steps(model) -> int | None:
+        found = relearn(model, data.task, data.splits.forget, original_accuracy=accuracy, learning_rate=rate, every=2)
+        return found.steps
+
+    return steps
 
 
 def table(case: str, seeds: list[int] | None = None, folder: Path = RESULTS) -> str:
@@ -215,7 +238,8 @@ def bars(runs: list[dict], case: str) -> list[str]:
 
 
 def average(values) -> float:
-    return float(np.mean(list(values)))
+    values = list(values)
+    return float(np.mean(values)) if values else math.nan
 
 
 def average_bars(runs: list[dict], ours: list[dict], case: str) -> list[tuple[str, bool]]:
@@ -266,7 +290,12 @@ def salun_bars(runs: list[dict], ours: list[dict], case: str) -> list[tuple[str,
 def unsir_bars(runs: list[dict], ours: list[dict], case: str) -> list[tuple[str, bool]]:
     accuracy = max(f["model"]["accuracy"]["forget"] for f in ours)
     test, cost = average(f["difference"]["test_accuracy"] for f in ours), average(f["share"] for f in ours)
+    again = [f["relearn_steps"] for f in ours if f.get("relearn_steps") is not None]
+    twins = [k for run in runs for k in run.get("relearn_steps", {}).get("twins", []) if k is not None]
+    known = [run["relearn_steps"]["original"] for run in runs if "relearn_steps" in run]
+    words = f"steps to relearn: {average(again):.0f} (twins {average(twins):.0f}, original {average(known):.0f})"
     return [
+        (words, bool(again and twins) and average(again) >= 0.5 * average(twins)),
         (f"forget accuracy at most {100 * accuracy:.1f} % ≤ 2 %", accuracy <= 0.02),
         (f"test accuracy {test:+.2f} ≥ −2", test >= -2),
         (f"cost {100 * cost:.1f} % ≤ 10 %", cost <= 0.1),
