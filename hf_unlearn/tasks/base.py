@@ -21,6 +21,7 @@ class Task(ABC):
 
     name: ClassVar[str]
     has_classes: ClassVar[bool] = True
+    wrong_labels: ClassVar[str] = "soft"  # what serves as a wrong label: all others at once, or one drawn alike
 
     def __init__(
         self,

@@ -46,6 +46,7 @@ class CausalLM(Task):
 
     name: ClassVar[str] = "causal_lm"
     has_classes: ClassVar[bool] = False
+    wrong_labels: ClassVar[str] = "uniform"  # a token made likely is soon the most likely one
 
     def __init__(
         self,

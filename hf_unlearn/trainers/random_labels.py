@@ -1,4 +1,4 @@
-"""Wrong labels for forget rows, decided by numbers that are a pure function of (seed, epoch, row)."""
+"""Wrong labels for forget rows: drawn as a pure function of (seed, epoch, row), or all of them at once."""
 
 import numpy as np
 import torch
@@ -36,16 +36,13 @@ def uniform_labels(output: SplitOutput, uniform: torch.Tensor, allow_true_label:
     return other + (other >= labels)  # steps over the true label
 
 
-def likely_labels(output: SplitOutput, uniform: torch.Tensor) -> torch.Tensor:
-    """A label drawn from what the model itself gives the wrong ones, π(y′ | x, y′ ≠ y): `(rows,)`."""
-    shares = wrong_shares(output).double().cumsum(1)
-    total = shares[:, -1]
-    below = torch.nextafter(total, torch.zeros_like(total))  # rounding must not reach past the last share
-    place = torch.minimum(uniform.to(shares) * total, below)[:, None]
-    return torch.searchsorted(shares, place, right=True).squeeze(1)
+def soft_losses(output: SplitOutput) -> torch.Tensor:
+    """Cross-entropy against π(· | x, y′ ≠ y), `(rows,)`: what labels drawn from it would give on average."""
+    wrong = wrong_shares(output)
+    return -torch.where(wrong > 0, wrong * output.predictions.log_probs, 0.0).sum(1)
 
 
 def wrong_shares(output: SplitOutput) -> torch.Tensor:
     """π(· | x, y′ ≠ y), `(rows, classes)`: the model's softmax without the true label, without gradient."""
-    logits = output.logits.detach().float()
-    return logits.scatter(1, output.labels[:, None], float("-inf")).softmax(1)
+    log_probs = output.predictions.log_probs.detach()
+    return log_probs.scatter(1, output.labels[:, None], float("-inf")).softmax(1)

@@ -8,13 +8,14 @@ from transformers import TrainerCallback
 
 from hf_unlearn.errors import UserError
 from hf_unlearn.saliency.soft_threshold import PREFIX, SoftThreshold
-from hf_unlearn.trainers.random_labels import draws, likely_labels, uniform_labels
+from hf_unlearn.trainers.random_labels import draws, soft_losses, uniform_labels
 from hf_unlearn.trainers.row_target_trainer import RowTargetConfig, RowTargetTrainer
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase
 from hf_unlearn.trainers.split_output import SplitOutput
 
 SHARE = 0.5  # of the weights may move, as published
 PAPER_EPOCHS = 10
+MOST_PULL = 10.0  # 1/p beyond it would let single rows rule a step
 
 
 @dataclass
@@ -25,8 +26,8 @@ class SalUnConfig(RowTargetConfig):
 
     Args:
         schedule: `rows` (default) or `paper`, see [`SalUnTrainer`].
-        labels: `likely` draws wrong labels as often as the model itself finds them likely, `uniform` each alike.
-            `None` is `likely`, and `uniform` with `schedule="paper"`.
+        labels: `uniform` draws wrong labels, each alike; `soft` takes all of them at once, each as far as the model
+            itself finds it likely. `None` is `uniform` with `schedule="paper"` and for causal LMs, else `soft`.
         allow_true_label: with `uniform`: draw from all labels, the true one included, as the released code does.
         mixing: `shuffled`: every step has forget and retain rows; `sequential`: a pass over the forget rows, then one
             over the retain rows, and so on.
@@ -43,9 +44,11 @@ class SalUnConfig(RowTargetConfig):
     )
     labels: str | None = field(
         default=None,
-        metadata={"help": "How wrong labels are drawn (default: likely; schedule paper: uniform).",
-                  "choices": ["likely", "uniform"]},
-    )  # fmt: skip
+        metadata={
+            "help": "Wrong labels drawn alike, or all at once (default: the task's; schedule paper: uniform).",
+            "choices": ["soft", "uniform"],
+        },
+    )
     allow_true_label: bool = field(default=False, metadata={"help": "Draw from all labels, the true one included."})
     mixing: str = field(
         default="shuffled",
@@ -59,14 +62,14 @@ class SalUnConfig(RowTargetConfig):
         super().__post_init__()
         for name, known in (
             ("schedule", ("rows", "paper")),
-            ("labels", (None, "likely", "uniform")),
+            ("labels", (None, "soft", "uniform")),
             ("mixing", ("shuffled", "sequential")),
         ):
             if getattr(self, name) not in known:
                 choices = ", ".join(choice for choice in known if choice)
                 raise UserError(f"--{name} is '{getattr(self, name)}'; it is one of {choices}")
-        if self.labels is None:
-            self.labels = "uniform" if self.schedule == "paper" else "likely"
+        if self.labels is None and (self.schedule == "paper" or self.allow_true_label):
+            self.labels = "uniform"
         if self.allow_true_label and self.labels != "uniform":
             raise UserError("--allow_true_label is for labels drawn alike; add --labels uniform")
         if self.soft_threshold is not None:
@@ -88,11 +91,13 @@ class SalUnTrainer(RowTargetTrainer):
     `schedule="rows"` ends it where a model that never saw the row would stand. With φ = log(p/(1 − p)) of the row's
     true label, its target t_i ([`RowTargetTrainer`]) and s the spread of φ on validation rows:
 
-        L = mean[ReLU(φ_i − t_i)/s · CE(y′_i)] + L_r,
+        L = mean[ReLU(φ_i − t_i)/s · min(1/p_i, 10) · CE(π(· | x, y′ ≠ y))] + L_r,
 
-    the factor being a number through which no gradient flows. y′ is drawn from π(· | x, y′ ≠ y), the model's own
-    opinion of the wrong labels: labels drawn alike pull a row to another far-fetched class each time and undo each
-    other, so that hard rows never become as wrong as they are for a model that never saw them.
+    the factors being numbers through which no gradient flows. π(· | x, y′ ≠ y) is the model's own opinion of the wrong
+    labels: those drawn alike pull a row to another far-fetched class each time and undo each other, so that hard rows
+    never become as wrong as they are for a model that never saw them. 1/p makes up for a pull that fades with p. The
+    tokens of a causal LM have targets of their own and labels drawn alike, without that factor: a likely wrong token
+    is soon the most likely one, and easy words are lost with the rest.
     """
 
     config_class = SalUnConfig
@@ -110,6 +115,8 @@ class SalUnTrainer(RowTargetTrainer):
         if args.num_train_epochs is None and args.schedule == "paper":
             args.num_train_epochs = PAPER_EPOCHS
         super().__init__(model, args, *arguments, **kwargs)
+        if args.labels is None:
+            args.labels = self.task.wrong_labels
         self._soft: SoftThreshold | None = None
         if args.soft_threshold is not None:
             self.add_callback(_PullBack(self))
@@ -169,20 +176,22 @@ class SalUnTrainer(RowTargetTrainer):
         return sizes[stream].batch / sum(size.batch for size in sizes.values())
 
     def _forget_term(self, forget: SplitOutput) -> torch.Tensor:
-        labels = self.wrong_labels(forget)
-        if self.args.schedule == "paper":
-            return forget.mean(forget.loss_for(labels))
+        loss = self.wrong_label_losses(forget)
         predictions = forget.predictions
-        above = (predictions.label_log_odds.detach() - self.label_targets(forget)) / self.label_spread
-        return forget.mean(predictions.example_mean(above.clamp(min=0) * predictions.losses_for(labels)))
+        if self.args.schedule == "rows":
+            above = (predictions.label_log_odds.detach() - self.label_targets(forget)) / self.label_spread
+            loss = above.clamp(min=0) * loss
+        return forget.mean(predictions.example_mean(loss))
 
-    def wrong_labels(self, forget: SplitOutput) -> torch.Tensor:
-        """This step's wrong labels, `(rows,)`."""
+    def wrong_label_losses(self, forget: SplitOutput) -> torch.Tensor:
+        """Cross-entropy against this step's wrong labels, `(rows,)`."""
+        if self.args.labels == "soft":
+            faded = forget.predictions.token_log_prob.detach().neg().exp().clamp(max=MOST_PULL)
+            return faded * soft_losses(forget)
         seen = self.schedule.stream_steps(self.state.global_step, FORGET)
         uniform = draws(forget, self.args.seed, epoch=seen // self.stream_sizes()[FORGET].batches)
-        if self.args.labels == "likely":
-            return likely_labels(forget, uniform)
-        return uniform_labels(forget, uniform, self.args.allow_true_label)
+        labels = uniform_labels(forget, uniform, self.args.allow_true_label)
+        return forget.predictions.losses_for(labels)
 
 
 class _PullBack(TrainerCallback):

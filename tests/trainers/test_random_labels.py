@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from hf_unlearn.tasks.predictions import Predictions
-from hf_unlearn.trainers.random_labels import draws, likely_labels, uniform_labels, wrong_shares
+from hf_unlearn.trainers.random_labels import draws, soft_losses, uniform_labels, wrong_shares
 from hf_unlearn.trainers.split_output import SplitOutput
 
 
@@ -51,17 +51,25 @@ def test_uniform_labels_by_hand():
     assert uniform_labels(forget, torch.tensor([0.0, 0.49, 0.999])).tolist() == [1, 1, 3]
 
 
-def test_likely_labels_follow_the_models_opinion_of_the_wrong_ones():
+def test_soft_labels_are_the_models_opinion_of_the_wrong_ones():
     shares = [0.1, 0.6, 0.2, 0.1]  # the true label is 1: 0.25, 0.5, 0.25 are left
-    n = 8000
-    forget = output([1] * n, list(range(n)), logits=np.log([shares] * n).astype("float32"))
+    forget = output([1], [0], logits=np.log([shares]).astype("float32"))
     assert wrong_shares(forget)[0].tolist() == pytest.approx([0.25, 0.0, 0.5, 0.25])
-    drawn = likely_labels(forget, draws(forget, 3, 1))
-    found = np.bincount(drawn.numpy(), minlength=4) / n
-    assert found == pytest.approx([0.25, 0.0, 0.5, 0.25], abs=0.02)
+    by_hand = -(0.25 * np.log(0.1) + 0.5 * np.log(0.2) + 0.25 * np.log(0.1))
+    assert soft_losses(forget).tolist() == pytest.approx([by_hand])
 
 
-def test_likely_labels_never_fall_on_the_true_one_at_the_edges():
-    forget = output([3, 0], [0, 1], logits=[[0.0, 0.0, 0.0, 9.0]] * 2)
-    assert likely_labels(forget, torch.tensor([1 - 1e-16, 0.0], dtype=torch.float64)).tolist()[0] == 2
-    assert likely_labels(forget, torch.tensor([0.5, 0.0], dtype=torch.float64)).tolist()[1] != 0
+def test_soft_labels_leave_the_order_of_the_wrong_ones_alone():
+    """Their gradient lowers the true label and raises each other one in proportion to its share."""
+    logits = torch.tensor([[1.0, 3.0, 0.5, -1.0]], requires_grad=True)
+    labels = torch.tensor([1])
+    soft_losses(SplitOutput("forget", Predictions(logits, labels, 1), torch.tensor([0]), 1.0)).sum().backward()
+    p = logits.detach().softmax(1)[0]
+    expected = -p[1] * p / (1 - p[1])
+    expected[1] = p[1]
+    assert logits.grad[0].tolist() == pytest.approx(expected.tolist(), abs=1e-6)
+
+
+def test_a_label_without_any_probability_costs_nothing():
+    forget = output([0], [0], logits=[[0.0, 0.0, float("-inf")]])
+    assert soft_losses(forget).tolist() == pytest.approx([np.log(2)])

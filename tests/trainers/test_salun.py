@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from toy import SETUPS, image_setup
@@ -8,7 +9,6 @@ from hf_unlearn.trainers.fine_tune import FineTuneConfig, FineTuneTrainer
 from hf_unlearn.trainers.nabla_tau import NablaTauConfig, NablaTauTrainer
 from hf_unlearn.trainers.saliency_lens import MASK_NAME
 from hf_unlearn.trainers.salun import SalUnConfig, SalUnTrainer
-from hf_unlearn.trainers.split_output import SplitOutput
 
 METHODS = {
     "salun": (SalUnTrainer, SalUnConfig),
@@ -34,6 +34,10 @@ def adapted(setup):
     model, splits, task = setup
     torch.manual_seed(0)
     return lora.add_lora(model, r=2, alpha=4, dropout=0.0, task_name=task.name), splits, task
+
+
+def batch_of(t, keys):
+    return t.data_collator(t.train_dataset.__getitems__(keys))
 
 
 def snapshot(model):
@@ -129,21 +133,28 @@ def test_accumulation_gives_the_same_weights(tmp_path, kind, options):
     assert (found[0] - found[1]).abs().max() < 1e-9
 
 
-def test_the_rows_loss_by_hand(tmp_path):
-    t = trainer(tmp_path, image_setup(), saliency=1)
+@pytest.mark.parametrize("labels", ["soft", "uniform"])
+def test_the_rows_loss_by_hand(tmp_path, labels):
+    t = trainer(tmp_path, image_setup(), saliency=1, labels=labels)
     t.current_gradient_accumulation_steps = 1
     t.method_state = {"targets": torch.full((11,), -1.0), "spread": torch.tensor(2.0)}
     t.row_targets = lambda forget: t.method_state["targets"][forget.index]
-    batch = t.data_collator(t.train_dataset.__getitems__([("forget", 3), ("forget", 5), ("retain", 0)]))
-    outputs = t._run(t.model, batch)
+    outputs = t._run(t.model, batch_of(t, [("forget", 3), ("forget", 5), ("retain", 0)]))
     forget, retain = outputs["forget"], outputs["retain"]
-    wrong = t.wrong_labels(forget)
-    assert not (wrong == forget.labels).any()
-    logp = forget.logits.log_softmax(1)
-    above = ((forget.log_odds + 1) / 2).clamp(min=0).tolist()
-    by_hand = sum(w * -logp[i, wrong[i]] for i, w in enumerate(above)) / 4  # a step's forget rows are 4
+    logp, by_hand = forget.logits.log_softmax(1), 0.0
+    for i, y in enumerate(forget.labels.tolist()):
+        others = [k for k in range(4) if k != y]
+        p = logp[i].exp()
+        if labels == "soft":
+            share = p[others] / p[others].sum()
+            loss = -(share * logp[i, others]).sum() * min(1 / p[y], 10)
+        else:
+            drawn = np.random.default_rng([t.args.seed, 3, 0, [3, 5][i]]).random()
+            loss = -logp[i, others[int(drawn * 3)]]
+        above = max(0.0, float(torch.log(p[y] / (1 - p[y])) + 1) / 2)
+        by_hand += above * loss / 4  # a step's forget rows are 4
     by_hand = by_hand + retain.loss.sum() / 8
-    assert float(t.unlearning_loss(**outputs)) == pytest.approx(float(by_hand), rel=1e-5)
+    assert t.unlearning_loss(**outputs).item() == pytest.approx(by_hand.item(), rel=1e-5)
 
 
 def test_in_the_published_mixture_every_example_weighs_the_same(tmp_path):
@@ -151,10 +162,9 @@ def test_in_the_published_mixture_every_example_weighs_the_same(tmp_path):
     t.current_gradient_accumulation_steps = 1
     assert t.args.labels == "uniform" and t.args.per_device_forget_batch_size == 3  # 8 × 11 / 30
     keys = [("forget", i) for i in range(3)] + [("retain", i) for i in range(8)]
-    outputs = t._run(t.model, t.data_collator(t.train_dataset.__getitems__(keys)))
-    wrong = outputs["forget"].loss_for(t.wrong_labels(outputs["forget"]))
-    every = torch.cat([wrong, outputs["retain"].loss])
-    assert float(t.unlearning_loss(**outputs)) == pytest.approx(float(every.mean()), rel=1e-5)
+    outputs = t._run(t.model, batch_of(t, keys))
+    every = torch.cat([t.wrong_label_losses(outputs["forget"]), outputs["retain"].loss])
+    assert t.unlearning_loss(**outputs).item() == pytest.approx(every.mean().item(), rel=1e-5)
 
 
 def test_sequential_reads_forget_and_retain_rows_in_turn(tmp_path):
@@ -165,13 +175,34 @@ def test_sequential_reads_forget_and_retain_rows_in_turn(tmp_path):
     assert any("forget pass_forget_loss" in log for log in t.state.log_history)
 
 
-def test_wrong_labels_do_not_hang_on_the_batch(tmp_path):
-    t = trainer(tmp_path, image_setup())
+@pytest.mark.parametrize("kind", ["image", "lm"])
+def test_wrong_labels_do_not_hang_on_the_batch(tmp_path, kind):
+    t = trainer(tmp_path, SETUPS[kind](torch.float64), labels="uniform")
     t.current_gradient_accumulation_steps = 1
-    whole = t._run(t.model, t.data_collator(t.train_dataset.__getitems__([("forget", i) for i in range(4)])))["forget"]
-    one = t._run(t.model, t.data_collator(t.train_dataset.__getitems__([("forget", 2)])))["forget"]
-    assert isinstance(one, SplitOutput)
-    assert t.wrong_labels(whole)[2] == t.wrong_labels(one)[0]
+    whole = t._run(t.model, batch_of(t, [("forget", i) for i in range(4)]))["forget"]
+    one = t._run(t.model, batch_of(t, [("forget", 2)]))["forget"]
+    mean = whole.predictions.example_mean(t.wrong_label_losses(whole))[2]
+    assert mean.item() == pytest.approx(one.predictions.example_mean(t.wrong_label_losses(one)).item(), rel=1e-9)
+
+
+def test_the_task_says_what_a_wrong_label_is(tmp_path):
+    assert [trainer(tmp_path, SETUPS[kind]()).args.labels for kind in ("image", "text", "lm")] == [
+        "soft", "soft", "uniform"
+    ]  # fmt: skip
+    assert trainer(tmp_path, image_setup(), schedule="paper").args.labels == "uniform"
+
+
+def test_tokens_have_targets_of_their_own(tmp_path):
+    t = trainer(tmp_path, SETUPS["lm"](), saliency=1)
+    t.train()
+    state = t.method_state
+    counts = [int((f["labels"] != -100).sum()) for f in t.splits.forget.__getitems__(range(11))]
+    assert state["token_start"].diff().tolist() == counts and len(state["token_targets"]) == sum(counts)
+    t.state.global_step = 1  # no step that measures
+    output = t._run(t.model, batch_of(t, [("forget", 4), ("forget", 1)]))["forget"]
+    start = state["token_start"]
+    wanted = torch.cat([state["token_targets"][start[row] : start[row + 1]] for row in (4, 1)])
+    assert torch.allclose(t.label_targets(output).double(), wanted.double())
 
 
 def test_a_soft_threshold_leaves_part_of_the_weights_where_they_were(tmp_path):
@@ -195,10 +226,10 @@ def test_a_soft_threshold_leaves_part_of_the_weights_where_they_were(tmp_path):
         ({"saliency_mask": "/nowhere"}, "--saliency_mask"),
         ({"soft_threshold": 2.0}, "--soft_threshold"),
         ({"soft_threshold": 0.5, "saliency": 0.5}, "place of the mask"),
-        ({"labels": "random"}, "--labels"),
+        ({"labels": "likely"}, "--labels"),
         ({"mixing": "both"}, "--mixing"),
         ({"schedule": "held"}, "--schedule"),
-        ({"allow_true_label": True}, "--labels uniform"),
+        ({"allow_true_label": True, "labels": "soft"}, "--labels uniform"),
     ],
 )
 def test_wrong_arguments_are_refused(tmp_path, wrong, match):
