@@ -43,6 +43,7 @@ from hf_unlearn.tasks.base import Task
 from hf_unlearn.trainers import get_method
 from hf_unlearn.trainers.base import UnlearningTrainer
 from hf_unlearn.trainers.config import KnownRecipe
+from hf_unlearn.trainers.pass_clock import PhaseEnds
 
 SCORED = ("forget", "retain", "test", "nonmembers")
 COLUMN_ROLES = ("image", "text", "text_pair", "label", "question", "answer", "context", "messages")
@@ -259,6 +260,9 @@ def make_trainer(arguments: Arguments, data: Data, original: Trained) -> Unlearn
         reason = " ".join(str(error).split())
         raise UserError(f"the training arguments are refused by transformers: {reason}") from error
     trainer.add_callback(ProgressBar(f"unlearning ({trainer.method})", ("loss", "forget_loss", "retain_loss")))
+    phases = trainer.schedule.phases
+    if len(phases) == len(trainer.schedule.names) > 1:  # not the same few over and over
+        trainer.add_callback(PhaseEnds([phase.steps for phase in phases]))
     trainer.side_progress = ProgressBar
     trainer.forget_digest = data.digest
     return trainer

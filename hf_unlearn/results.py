@@ -15,6 +15,7 @@ from hf_unlearn.pipeline import Data, Unlearning, make_trainer, score_model
 from hf_unlearn.progress import say
 from hf_unlearn.recipe import Trained
 from hf_unlearn.report.evidence import build_evidence, environment
+from hf_unlearn.report.phases import plot_phases
 from hf_unlearn.report.table import render_table
 from hf_unlearn.report.training import training_block
 from hf_unlearn.trainers.base import UnlearningTrainer
@@ -85,6 +86,7 @@ def save(arguments: Arguments, trainer: UnlearningTrainer, evidence: dict[str, A
     if trainer.state.best_model_checkpoint:  # a path of this machine
         trainer.state.best_model_checkpoint = Path(trainer.state.best_model_checkpoint).name
     trainer.state.save_to_json(folder / "trainer_state.json")
+    _draw_phases(trainer, folder)
     base = arguments.model.model_name_or_path or arguments.recipe.original_model
     if adapter and adapter["given"]:
         base = handover.base_name(trainer.accelerator.unwrap_model(trainer.model))
@@ -95,6 +97,13 @@ def save(arguments: Arguments, trainer: UnlearningTrainer, evidence: dict[str, A
         library_name="peft" if adapter and options.save_adapter else "transformers",
         num_labels=len(trainer.task.label_names or []) or None,
     )
+
+
+def _draw_phases(trainer: UnlearningTrainer, folder: Path) -> None:
+    phases, history = trainer.schedule.phases, trainer.state.log_history
+    if len(phases) == len(trainer.schedule.names) > 1 and any("eval_forget_accuracy" in entry for entry in history):
+        (folder / "plots").mkdir(exist_ok=True)
+        plot_phases(history, [(phase.name, phase.steps) for phase in phases], folder / "plots" / "phases.png")
 
 
 def push(arguments: Arguments, trainer: UnlearningTrainer) -> None:

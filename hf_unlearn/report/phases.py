@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-CURVES = {
-    "forget": ("forgotten classes", "C3"),
-    "retain": ("kept classes, training", "C0"),
-    "test": ("kept classes, test", "C2"),
+CURVES = {  # colours that the colour-blind can tell apart, and marks for those who see none
+    "forget": ("forgotten classes", "#D55E00", "s", "-"),
+    "retain": ("kept classes, training", "#0072B2", "o", "-"),
+    "test": ("kept classes, test", "#009E73", "^", "--"),
 }
 
 
@@ -31,11 +31,11 @@ def plot_phases(history: Sequence[Mapping[str, Any]], phases: Sequence[tuple[str
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     _bands(axes, phases)
-    for name, (label, color) in CURVES.items():
+    for name, (label, color, mark, line) in CURVES.items():
         drawn = {entry["step"]: entry[f"eval_{name}_accuracy"] for entry in points if f"eval_{name}_accuracy" in entry}
         if drawn:
             accuracy = [100 * value for value in drawn.values()]
-            axes.plot(list(drawn), accuracy, marker="o", markersize=4, color=color, label=label)
+            axes.plot(list(drawn), accuracy, line, marker=mark, markersize=5, color=color, label=label)
     axes.set(xlabel="step", ylabel="accuracy (%)", ylim=(-3, 114), xlim=(0, sum(steps for _, steps in phases)))
     axes.set_yticks(range(0, 101, 20))
     axes.legend(loc="center right", frameon=True, fontsize="small")

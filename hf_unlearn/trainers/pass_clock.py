@@ -1,4 +1,4 @@
-"""Counts passes over the retain rows as epochs, where Trainer sees one long epoch."""
+"""Counts passes over the retain rows as epochs, where Trainer sees one long epoch; and tells where phases end."""
 
 from collections.abc import Callable
 
@@ -23,4 +23,22 @@ class PassClock(TrainerCallback):
             control.should_log |= args.logging_strategy == IntervalStrategy.EPOCH
             control.should_evaluate |= args.eval_strategy == IntervalStrategy.EPOCH
             control.should_save |= args.save_strategy == SaveStrategy.EPOCH
+        return control
+
+
+class PhaseEnds(TrainerCallback):
+    """Evaluates at the middle and at the end of every phase, for a picture of a run whose phases do different things.
+
+    Args:
+        steps (`list[int]`): of each phase, in order.
+    """
+
+    def __init__(self, steps: list[int]):
+        self.at, start = set(), 0
+        for length in steps:
+            self.at |= {start + length // 2, start + length}
+            start += length
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_evaluate |= state.global_step in self.at
         return control
