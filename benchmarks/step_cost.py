@@ -1,4 +1,5 @@
-"""What a ∇τ step costs beside a plain `transformers.Trainer` step over the same number of examples, in one run.
+"""What a step of a method costs beside a plain `transformers.Trainer` step over as many examples, in one run; and a
+masked step beside the same one without a mask.
 
     python benchmarks/step_cost.py
 
@@ -19,6 +20,7 @@ from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results" / "step_cost.json"
 EXAMPLES, FORGET = 24, 8  # per step: 16 retain and 8 forget rows, or 24 plain ones
+PAIRS = [("plain", "rows"), ("plain", "held"), ("plain", "salun"), ("rows", "rows masked")]
 
 
 def build(kind: str):
@@ -58,12 +60,13 @@ def build(kind: str):
 
 
 def make_trainer(kind: str, method: str, scratch: str, steps: int):
-    """A plain Trainer, or the ∇τ trainer, over the same rows."""
+    """A plain Trainer, the ∇τ trainer with one of its schedules, masked or not, or SalUn, over the same rows."""
     from transformers import PrinterCallback, Trainer, TrainingArguments
 
     from hf_unlearn.data.rows import Rows
     from hf_unlearn.data.splits import UnlearningSplits
     from hf_unlearn.trainers.nabla_tau import NablaTauConfig, NablaTauTrainer
+    from hf_unlearn.trainers.salun import SalUnConfig, SalUnTrainer
 
     model, source, task = build(kind)
     shared = {"output_dir": scratch, "max_steps": steps, "use_cpu": True, "disable_tqdm": True,
@@ -80,13 +83,22 @@ def make_trainer(kind: str, method: str, scratch: str, steps: int):
     whole.__getitems__(range(len(whole)))
     parts = {name: whole.select(range(*bound)) for name, bound in bounds.items()}
     splits = UnlearningSplits(**parts, test=whole.select(range(124, 128)))
-    args = NablaTauConfig(per_device_train_batch_size=EXAMPLES - FORGET, per_device_forget_batch_size=FORGET,
-                          schedule=method, **shared)  # fmt: skip
-    trainer = NablaTauTrainer(model, args, splits, task, quiet=True)
+    shared |= {"per_device_train_batch_size": EXAMPLES - FORGET, "per_device_forget_batch_size": FORGET}
+    if method == "salun":
+        trainer = SalUnTrainer(model, SalUnConfig(**shared), splits, task, quiet=True)
+    else:
+        schedule, _, masked = method.partition(" ")
+        args = NablaTauConfig(schedule=schedule, saliency=0.5 if masked else None, **shared)
+        trainer = NablaTauTrainer(model, args, splits, task, quiet=True)
     import torch
 
     def prepared():  # the steps are measured here; what comes before them is counted in examples by quality.py
-        return {"targets": torch.full((32,), -1.0), "spread": torch.tensor(2.0), "tau": torch.tensor(5.0)}
+        state = {"targets": torch.full((32,), -1.0), "spread": torch.tensor(2.0), "tau": torch.tensor(5.0)}
+        if not task.has_classes:
+            counts = [int((f["labels"] != -100).sum()) for f in splits.forget.__getitems__(range(32))]
+            state["token_start"] = torch.tensor([0, *counts]).cumsum(0)
+            state["token_targets"] = torch.full((sum(counts),), -1.0)
+        return state
 
     trainer.prepare = prepared
     trainer._measure_targets = lambda: None
@@ -139,27 +151,27 @@ def main() -> None:
     from hf_unlearn.report.evidence import environment
 
     results = {"examples_per_step": EXAMPLES, "environment": environment(seed=0, device="cpu", threads=1)}
-    print("| model | schedule | plain step | ∇τ step | time | memory |\n| --- | --- | --- | --- | --- | --- |")
+    print("| model | step | beside | its step | step | time | memory |\n|" + " --- |" * 7)
     for kind in ("vit", "llama"):
-        memory = {method: measure_memory(kind, method) for method in ("plain", "rows", "held")}
-        for schedule in ("rows", "held"):
-            ratios, plain, ours = [], [], []
+        memory = {method: measure_memory(kind, method) for method in dict.fromkeys(m for pair in PAIRS for m in pair)}
+        for base, method in PAIRS:
+            ratios, before, ours = [], [], []
             for round_ in range(options.rounds + 1):
-                pair = {m: statistics.median(timed_steps(kind, m, options.steps)) for m in ("plain", schedule)}
+                pair = {m: statistics.median(timed_steps(kind, m, options.steps)) for m in (base, method)}
                 if round_ == 0:
                     continue  # a warm-up
-                plain.append(pair["plain"])
-                ours.append(pair[schedule])
-                ratios.append(pair[schedule] / pair["plain"])
+                before.append(pair[base])
+                ours.append(pair[method])
+                ratios.append(pair[method] / pair[base])
             row = {
-                "plain_ms": 1e3 * statistics.median(plain), "step_ms": 1e3 * statistics.median(ours),
-                "time_ratio": statistics.median(ratios), "time_ratios": ratios, "memory_mb": memory,
-                "memory_ratio": memory[schedule] / memory["plain"],
+                "beside": base, "base_ms": 1e3 * statistics.median(before), "step_ms": 1e3 * statistics.median(ours),
+                "time_ratio": statistics.median(ratios), "time_ratios": ratios, "memory_mb": memory[method],
+                "memory_ratio": memory[method] / memory[base],
             }  # fmt: skip
-            results[f"{kind}_{schedule}"] = row
+            results[f"{kind} {method}"] = row
             spread = f"{row['time_ratio']:.3f}× ({min(ratios):.3f}–{max(ratios):.3f})"
-            steps = f"{row['plain_ms']:.1f} ms | {row['step_ms']:.1f} ms"
-            print(f"| {kind} | {schedule} | {steps} | {spread} | {row['memory_ratio']:.3f}× |")
+            steps = f"{row['base_ms']:.1f} ms | {row['step_ms']:.1f} ms"
+            print(f"| {kind} | {method} | {base} | {steps} | {spread} | {row['memory_ratio']:.3f}× |", flush=True)
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(results, indent=2) + "\n")
 
