@@ -114,6 +114,7 @@ class LoraArguments:
     save_adapter: bool = _arg(
         False, "Save the adapter instead of merged weights. Whoever switches it off gets the forgotten rows back."
     )
+    push_adapter: bool = _arg(False, "With --push_to_hub and --save_adapter: push that adapter all the same.")
 
 
 @dataclass

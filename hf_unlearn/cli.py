@@ -1,7 +1,7 @@
-"""`hf-unlearn train | report | env`."""
+"""`hf-unlearn train | evaluate | lira | report | push | env`."""
 
+import argparse
 import atexit
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -10,16 +10,31 @@ from hf_unlearn.errors import NonFiniteLossError, UserError
 
 USAGE = """usage: hf-unlearn COMMAND [arguments]
 
-  train    unlearn rows from a model and write the evidence (train --help lists every argument)
-  report   print the table of a finished run: hf-unlearn report FOLDER
-  env      versions and hardware, for bug reports
+  train     unlearn rows from a model and write the evidence (train --help lists every argument)
+  evaluate  the evidence for a model that was unlearned elsewhere
+  lira      attack a method row by row with shadow models (U-LiRA)
+  report    the table and the page of a finished run, or of several: hf-unlearn report FOLDER …
+  push      push a finished run to the Hub: hf-unlearn push FOLDER --hub_model_id OWNER/NAME
+  env       versions and hardware, for bug reports
 
 `accelerate launch hf_unlearn/train.py …` is `hf-unlearn train …` on several processes."""
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        raise UserError(" ".join(message.split()))
+
+
 def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
-    commands = {"train": _train, "report": _report, "env": _env}
+    commands = {
+        "train": _train,
+        "evaluate": _evaluate,
+        "lira": _lira,
+        "report": _report,
+        "push": _push,
+        "env": _env,
+    }
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE)
         return 0
@@ -65,25 +80,32 @@ def _train(argv: list[str]) -> None:
     train(argv)
 
 
+def _evaluate(argv: list[str]) -> None:
+    from hf_unlearn.evaluation_run import evaluate
+
+    evaluate(argv)
+
+
+def _lira(argv: list[str]) -> None:
+    from hf_unlearn.lira_run import lira
+
+    lira(argv)
+
+
 def _report(argv: list[str]) -> None:
-    from pathlib import Path
+    from hf_unlearn.report.command import report_command
 
-    from hf_unlearn.report.evidence import validate
-    from hf_unlearn.report.table import render_table
+    parser = _Parser(prog="hf-unlearn report", description="The table and the page of one finished run, or several.")
+    parser.add_argument("folders", nargs="*", metavar="FOLDER", help="--output_dir of a finished run")
+    parser.add_argument("--output", help="where the page goes (default: report.html in the folder of a single run)")
+    given = parser.parse_args(argv)
+    report_command(given.folders, given.output)
 
-    if len(argv) != 1:
-        raise UserError("report takes one folder: hf-unlearn report FOLDER")
-    path = Path(argv[0]) / "evidence.json"
-    try:
-        evidence = json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError):
-        raise UserError(f"{path} cannot be read; name the --output_dir of a finished run") from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not valid JSON (line {error.lineno})") from None
-    missing = validate(evidence) if isinstance(evidence, dict) else ["everything"]
-    if missing:
-        raise UserError(f"{path} is no evidence of this version: {', '.join(missing[:3])} is missing")
-    print(render_table(evidence))
+
+def _push(argv: list[str]) -> None:
+    from hf_unlearn.hub import push_command
+
+    push_command(argv)
 
 
 def _env(argv: list[str]) -> None:

@@ -198,7 +198,7 @@ def get_original(arguments: Arguments, data: Data) -> Trained:
     seed = arguments.recipe.original_seed
     if arguments.run.dry_run:
         return Trained(build_original(arguments, _recipe(arguments), data.task, seed), None, None, cached=False)
-    return _train(arguments, data, training_rows(data.splits), seed, "training the original")
+    return train_by_recipe(arguments, data, training_rows(data.splits), seed, "training the original")
 
 
 def look_for_near_duplicates(arguments: Arguments, data: Data, original: Trained) -> None:
@@ -226,7 +226,7 @@ def get_twins(arguments: Arguments, data: Data) -> list[Trained]:
     twins = []
     for k in range(1, arguments.recipe.retrain + 1):
         title = f"retraining twin {k} of {arguments.recipe.retrain}"
-        twins.append(_train(arguments, data, data.splits.retain, arguments.recipe.original_seed + k, title))
+        twins.append(train_by_recipe(arguments, data, data.splits.retain, arguments.recipe.original_seed + k, title))
     for name in arguments.recipe.reference_model or []:
         twins.append(Trained(load_model(arguments, data.task, name), None, None, cached=False))
     return twins
@@ -312,7 +312,8 @@ def unlearn(arguments: Arguments, data: Data, trainer: UnlearningTrainer) -> Unl
     return Unlearning(scores, seconds, examples, trainer.state.global_step, _peak_memory_mb())
 
 
-def _train(arguments: Arguments, data: Data, rows: Rows, seed: int, title: str) -> Trained:
+def train_by_recipe(arguments: Arguments, data: Data, rows: Rows, seed: int, title: str) -> Trained:
+    """The recipe on `rows`, or what it gave the last time; `title` names it on the screen."""
     recipe, cache = _recipe(arguments), arguments.recipe.cache_dir
     trained = train_recipe(
         recipe,

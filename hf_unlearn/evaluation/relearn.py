@@ -76,17 +76,13 @@ def relearn(
     target = original_accuracy - margin
     with kept_randomness(device):
         torch.manual_seed(seed)
-        model = _trainable_copy(model).to(device)
+        model = trainable_copy(model).to(device)
         optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
         order = _Order(len(rows), min(batch_size, len(rows)), seed)
         accuracy = [_accuracy(model, task, rows, batch_size)]
         step = 0
         while accuracy[-1] < target and step < max_steps:
-            batch = task.collate(rows.__getitems__(order.batch(step)))
-            batch = {k: v.to(device) if torch.is_tensor(v) else v for k, v in batch.items()}
-            optimizer.zero_grad()
-            task.predict(model, batch).loss.mean().backward()
-            optimizer.step()
+            _step(model, task, rows, order.batch(step), optimizer, device)
             step += 1
             if step % every == 0:
                 accuracy.append(_accuracy(model, task, rows, batch_size))
@@ -103,6 +99,37 @@ def relearn_times(
     }
 
 
+def fine_tuned_copy(
+    model: torch.nn.Module,
+    task: Task,
+    rows: Rows,
+    *,
+    steps: int,
+    learning_rate: float,
+    batch_size: int = 32,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+) -> torch.nn.Module:
+    """A copy of `model` after `steps` steps on `rows`, under the same conditions as in [`relearn`]."""
+    device = next(model.parameters()).device if device is None else torch.device(device)
+    with kept_randomness(device):
+        torch.manual_seed(seed)
+        model = trainable_copy(model).to(device)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
+        order = _Order(len(rows), min(batch_size, len(rows)), seed)
+        for step in range(steps):
+            _step(model, task, rows, order.batch(step), optimizer, device)
+    return model
+
+
+def _step(model, task: Task, rows: Rows, places: list[int], optimizer: torch.optim.Optimizer, device) -> None:
+    batch = task.collate(rows.__getitems__(places))
+    batch = {k: v.to(device) if torch.is_tensor(v) else v for k, v in batch.items()}
+    optimizer.zero_grad()
+    task.predict(model, batch).loss.mean().backward()
+    optimizer.step()
+
+
 class _Order:
     """Rows of each step: passes over all rows, each in an order of its own; the last of a pass may be fewer."""
 
@@ -115,7 +142,8 @@ class _Order:
         return order[at * self.batch_size : (at + 1) * self.batch_size].tolist()
 
 
-def _trainable_copy(model: torch.nn.Module) -> torch.nn.Module:
+def trainable_copy(model: torch.nn.Module) -> torch.nn.Module:
+    """A copy of the effective model, an adapter merged into it, with all weights trainable, in eval mode."""
     model = without_wrappers(model)
     copied = lora.merge(model) if lora.is_peft(model) else copy.deepcopy(model)
     for parameter in copied.parameters():

@@ -7,7 +7,9 @@ from typing import Any
 from hf_unlearn.report import plots as draw
 from hf_unlearn.report.card import REQUESTS, hub_id
 from hf_unlearn.report.evidence import plain
+from hf_unlearn.report.language import language_rows
 from hf_unlearn.report.page import bullets, page, paragraph, plot, plots, section, table
+from hf_unlearn.report.robustness import robustness_rows
 from hf_unlearn.report.table import ABSENT, legend, number, percent, table_rows
 from hf_unlearn.report.unchecked import unchecked
 from hf_unlearn.report.verdict import headline, verdict
@@ -18,7 +20,6 @@ ROW_FIGURES = {
     "still remembered (z above 2, % of rows)": ("remembered", percent),
     "over-forgotten (z below −2, % of rows)": ("over_forgotten", percent),
 }
-FURTHER = {"lira": "U-LiRA", "language": "Language model figures", "stress": "Robustness"}
 
 
 def render_html(evidence: Mapping[str, Any]) -> str:
@@ -39,7 +40,9 @@ def render_html(evidence: Mapping[str, Any]) -> str:
         section("Losses", _losses(evidence)),
         section("Membership attacks", _attacks(evidence)),
         section("Row by row", _rows(evidence)),
-        *(section(heading, _further(evidence.get(name), heading)) for name, heading in FURTHER.items()),
+        section("Language model", _language(evidence.get("language"))),
+        section("U-LiRA", _further(evidence.get("lira"), "U-LiRA")),
+        section("Does it come back?", _robustness(evidence.get("stress"))),
         section("Over the training", _training(evidence)),
         section("Cost", _cost(evidence)),
         section("Not checked", bullets(unchecked(evidence))),
@@ -220,6 +223,19 @@ def _cost(evidence: Mapping[str, Any]) -> str:
     more += [f"peak memory {cost['peak_memory_mb']:,.0f} MB" if cost.get("peak_memory_mb") is not None else ""]
     known = ", ".join(text for text in more if text)
     return plots(figures) + (paragraph(f"Unlearning: {known}.", "muted") if known else "")
+
+
+def _language(block: Any) -> str:
+    rows = language_rows(block)
+    return table(rows, "Per row and averaged; in brackets 95 % intervals, of twins the range") if rows else ""
+
+
+def _robustness(block: Any) -> str:
+    rows = robustness_rows(block)
+    caption = (
+        "Before → after; beyond twins: how much more the unlearned model changes than they do, in brackets theirs"
+    )
+    return table(rows, caption) if rows else ""
 
 
 def _further(block: Any, caption: str) -> str:

@@ -44,8 +44,9 @@ def _beyond(block: Mapping[str, Any] | None, key: str, show) -> str:
     found = (block or {}).get(key)
     if found is None:
         return ABSENT
-    ends = (found["twins"]["lowest"] - _mean(found), found["twins"]["highest"] - _mean(found))
-    return f"{show(found['beyond'])} [{show(ends[0])}, {show(ends[1])}]"
+    low, high = found["twins"]["lowest"] - _mean(found), found["twins"]["highest"] - _mean(found)
+    ends = "" if low == high else f" [{show(low)}, {show(high)}]"  # there is but one twin
+    return show(found["beyond"]) + ends
 
 
 def _mean(found: Mapping[str, Any]) -> float:

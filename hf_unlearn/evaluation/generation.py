@@ -1,0 +1,77 @@
+"""What a language model answers by itself, beside the answers in the data."""
+
+import numpy as np
+import torch
+
+from hf_unlearn.data.rows import Rows
+from hf_unlearn.tasks.base import Task
+from hf_unlearn.tasks.forward import model_inputs, pad, position_limit, unwrap
+from hf_unlearn.tasks.tokenizing import pad_token_id
+
+
+def has_prompts(task: Task) -> bool:
+    """Whether rows are questions with answers, rather than running text."""
+    return "question" in task.columns or "messages" in task.columns
+
+
+def answers(task: Task, rows: Rows) -> list[str]:
+    """The supervised text of each row, as the model reads it (shortened where rows are too long)."""
+    return [_text(task, feature["labels"][feature["labels"] >= 0]) for feature in _features(rows, range(len(rows)))]
+
+
+@torch.no_grad()
+def generate(
+    model: torch.nn.Module, task: Task, rows: Rows, *, max_new_tokens: int = 64, batch_size: int = 64
+) -> list[str]:
+    """The most likely continuation of each row's prompt, token by token (greedy), without special tokens.
+
+    A batch generates no more tokens than its longest true answer has, nor than the model has positions for: recall of
+    the answers needs no more. Not divided over processes; the model's mode is left as it was.
+    """
+    inner, training = unwrap(model), model.training
+    model.eval()
+    limit, fill = position_limit(model), pad_token_id(task.processor)
+    device = next(model.parameters()).device
+    texts: list[str] = []
+    try:
+        for start in range(0, len(rows), batch_size):
+            features = _features(rows, range(start, min(start + batch_size, len(rows))))
+            prompts = [_prompt(feature) for feature in features]
+            batch = pad(prompts, {"input_ids": fill, "attention_mask": 0}, "left")
+            longest = max(int((feature["labels"] >= 0).sum()) for feature in features)
+            room = max_new_tokens if limit is None else limit - batch["input_ids"].shape[1]
+            new = min(max_new_tokens, longest, room)
+            inputs = {k: v.to(device) for k, v in model_inputs(model, batch).items() if torch.is_tensor(v)}
+            found = inner.generate(
+                **inputs,
+                max_new_tokens=max(new, 1),
+                do_sample=False,
+                num_beams=1,
+                pad_token_id=fill,
+                eos_token_id=task.processor.eos_token_id,
+            )
+            texts += [_text(task, ids) for ids in found[:, batch["input_ids"].shape[1] :]]
+    finally:
+        model.train(training)
+    return texts
+
+
+def sample_rows(rows: Rows, most: int, seed: int) -> Rows:
+    """At most so many of the rows, drawn by `seed`, in their order."""
+    if len(rows) <= most:
+        return rows
+    return rows.select(np.sort(np.random.default_rng(seed).permutation(len(rows))[:most]))
+
+
+def _features(rows: Rows, places: range) -> list[dict]:
+    return rows.__getitems__(places)
+
+
+def _prompt(feature: dict) -> dict[str, torch.Tensor]:
+    end = int((feature["labels"] >= 0).int().argmax())  # the first supervised token
+    ids = feature["input_ids"][:end]
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def _text(task: Task, ids: torch.Tensor) -> str:
+    return task.processor.decode(ids.tolist(), skip_special_tokens=True)

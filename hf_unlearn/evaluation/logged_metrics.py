@@ -1,0 +1,63 @@
+"""What an evaluation during training can log: numbers by name, all computed from the arrays of one scoring pass."""
+
+from collections.abc import Callable, Iterable
+
+from hf_unlearn.errors import UserError
+from hf_unlearn.evaluation.attacks import auc, balanced_accuracy, tpr_at_fpr
+from hf_unlearn.evaluation.metrics import evaluation_metrics, median_loss, top5_loss_share
+from hf_unlearn.evaluation.scores import SplitScores
+
+Scores = dict[str, SplitScores]
+Metric = Callable[[Scores], dict[str, float | None]]
+
+
+def _ending(*ends: str) -> Metric:
+    """The figures of [`evaluation_metrics`] whose names end in one of `ends`."""
+    return lambda scores: {k: v for k, v in evaluation_metrics(scores).items() if k.endswith(ends)}
+
+
+def _attack(name: str, function: Callable[..., dict], **options) -> Metric:
+    """One figure of the loss attack on forget against unseen rows."""
+
+    def measure(scores: Scores) -> dict[str, float | None]:
+        unseen = scores.get("nonmembers", scores.get("test"))
+        if "forget" not in scores or unseen is None:
+            return {}
+        return {name: function(-scores["forget"].loss, -unseen.loss, **options)["value"]}
+
+    return measure
+
+
+def _modified_entropy(scores: Scores) -> dict[str, float | None]:
+    unseen = scores.get("nonmembers", scores.get("test"))
+    pair = [None if split is None else split.modified_entropy for split in (scores.get("forget"), unseen)]
+    return {} if any(part is None for part in pair) else {"modified_entropy_auc": auc(-pair[0], -pair[1])["value"]}
+
+
+def _forget_rows(scores: Scores) -> dict[str, float | None]:
+    if "forget" not in scores:
+        return {}
+    loss = scores["forget"].loss
+    return {"forget_median_loss": median_loss(loss), "forget_top5_loss_share": top5_loss_share(loss)}
+
+
+METRICS: dict[str, Metric] = {
+    "accuracy": _ending("_accuracy"),
+    "loss": _ending("_loss"),
+    "membership": _ending("membership_auc", "membership_auc_se"),
+    "balanced_accuracy": _attack("membership_balanced_accuracy", balanced_accuracy),
+    "tpr": _attack("membership_tpr_at_1_percent", tpr_at_fpr, fpr=0.01),
+    "modified_entropy": _modified_entropy,
+    "forget_rows": _forget_rows,
+}
+DEFAULT = ("accuracy", "loss", "membership")
+
+
+def choose(metrics: Iterable[str | Metric]) -> list[Metric]:
+    """Functions by their names; a function of the scores by split is taken as it is. Raises `UserError`."""
+    found = []
+    for metric in metrics:
+        if isinstance(metric, str) and metric not in METRICS:
+            raise UserError(f"unknown metric '{metric}'; there are {', '.join(METRICS)}, and functions of the scores")
+        found.append(METRICS[metric] if isinstance(metric, str) else metric)
+    return found

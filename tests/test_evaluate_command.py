@@ -1,0 +1,159 @@
+"""`hf-unlearn evaluate`: evidence for models that were made elsewhere."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import tiny
+
+from hf_unlearn.cli import main
+from hf_unlearn.report.evidence import validate
+from hf_unlearn.train import main as train
+
+SECRET = "xyzzy"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """`original`, `out` and `adapter` (both unlearned from it) and `data`, of one text classification."""
+    folder = tmp_path_factory.mktemp("models")
+    config = tiny.own_data(folder, "text_classification", method="fine_tune", output_dir=str(folder / "original"))
+    config["cache_dir"] = str(folder / "cache")
+    del config["proxy_epochs"]
+    assert train(["--config", tiny.write_config(folder, config)]) == 0
+    unlearn = given(folder, folder / "out", method="fine_tune", learning_rate=1e-2)
+    assert train(["--config", tiny.write_config(folder, unlearn)]) == 0
+    adapter = unlearn | {"output_dir": str(folder / "adapter"), "use_peft": True, "save_adapter": True}
+    assert train(["--config", tiny.write_config(folder, adapter)]) == 0
+    return folder
+
+
+def given(models: Path, output: Path, **more) -> dict:
+    config = {
+        "dataset_name": str(models / "data"), "task": "text_classification", "output_dir": str(output),
+        "model_name_or_path": str(models / "original"), "forget_fraction": 0.2, "use_cpu": True,
+        "per_device_train_batch_size": 8, "num_train_epochs": 1,
+    }  # fmt: skip
+    return {key: value for key, value in (config | more).items() if value is not None}
+
+
+def evaluate(folder: Path, config: dict, *argv: str) -> dict:
+    assert main(["evaluate", "--config", tiny.write_config(folder, config), "--no_classifier_attacks", *argv]) == 0
+    return json.loads((Path(config["output_dir"]) / "evidence.json").read_text())
+
+
+@pytest.mark.parametrize("kind", ["out", "adapter"])
+def test_the_evidence_is_that_of_the_run_that_made_the_model(tmp_path, models, kind):
+    """The same rows, original and result: the figures of the training run, to the last digit that files keep."""
+    argv = ["--unlearned_model", str(models / kind)]
+    references = [str(models / "original"), str(models / "adapter")]
+    evidence = evaluate(tmp_path, given(models, tmp_path / "judged"), *argv)
+    made = json.loads((models / kind / "evidence.json").read_text())
+    assert validate(evidence) == [] and evidence["models"]["retrained"] is None
+    for name in ("original", "unlearned"):
+        for part in ("accuracy", "loss", "membership"):
+            assert evidence["models"][name][part] == pytest.approx(made["models"][name][part], abs=1e-5)
+    for block in ("splits", "request"):
+        assert evidence["data"][block] == made["data"][block]
+    assert (evidence["model"]["peft"] is None) == (kind == "out")
+    assert evidence["model"]["parameters"] == made["model"]["parameters"]
+    assert set(p.name for p in (tmp_path / "judged").iterdir()) == {"evidence.json", "report.html"}
+    text = (tmp_path / "judged" / "report.html").read_text() + json.dumps(evidence)
+    assert str(models) not in text and references[0] not in text
+
+
+def test_references_are_the_yardstick(tmp_path, models):
+    config = given(models, tmp_path / "judged", reference_model=[str(models / "adapter")])
+    evidence = evaluate(tmp_path, config, "--unlearned_model", str(models / "out"))
+    assert evidence["models"]["retrained"]["twins"] == 1 and evidence["gap"]["average"] is not None
+    assert any("their makers' word" in note for note in evidence["notes"])
+
+
+def test_stress_goes_into_the_evidence_and_its_report(tmp_path, models):
+    config = given(models, tmp_path / "judged", reference_model=[str(models / "adapter")])
+    evidence = evaluate(tmp_path, config, "--unlearned_model", str(models / "out"), "--stress")
+    few = evidence["stress"]["relearning"]["few_forget_rows"]
+    assert few["unlearned"]["before"] != few["unlearned"]["after"] and few["beyond_twins"]["forget_loss"]
+    assert "Robustness" in (tmp_path / "judged" / "report.html").read_text()
+
+
+def test_language_models(tmp_path):
+    """The language block, with wrong answers from a file of their own; its scores are those of the other figures."""
+    config = tiny.own_data(tmp_path, "causal_lm", method="fine_tune", output_dir=str(tmp_path / "made"))
+    config |= {"cache_dir": str(tmp_path / "cache"), "num_train_epochs": 1}
+    config["original"]["num_train_epochs"] = 2
+    del config["proxy_epochs"]
+    assert train(["--config", tiny.write_config(tmp_path, config)]) == 0
+    with open(tmp_path / "data" / "train.csv") as file:
+        questions = [row["question"] for row in csv.DictReader(file)]
+    wrong = [{"question": q, "answer": "red owl", "perturbed_answer": ["old cat", "new dog"]} for q in questions]
+    (tmp_path / "wrong.jsonl").write_text("\n".join(map(json.dumps, wrong)))
+    argv = ["--unlearned_model", str(tmp_path / "made"), "--perturbed_data", str(tmp_path / "wrong.jsonl")]
+    evidence = evaluate(tmp_path, config | {"output_dir": str(tmp_path / "judged")}, *argv, "--max_new_tokens", "4")
+    made = json.loads((tmp_path / "made" / "evidence.json").read_text())
+    assert evidence["models"]["unlearned"]["loss"] == pytest.approx(made["models"]["unlearned"]["loss"], abs=1e-5)
+    language = evidence["language"]
+    assert language["figures"]["forget_truth_ratio"]["unlearned"] is not None
+    assert language["attacks"]["loss"]["original"]["value"] == pytest.approx(
+        evidence["models"]["original"]["membership"]["loss_auc"]
+    )
+    text = (tmp_path / "judged" / "report.html").read_text()
+    assert "Language model figures" in text and not any(q in text + json.dumps(evidence) for q in questions)
+
+
+def test_without_an_original_nothing_is_guessed(tmp_path, capsys, models):
+    config = given(models, tmp_path / "judged", model_name_or_path=None)
+    evidence = evaluate(tmp_path, config, "--unlearned_model", str(models / "out"))
+    assert evidence["models"]["original"] is None and evidence["gap"]["average"] is None
+    out = capsys.readouterr().out
+    assert "No original was given" in out.replace("\n", " ") and "No retrained twin" in out.replace("\n", " ")
+
+
+def test_original_and_twins_of_the_recipe(tmp_path, models):
+    """What `train` unlearned from the recipe's original is judged against that, from the cache."""
+    config = tiny.own_data(tmp_path, "text_classification", retrain=1) | {
+        "dataset_name": str(models / "data"), "cache_dir": str(models / "cache"),
+    }  # fmt: skip
+    evidence = evaluate(tmp_path, config, "--unlearned_model", str(models / "out"))
+    made = json.loads((models / "original" / "evidence.json").read_text())
+    assert evidence["models"]["original"]["loss"] == pytest.approx(made["models"]["original"]["loss"], abs=1e-5)
+    assert evidence["models"]["retrained"]["twins"] == 1
+    assert any("made by the recipe" in note for note in evidence["notes"])
+
+
+BAD = {
+    "no model": ([], {}, "no --unlearned_model"),
+    "no such model": (["--unlearned_model", "nowhere"], {}, "model 'nowhere' cannot be loaded"),
+    "the original": (["--unlearned_model", "{models}/original"], {}, "is the original"),
+    "as reference": (["--unlearned_model", "{models}/out", "--reference_model", "{models}/../{folder}/out"], {},
+                     "names the unlearned model"),
+    "original as reference": (["--unlearned_model", "{models}/out", "--reference_model", "{models}/original"], {},
+                              "names the original"),
+    "no data": (["--unlearned_model", "{models}/out"], {"dataset_name": None}, "no --dataset_name"),
+    "no request": (["--unlearned_model", "{models}/out"], {"forget_fraction": None}, "nothing to forget"),
+    "wrong answers for a classifier": (["--unlearned_model", "{models}/out", "--perturbed_data", "x.json"], {},
+                                       "is for causal_lm"),
+    "typo": (["--unlearned_model", "{models}/out", "--shadow", "3"], {}, "unknown argument --shadow"),
+    "a request that matches nothing": (["--unlearned_model", "{models}/out"],
+                                       {"forget_fraction": None, "forget_where": [f"text={SECRET}"]}, "match no"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_nothing_is_written(tmp_path, capsys, models, case):
+    argv, changes, said = BAD[case]
+    argv = [word.format(models=models, folder=models.name) for word in argv]
+    path = tiny.write_config(tmp_path, given(models, tmp_path / "judged", **changes))
+    capsys.readouterr()
+    assert main(["evaluate", "--config", path, *argv]) == 2
+    err = capsys.readouterr().err.strip()
+    assert len(err.splitlines()) == 1 and said in err and SECRET not in err
+    assert sorted(tmp_path.iterdir()) == [Path(path)]
+
+
+def test_help_lists_its_own_arguments(capsys):
+    for command, own in (("evaluate", "--unlearned_model"), ("lira", "--shadows")):
+        with pytest.raises(SystemExit) as stopped:
+            main([command, "--help"])
+        assert stopped.value.code == 0 and own in capsys.readouterr().out
