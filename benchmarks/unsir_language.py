@@ -1,7 +1,7 @@
 """Can a language model forget an author of whom only the name is read? Two zero-glance definitions, against twins.
 
-    python benchmarks/unsir_language.py                          # every trial, seeds 100 and 101, about 15 minutes
-    python benchmarks/unsir_language.py --trials "b rows"        # some; results of the others are kept
+    python benchmarks/unsir_language.py                     # every trial, seeds 100 and 101, about 10 minutes
+    python benchmarks/unsir_language.py --trials "b rows"   # some; results of the others are kept
     python benchmarks/unsir_language.py --table
 
 From the forgotten rows the trials read the authors' names and nothing else; the scores read all rows.
@@ -12,6 +12,7 @@ From the forgotten rows the trials read the authors' names and nothing else; the
   original itself. These rows stand in for the forgotten ones; what impairs differs from trial to trial, repairing
   follows.
 
+"damage alone" is a at the published rates without its noise: retain rows only.
 "b rows, unasked" leaves out the questions in the very words that the forgotten rows have. To do so the script looks at
 them, so it is a test of b, not a method.
 """
@@ -252,6 +253,12 @@ class Trial:
         found = self.impair(model, prompts, IMPAIR_STEPS, rate, repair_rate, read)
         return found | {"loss_on_name": prompts.gained}
 
+    def damage(self, rate: float, repair_rate: float) -> dict[str, dict]:
+        config = FineTuneConfig(**self.options(IMPAIR_STEPS, rate), lr_scheduler_type="constant")
+        trainer = FineTuneTrainer(self.copy(), config, self.data.splits, self.data.task, quiet=True)
+        trainer.train()
+        return self.repair(trainer.model, trainer.examples, repair_rate)
+
     def random_tokens(self, steps: int) -> dict[str, dict]:
         return self.impair(self.copy(), made_rows(self.surrogate, self.data.task), steps, read=len(self.surrogate))
 
@@ -299,6 +306,7 @@ TRIALS: dict[str, Callable[[Trial], dict[str, dict]]] = {
     "do nothing": lambda t: {"impaired": t.figures(t.original.model, 0)},
     "a": lambda t: t.soft_prompt(),
     "a, published rates": lambda t: t.soft_prompt(0.02, 0.01),
+    "damage alone": lambda t: t.damage(0.02, 0.01),
     "b random tokens": lambda t: t.random_tokens(IMPAIR_STEPS),
     "b random tokens, 5 × steps": lambda t: t.random_tokens(5 * IMPAIR_STEPS),
     "b held": lambda t: t.method(*HELD),
@@ -357,7 +365,7 @@ def table() -> str:
                 for f, run in zip(found, here, strict=True)
             )
             cells += [f"{mean(f['model']['rows']['rms_z'] for f in found):.2f}", f"{100 * (1 - left):.0f}"]
-            title = f"{name}: {stage}" if name[:2] in ("a", "a,", "b ") else name
+            title = f"{name}: {stage}" if "repaired" in here[0]["trials"][name] else name
             lines.append(f"| {title} | {' | '.join(cells)} | {100 * mean(f['share'] for f in found):.0f} |")
     bar = mean(1.25 * run["floor"]["forget_accuracy"] + 2 for run in runs)
     asked = [run["surrogate"] for run in runs]
