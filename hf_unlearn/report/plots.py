@@ -103,7 +103,8 @@ def row_z_histogram(row_z: Mapping[str, Any]) -> Figure:
     for z in (-2, 2):
         axes.axvline(z, color=MUTED, linestyle=":", linewidth=1)
     low, high = axes.get_xlim()
-    axes.set_xlim(min(low, -6), max(high, 6))
+    widest = max(-low, high, 6)
+    axes.set_xlim(-widest, widest)
     top = axes.get_ylim()[1] * 3  # room for the words
     axes.set_ylim(top=top)
     axes.text(-2.3, 0.8 * top, "over-forgotten", ha="right", va="top", fontsize=9)

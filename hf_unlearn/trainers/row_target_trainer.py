@@ -8,6 +8,7 @@ from operator import attrgetter
 import numpy as np
 import torch
 
+from hf_unlearn import lora
 from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation.embeddings import embeddings
 from hf_unlearn.trainers.base import UnlearningTrainer
@@ -21,6 +22,7 @@ CHECKED_ROWS = 128  # forget and retain rows that are scored to see whether vali
 REFIT = (0, 1 / 4, 1 / 2, 3 / 4, 7 / 8, 15 / 16)  # when the targets are measured, as shares of the run
 BUDGET = {"proxy_epochs": (0.1, 6.0), "num_train_epochs": (1 / 15, 4.0)}  # share of the epochs of retraining, most
 RATE = 0.7  # of the recipe's peak learning rate, as far as the width of the model tells it where it is not known
+ADAPTER_RATE = 5.0  # a recipe's rate is for full weights; an adapter that starts at zero needs more
 UNKNOWN_EPOCHS = 10.0  # assumed for retraining where the recipe is not known
 
 
@@ -70,7 +72,8 @@ class RowTargetTrainer(UnlearningTrainer):
             if getattr(args, name) is None:
                 setattr(args, name, min(most, share * args.retrain_epochs))
         if args.learning_rate is None:
-            args.learning_rate = RATE * (recipe.learning_rate if recipe else 2 * default_learning_rate(model))
+            known = recipe and recipe.learning_rate * (ADAPTER_RATE if lora.is_peft(model) else 1)
+            args.learning_rate = RATE * (known or 2 * default_learning_rate(model))
         super().__init__(model, args, *arguments, recipe=recipe, **kwargs)
 
     def default_forget_batch(self) -> int:
