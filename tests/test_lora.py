@@ -249,6 +249,7 @@ def test_description():
         "dropout": 0.0,
         "target_modules": ["q_proj", "v_proj"],
         "modules_to_save": ["classifier"],
+        "given": False,
     }
 
 
