@@ -1,7 +1,7 @@
 """The one scoring pass: a split runs through a model once, and every metric is computed from the arrays it leaves."""
 
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from operator import attrgetter
 
 import numpy as np
@@ -14,6 +14,7 @@ from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.evaluation.scores import SplitScores
 from hf_unlearn.evaluation.token_scores import TokenScores
 from hf_unlearn.tasks.base import Task
+from hf_unlearn.tasks.forward import eval_mode
 from hf_unlearn.tasks.predictions import Predictions
 
 ARRAYS = ("loss", "log_odds", "correct", "confidence", "entropy", "modified_entropy", "label")
@@ -100,7 +101,7 @@ def collect(
     )
     parts: dict[str, list[np.ndarray]] = {name: [] for name in per_example | token_measures}
     # no_grad, not inference_mode: what a module caches in its forward must stay usable in a later training step.
-    with _eval_mode(model), torch.no_grad():
+    with eval_mode(model), torch.no_grad():
         for batch in loader:
             batch = {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
             with autocast() if autocast is not None else nullcontext():
@@ -179,15 +180,3 @@ def _communicates_in_forward(model: torch.nn.Module) -> bool:
     if any(type(module).__name__ == "FullyShardedDataParallel" for module in model.modules()):
         return True
     return any(type(p).__name__ == "DTensor" or hasattr(p, "ds_id") for p in model.parameters())
-
-
-@contextmanager
-def _eval_mode(model: torch.nn.Module):
-    """Eval mode inside; afterwards every module has the flag it had, also where parts were in eval mode before."""
-    flags = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, flag in flags:
-            module.training = flag

@@ -1,7 +1,7 @@
 """Weight saliency (SalUn, Fan et al. 2024, arXiv 2310.12508, section 4): |gradient of the forget loss| at θ₀."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import nn
@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from hf_unlearn.errors import UserError
 from hf_unlearn.saliency.shards import Reduce, Shards, default_processes, is_dtensor
 from hf_unlearn.tasks.base import Task
-from hf_unlearn.tasks.forward import without_data_parallel
+from hf_unlearn.tasks.forward import eval_mode, without_data_parallel
 from hf_unlearn.tasks.predictions import Predictions
 
 
@@ -67,7 +67,7 @@ def measure_saliency(
     inner.zero_grad(set_to_none=True)
     try:
         sums = dict.fromkeys(parameters)
-        with _eval_mode(inner), torch.enable_grad():
+        with eval_mode(inner), torch.enable_grad():
             for predictions, weights in _forwards(inner, task, rows, processes, batch_size, device, autocast):
                 losses = predictions.loss if loss is None else loss(predictions)
                 (losses * losses.new_tensor(weights)).sum().backward()
@@ -148,15 +148,3 @@ def _finish(total: torch.Tensor | None, parameter: nn.Parameter, n: int, process
     else:
         total, scale = processes.total(total), 1 / n
     return total.mul_(scale).abs_().contiguous()
-
-
-@contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards every module has the flag it had, also where parts were in eval mode before."""
-    flags = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, flag in flags:
-            module.training = flag

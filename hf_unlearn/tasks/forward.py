@@ -1,7 +1,8 @@
 """What every task does around a model's forward: look inside wrappers, choose inputs, read logits, pad."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -111,3 +112,15 @@ def _forward_parameters(model_class: type) -> tuple[frozenset[str], bool]:
 def _has_segments(config: Any) -> bool:
     size = getattr(config, "type_vocab_size", 0)
     return config.model_type == "xlnet" or (isinstance(size, int) and size > 1)
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside; afterwards every module has the flag it had, also where parts were in eval mode before."""
+    flags = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, flag in flags:
+            module.training = flag

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from hf_unlearn.tasks.forward import kept_randomness, logits_of, unwrap, without_data_parallel
+from hf_unlearn.tasks.forward import eval_mode, kept_randomness, logits_of, unwrap, without_data_parallel
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ def _compare(model: nn.Module, inputs: dict[str, Any], labels: torch.Tensor) -> 
     head_dtypes = []
     handle = head.register_forward_hook(lambda module, args, output: head_dtypes.append(output.dtype))
     try:
-        with _eval_mode(model), kept_randomness(labels.device), torch.no_grad():
+        with eval_mode(model), kept_randomness(labels.device), torch.no_grad():
             full = logits_of(model(**inputs))[example, position]
             try:
                 selected = _head_only(model, inputs, labels.shape, example, position)
@@ -118,14 +118,3 @@ def _compare(model: nn.Module, inputs: dict[str, Any], labels: torch.Tensor) -> 
     if not torch.isclose(selected, full, rtol=0, atol=float(bound), equal_nan=True).all():
         return "its head depends on the other positions"
     return None
-
-
-@contextmanager
-def _eval_mode(model: nn.Module):
-    flags = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, flag in flags:
-            module.training = flag
