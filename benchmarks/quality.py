@@ -23,6 +23,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(os.environ.get("HF_UNLEARN_QUALITY_RESULTS", Path(__file__).parent / "results" / "quality"))
 TWINS = 4
+RELEARN_STEPS = 200  # a class that is not back by then counts as much
 RELEARN_RATE = 0.3  # of the recipe's peak: slow enough to tell models apart by steps
 CLASSES = "3815964027"  # the class that seed s removes, and where three go the next two as well
 TOPICS = ["logging", "xml", "asyncio", "unittest", "email", "urllib", "http", "importlib"]
@@ -183,8 +184,9 @@ def relearn_time(arguments, data, before):
     accuracy, rate = float(before["forget"].correct.mean()), RELEARN_RATE * arguments.recipe.original_learning_rate
 
     def steps(model) -> int | None:
-        found = relearn(model, data.task, data.splits.forget, original_accuracy=accuracy, learning_rate=rate, every=2)
-        return found.steps
+        rows = data.splits.forget
+        options = {"original_accuracy": accuracy, "learning_rate": rate, "max_steps": RELEARN_STEPS, "every": 2}
+        return relearn(model, data.task, rows, **options).steps
 
     return steps
 
@@ -290,12 +292,12 @@ def salun_bars(runs: list[dict], ours: list[dict], case: str) -> list[tuple[str,
 def unsir_bars(runs: list[dict], ours: list[dict], case: str) -> list[tuple[str, bool]]:
     accuracy = max(f["model"]["accuracy"]["forget"] for f in ours)
     test, cost = average(f["difference"]["test_accuracy"] for f in ours), average(f["share"] for f in ours)
-    again = [f["relearn_steps"] for f in ours if f.get("relearn_steps") is not None]
-    twins = [k for run in runs for k in run.get("relearn_steps", {}).get("twins", []) if k is not None]
-    known = [run["relearn_steps"]["original"] for run in runs if "relearn_steps" in run]
-    words = f"steps to relearn: {average(again):.0f} (twins {average(twins):.0f}, original {average(known):.0f})"
+    capped = lambda steps: RELEARN_STEPS if steps is None else steps  # noqa: E731
+    again = average(capped(f["relearn_steps"]) for f in ours)
+    twins = average(capped(k) for run in runs for k in run["relearn_steps"]["twins"])
+    words = f"steps to relearn, at most {RELEARN_STEPS}: {again:.0f} (half of the twins' {twins:.0f})"
     return [
-        (words, bool(again and twins) and average(again) >= 0.5 * average(twins)),
+        (words, again >= 0.5 * twins),
         (f"forget accuracy at most {100 * accuracy:.1f} % ≤ 2 %", accuracy <= 0.02),
         (f"test accuracy {test:+.2f} ≥ −2", test >= -2),
         (f"cost {100 * cost:.1f} % ≤ 10 %", cost <= 0.1),
