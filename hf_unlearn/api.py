@@ -236,10 +236,11 @@ def _with_adapter(model: nn.Module, task: Task) -> nn.Module:
 
 def _run(trainer: "UnlearningTrainer", rows: _Rows, retrained: Sequence[nn.Module]) -> None:
     """Train, and put the evidence beside the trainer."""
+    forget, columns = rows.splits.forget, rows.task.columns
+    trainer.forget_digest = forget_digest(forget.source, forget.indices, list(columns.values()))
     before, start = score_model(trainer), time.perf_counter()
     trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
     seconds = time.perf_counter() - start
-    forget, columns = rows.splits.forget, rows.task.columns
     request = rows.request.public(label_column=columns.get("label")) | {"rows": len(forget)}
     trainer.evidence = trainer_evidence(
         trainer,
@@ -249,7 +250,7 @@ def _run(trainer: "UnlearningTrainer", rows: _Rows, retrained: Sequence[nn.Modul
             "source": NAME,
             "splits": rows.report.counts,
             "request": request | ({"kind": "rows"} if request["kind"] == "dataset" else {}),
-            "forget_digest": forget_digest(forget.source, forget.indices, list(columns.values())),
+            "forget_digest": trainer.forget_digest,
         },
         seconds=seconds,
         notes=rows.report.notes,

@@ -260,9 +260,8 @@ def make_trainer(arguments: Arguments, data: Data, original: Trained) -> Unlearn
         reason = " ".join(str(error).split())
         raise UserError(f"the training arguments are refused by transformers: {reason}") from error
     trainer.add_callback(ProgressBar(f"unlearning ({trainer.method})", ("loss", "forget_loss", "retain_loss")))
-    phases = trainer.schedule.phases
-    if len(phases) == len(trainer.schedule.names) > 1:  # not the same few over and over
-        trainer.add_callback(PhaseEnds([phase.steps for phase in phases]))
+    if trainer.schedule.in_stages:
+        trainer.add_callback(PhaseEnds([phase.steps for phase in trainer.schedule.phases]))
     trainer.side_progress = ProgressBar
     trainer.forget_digest = data.digest
     return trainer

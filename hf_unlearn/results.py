@@ -101,7 +101,7 @@ def save(arguments: Arguments, trainer: UnlearningTrainer, evidence: dict[str, A
 
 def _draw_phases(trainer: UnlearningTrainer, folder: Path) -> None:
     phases, history = trainer.schedule.phases, trainer.state.log_history
-    if len(phases) == len(trainer.schedule.names) > 1 and any("eval_forget_accuracy" in entry for entry in history):
+    if trainer.schedule.in_stages and any("eval_forget_accuracy" in entry for entry in history):
         (folder / "plots").mkdir(exist_ok=True)
         plot_phases(history, [(phase.name, phase.steps) for phase in phases], folder / "plots" / "phases.png")
 
@@ -167,8 +167,8 @@ def _adapter_notes(arguments: Arguments, trainer: UnlearningTrainer) -> list[str
     if not lora.is_peft(trainer.model):
         return []
     if arguments.lora.save_adapter:
-        return ["The adapter removes nothing from its base: whoever switches it off has the forgotten rows back."]
-    return ["Unlearned through an adapter, merged into the weights: an adapter alone can be switched off by anyone."]
+        return [handover.ADDED]
+    return [handover.MERGED]
 
 
 def _device_name(device: torch.device) -> str:

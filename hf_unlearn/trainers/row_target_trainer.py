@@ -208,8 +208,11 @@ class RowTargetTrainer(UnlearningTrainer):
                 "save_strategy": "no",
                 "report_to": "none",
                 "load_best_model_at_end": False,
-                "saliency": None,
+                "push_to_hub": False,
+                "saliency": None,  # a mask, patterns alone too, would be made from the forget rows
                 "saliency_mask": None,
+                "saliency_include": None,
+                "saliency_exclude": None,
                 "logging_strategy": "no",
             }
             trainer = FineTuneTrainer(proxy, FineTuneConfig(**values), self.splits, self.task, quiet=True)

@@ -86,7 +86,6 @@ class SaliencyLens:
             )
             trainer.count_examples(len(rows) * reads)
             self._use(mask)
-        trainer.notes += self.mask.summary().splitlines()
         return self.mask.to_tensors()
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
@@ -111,4 +110,5 @@ class SaliencyLens:
 
     def _use(self, mask: SaliencyMask) -> None:
         self.mask = mask
+        self.trainer.notes += mask.summary().splitlines()
         self._updates = MaskedUpdates(mask.masks, self.trainer.model)

@@ -52,6 +52,11 @@ class Schedule:
         """Names of the phases, each once, in order."""
         return list(dict.fromkeys(phase.name for phase in self.phases))
 
+    @property
+    def in_stages(self) -> bool:
+        """Whether there are several phases and each does something of its own, rather than the same few in turn."""
+        return len(self.phases) == len(self.names) > 1
+
     def at(self, step: int) -> tuple[Phase, int]:
         """The phase of optimizer step `step`, and the step's number within it. Past the end: the last phase."""
         for phase in self.phases:

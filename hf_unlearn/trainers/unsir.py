@@ -98,7 +98,7 @@ class UnsirConfig(UnlearningConfig):
                 raise UserError(f"--{name} is {value}; give a number above 0")
         if self.noise_penalty is not None and self.noise_penalty < 0:
             raise UserError(f"--noise_penalty is {self.noise_penalty}; it cannot be below 0")
-        if self.saliency is not None or self.saliency_mask is not None:
+        if self.saliency is not None or self.masks_updates:
             raise UserError("--method unsir reads no forget row, and a saliency mask is made from them: leave it out")
         if self.fp16:
             raise UserError("--fp16: the noise has no scaled gradients; use --bf16 with --method unsir")

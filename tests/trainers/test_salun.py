@@ -256,3 +256,19 @@ def test_patterns_hold_the_other_tensors_still(tmp_path):
 def test_an_optimizer_that_is_not_elementwise_is_refused(tmp_path):
     with pytest.raises(UserError, match="(?i)adafactor"):
         trainer(tmp_path, image_setup(), saliency=0.5, optim="adafactor").train()
+
+
+@pytest.mark.parametrize("options", [{"saliency": 0.5}, {"saliency": 1.0, "saliency_include": ["*classifier*"]}])
+def test_no_mask_made_from_forget_rows_reaches_the_proxy(tmp_path, monkeypatch, options):
+    made = []
+    train = FineTuneTrainer.train
+
+    def watched(self, *args, **kwargs):
+        made.append(self)
+        return train(self, *args, **kwargs)
+
+    monkeypatch.setattr(FineTuneTrainer, "train", watched)
+    t = trainer(tmp_path, image_setup(), **options)
+    assert t.lens is not None
+    t.train()
+    assert [proxy.lens for proxy in made] == [None]

@@ -278,7 +278,13 @@ def test_what_it_refuses(tmp_path):
         make(tmp_path, (model, splits, task))
     with pytest.raises(UserError, match="language model"):
         make(tmp_path, lm_setup())
-    for change in ({"schedule": "other"}, {"noise_rows": 0}, {"noise_penalty": -1.0}, {"saliency": 0.5}):
+    for change in (
+        {"schedule": "other"},
+        {"noise_rows": 0},
+        {"noise_penalty": -1.0},
+        {"saliency": 0.5},
+        {"saliency_include": ["*"]},
+    ):
         with pytest.raises(UserError) as error:
             make(tmp_path, by_class(image_setup()), **change)
         assert "\n" not in str(error.value)
