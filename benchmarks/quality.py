@@ -116,10 +116,10 @@ def run_job(job: tuple[str, int, list[str]]) -> str:
     import torch
     import transformers
 
-    from hf_unlearn import pipeline
-    from hf_unlearn.arguments import parse_arguments
     from hf_unlearn.evaluation.comparison import compare
     from hf_unlearn.report.evidence import environment, write_json
+    from hf_unlearn.run import stages
+    from hf_unlearn.run.arguments import parse_arguments
 
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
@@ -127,11 +127,11 @@ def run_job(job: tuple[str, int, list[str]]) -> str:
     with tempfile.TemporaryDirectory() as scratch:
         base = case_arguments(case, seed, Path(scratch))
         arguments = parse_arguments(base)
-        data = pipeline.prepare_data(arguments)
-        original = pipeline.get_original(arguments, data)
-        twins = pipeline.get_twins(arguments, data)
-        before = pipeline.score_model(arguments, data, original.model)
-        twin_scores = [pipeline.score_model(arguments, data, twin.model) for twin in twins]
+        data = stages.prepare_data(arguments)
+        original = stages.get_original(arguments, data)
+        twins = stages.get_twins(arguments, data)
+        before = stages.score_model(arguments, data, original.model)
+        twin_scores = [stages.score_model(arguments, data, twin.model) for twin in twins]
         retrain_examples = float(np.mean([twin.examples for twin in twins]))
         result = {"case": case, "seed": seed, "splits": data.splits.sizes(), "retrain_examples": retrain_examples}
         relearned = relearn_time(arguments, data, before)
@@ -152,8 +152,8 @@ def run_job(job: tuple[str, int, list[str]]) -> str:
                 here = parse_arguments([*base, *extra, "--output_dir", str(Path(scratch) / "out")])
                 given = copy.copy(original)
                 given.model = copy.deepcopy(original.model)
-                trainer = pipeline.make_trainer(here, data, given)
-                unlearning = pipeline.unlearn(here, data, trainer)
+                trainer = stages.make_trainer(here, data, given)
+                unlearning = stages.unlearn(here, data, trainer)
                 scores, examples, seconds = unlearning.scores, unlearning.examples, unlearning.seconds
                 settings = trainer.args.hyperparameters()
                 again = relearned(trainer.model) if relearned is not None else None

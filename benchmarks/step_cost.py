@@ -65,8 +65,8 @@ def make_trainer(kind: str, method: str, scratch: str, steps: int):
 
     from hf_unlearn.data.rows import Rows
     from hf_unlearn.data.splits import UnlearningSplits
-    from hf_unlearn.trainers.nabla_tau import NablaTauConfig, NablaTauTrainer
-    from hf_unlearn.trainers.salun import SalUnConfig, SalUnTrainer
+    from hf_unlearn.methods.nabla_tau import NablaTauConfig, NablaTauTrainer
+    from hf_unlearn.methods.salun import SalUnConfig, SalUnTrainer
 
     model, source, task = build(kind)
     shared = {"output_dir": scratch, "max_steps": steps, "use_cpu": True, "disable_tqdm": True,

@@ -32,17 +32,18 @@ import numpy as np
 import torch
 from quality import case_arguments
 
-from hf_unlearn import noise, pipeline
-from hf_unlearn.arguments import parse_arguments
 from hf_unlearn.data.rows import Rows
 from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.evaluation.comparison import compare
 from hf_unlearn.evaluation.generation import generate
+from hf_unlearn.methods.fine_tune import FineTuneConfig, FineTuneTrainer
+from hf_unlearn.models import noise
 from hf_unlearn.report.evidence import environment, write_json
+from hf_unlearn.run import stages
+from hf_unlearn.run.arguments import parse_arguments
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.trainers.base import UnlearningTrainer
 from hf_unlearn.trainers.config import UnlearningConfig
-from hf_unlearn.trainers.fine_tune import FineTuneConfig, FineTuneTrainer
 from hf_unlearn.trainers.random_labels import draws, uniform_labels
 from hf_unlearn.trainers.schedule import Phase
 
@@ -214,9 +215,9 @@ class Trial:
         self.seed, self.scratch = seed, scratch
         self.base = case_arguments(CASE, seed, scratch)
         self.arguments = parse_arguments(self.base)
-        self.data = pipeline.prepare_data(self.arguments)
-        self.original = pipeline.get_original(self.arguments, self.data)
-        twins = pipeline.get_twins(self.arguments, self.data)
+        self.data = stages.prepare_data(self.arguments)
+        self.original = stages.get_original(self.arguments, self.data)
+        twins = stages.get_twins(self.arguments, self.data)
         self.retrain_examples = float(np.mean([twin.examples for twin in twins]))
         self.twins = [self.score(twin.model) for twin in twins]
         self.before = self.score(self.original.model)
@@ -224,7 +225,7 @@ class Trial:
         self.quality = surrogate_quality(self.surrogate, self.data.task, self.data.splits)
 
     def score(self, model: torch.nn.Module):
-        return pipeline.score_model(self.arguments, self.data, model)
+        return stages.score_model(self.arguments, self.data, model)
 
     def copy(self) -> torch.nn.Module:
         return copy.deepcopy(self.original.model)
@@ -291,7 +292,7 @@ class Trial:
         splits = self.data.splits if real else self.splits(made_rows(rows, self.data.task))
         given = copy.copy(self.original)
         given.model = self.copy()
-        trainer = pipeline.make_trainer(arguments, dataclasses.replace(self.data, splits=splits), given)
+        trainer = stages.make_trainer(arguments, dataclasses.replace(self.data, splits=splits), given)
         trainer.train()
         if real:
             return {"impaired": self.figures(trainer.model, trainer.examples)}

@@ -14,7 +14,6 @@ import numpy as np
 from torch import nn
 from transformers import TrainerCallback
 
-from hf_unlearn import lora
 from hf_unlearn.data.build import SplitReport, build_splits, complete_source
 from hf_unlearn.data.content import forget_digest
 from hf_unlearn.data.labels import encode_labels
@@ -23,11 +22,12 @@ from hf_unlearn.data.request import ForgetRequest
 from hf_unlearn.data.sources import TEST_NAMES, VALIDATION_NAMES, Source
 from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.errors import UserError
-from hf_unlearn.handover import save_result, score_model, trainer_evidence
+from hf_unlearn.methods import get_method
+from hf_unlearn.models import lora
 from hf_unlearn.report.table import render_table
 from hf_unlearn.tasks import TASK_NAMES, get_task
 from hf_unlearn.tasks.base import Task
-from hf_unlearn.trainers import get_method
+from hf_unlearn.trainers.handover import save_result, score_model, trainer_evidence
 
 if TYPE_CHECKING:
     import datasets
@@ -69,8 +69,8 @@ class UnlearningResult:
         return self.folder
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str | None:
-        """Push the saved folder; `options` are those of [`hf_unlearn.hub.push`]. Raises `UserError`."""
-        from hf_unlearn.hub import push
+        """Push the saved folder; `options` are those of [`hf_unlearn.hub.upload.push`]. Raises `UserError`."""
+        from hf_unlearn.hub.upload import push
 
         if self.folder is None:
             raise UserError("the result is not saved, so there is nothing to push: call save(folder) first")
@@ -108,7 +108,7 @@ def unlearn(
         dataset: the rows it was trained on, or `train` beside `validation` and `test` by these names.
         forget: a [`ForgetRequest`], places of training rows, names of classes, or a share of the rows.
         validation, test: rows it was not trained on; half of `test` serves where there is no `validation`.
-        method: a name in `hf_unlearn.trainers.METHODS`.
+        method: a name in `hf_unlearn.methods.METHODS`.
         task: one of `hf_unlearn.tasks.TASK_NAMES`; by default the model's class says it.
         columns: roles of columns, where their names do not tell, e.g. `{"label": "intent"}`.
         max_length: longest sequence in tokens.

@@ -1,6 +1,6 @@
 """Unlearn rows from a model and write the evidence: `accelerate launch hf_unlearn/train.py --config FILE`."""
 
-from hf_unlearn.cli import leave, run_command
+from hf_unlearn.exits import leave, run_command
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -8,27 +8,27 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def train(argv: list[str] | None = None) -> None:
-    from hf_unlearn import pipeline, results
-    from hf_unlearn.arguments import parse_arguments
-    from hf_unlearn.checks import check
     from hf_unlearn.progress import quiet_libraries
+    from hf_unlearn.run import results, stages
+    from hf_unlearn.run.arguments import parse_arguments
+    from hf_unlearn.run.checks import check
 
     arguments = parse_arguments(argv)
     check(arguments)
     quiet_libraries()
 
-    with pipeline.nothing_left_behind(arguments):
-        data = pipeline.prepare_data(arguments)  # request -> splits
+    with stages.nothing_left_behind(arguments):
+        data = stages.prepare_data(arguments)  # request -> splits
         results.print_data(data)
-        original = pipeline.get_original(arguments, data)
+        original = stages.get_original(arguments, data)
         if arguments.run.dry_run:
             return results.print_plan(arguments, data, original)
-        pipeline.look_for_near_duplicates(arguments, data, original)
-        before = pipeline.score_model(arguments, data, original.model, "the original")
+        stages.look_for_near_duplicates(arguments, data, original)
+        before = stages.score_model(arguments, data, original.model, "the original")
 
-        trainer = pipeline.make_trainer(arguments, data, original)
-        unlearning = pipeline.unlearn(arguments, data, trainer)  # trainer -> model
-        twins = pipeline.get_twins(arguments, data)
+        trainer = stages.make_trainer(arguments, data, original)
+        unlearning = stages.unlearn(arguments, data, trainer)  # trainer -> model
+        twins = stages.get_twins(arguments, data)
 
         evidence = results.make_evidence(arguments, data, original, before, trainer, unlearning, twins)
         results.save(arguments, trainer, evidence)

@@ -10,45 +10,33 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "hf_unlearn"
 FILES = sorted(PACKAGE.rglob("*.py"))
-# Folder -> parts of the package that its modules may import. What is not listed here is the top level.
-MAY_IMPORT = {
-    "tasks": {"errors", "tasks"},
-    "data": {"errors", "tasks", "data"},
-    "saliency": {"errors", "tasks", "saliency"},
-    "noise.py": {"errors", "tasks"},
-    "evaluation": {"errors", "tasks", "data", "evaluation", "lora"},
-    "report": {"errors", "report"},
-    "trainers": {"errors", "tasks", "data", "evaluation", "lora", "trainers", "hub", "saliency", "noise"},
-    "lora.py": {"errors", "tasks"},
-    "errors.py": set(),
-    "progress.py": set(),
-    "recipe.py": {"errors", "tasks", "data", "progress"},
-    "arguments.py": {"errors", "trainers"},
-    "checks.py": {"errors", "arguments", "recipe", "trainers", "hub"},
-    "loading.py": {"errors", "arguments", "recipe", "lora", "tasks", "data"},
-    "nearby.py": {"tasks", "data", "evaluation"},
-    "cli.py": {"errors", "report", "train", "hub", "evaluation_run", "lira_run"},
-    "command_arguments.py": {"errors", "arguments"},
-    "shadow_plan.py": {"errors"},
-    "stress.py": {"data", "evaluation", "progress", "tasks"},
-    "hub.py": {"errors", "report", "staging", "handover", "trainers"},
-    "staging.py": {"errors", "report", "private_paths"},
-    "private_paths.py": {"errors"},
-    "handover.py": {"evaluation", "lora", "report", "staging", "trainers"},
-    "api.py": {"errors", "lora", "data", "tasks", "trainers", "report", "handover", "hub"},
-}
-
-COMMANDS = ("evaluation_run.py", "lira_run.py", "shadow_models.py")  # they know every room, as the pipeline does
+# Floors from the ground up. A part of the package imports itself and lower floors; type-only imports count.
+FLOORS = (
+    {"errors", "progress"},
+    {"exits", "tasks", "report"},
+    {"data", "models", "saliency"},
+    {"evaluation", "hub"},
+    {"trainers"},
+    {"methods"},
+    {"api", "run"},
+    {"commands"},
+    {"train"},
+    {"cli"},
+)
+LEVEL = {part: level for level, floor in enumerate(FLOORS) for part in floor}
+MOST_MODULES_AT_THE_ROOT = 8
 
 
 def part_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0]
 
 
-def imports(path: Path) -> set[str]:
-    """Full names of the modules that a file imports, anywhere in it."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+def imports(path: Path, types_too: bool = True) -> set[str]:
+    """Full names of the modules that a file imports, anywhere in it; those for types alone can be left out."""
+    found, tree = set(), ast.parse(path.read_text())
+    if not types_too:
+        tree.body = [n for n in tree.body if not (isinstance(n, ast.If) and "TYPE_CHECKING" in ast.dump(n.test))]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -62,14 +50,51 @@ def own_parts(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports(path):
-    part = part_of(path)
-    if part in MAY_IMPORT:
-        assert own_parts(path) <= MAY_IMPORT[part]
-    else:
-        assert part in ("__init__.py", "pipeline.py", "results.py", "train.py", *COMMANDS)
+def test_imports_point_downwards(path):
+    part = part_of(path).removesuffix(".py")
+    if part != "__init__":
+        upwards = {other for other in own_parts(path) - {part} if LEVEL[other] >= LEVEL[part]}
+        assert not upwards, f"{path.name} imports {', '.join(sorted(upwards))}"
     if part == "report":
         assert not {name.split(".")[0] for name in imports(path)} & {"torch", "transformers", "datasets", "peft"}
+
+
+def test_the_listing_explains_itself():
+    assert {part_of(path).removesuffix(".py") for path in FILES} - {"__init__"} == set(LEVEL)
+    assert len(list(PACKAGE.glob("*.py"))) <= MOST_MODULES_AT_THE_ROOT
+
+
+def module_of(name: str) -> str | None:
+    """The module of the package that an import of `name` loads, as far as one is its own file."""
+    parts = name.split(".")
+    for end in range(len(parts), 1, -1):
+        path = PACKAGE.joinpath(*parts[1:end])
+        if path.with_suffix(".py").is_file():
+            return ".".join(parts[:end])
+        if (path / "__init__.py").is_file():
+            return ".".join([*parts[:end], "__init__"])
+    return None
+
+
+def test_no_ring_of_modules():
+    graph = {}
+    for path in FILES:
+        name = ".".join(("hf_unlearn", *path.relative_to(PACKAGE).with_suffix("").parts))
+        own = (module_of(other) for other in imports(path, types_too=False) if other.startswith("hf_unlearn."))
+        graph[name] = {other for other in own if other and other != name}
+    open_, done = [], set()
+
+    def visit(module):
+        assert module not in open_, " → ".join([*open_[open_.index(module) :], module])
+        if module not in done:
+            open_.append(module)
+            for other in sorted(graph.get(module, ())):
+                visit(other)
+            open_.pop()
+            done.add(module)
+
+    for module in sorted(graph):
+        visit(module)
 
 
 def test_tasks_do_not_know_each_other():
@@ -96,6 +121,8 @@ def test_files_and_functions_are_short(path):
 
 def test_what_is_light_stays_light():
     """Neither the package nor its reports nor the first words of the command line wait for torch."""
-    program = "import sys, hf_unlearn, hf_unlearn.cli, hf_unlearn.report, hf_unlearn.arguments; print(*sys.modules)"
+    program = (
+        "import sys, hf_unlearn, hf_unlearn.cli, hf_unlearn.report, hf_unlearn.run.arguments; print(*sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
     assert not set(done.stdout.split()) & {"torch", "transformers", "datasets", "peft", "sklearn"}

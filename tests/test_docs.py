@@ -9,10 +9,10 @@ import pytest
 import yaml
 from toy import image_rows, image_task, vit
 
-from hf_unlearn.arguments import parse_arguments
-from hf_unlearn.checks import check
 from hf_unlearn.cli import main
-from hf_unlearn.command_arguments import parse_with_own
+from hf_unlearn.run.arguments import parse_arguments
+from hf_unlearn.run.checks import check
+from hf_unlearn.run.command_arguments import parse_with_own
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -60,7 +60,7 @@ def run_page(page: str, folder: Path, names: dict) -> dict:
 def test_the_examples_of_extending_run(workshop, monkeypatch, capsys):
     import hf_unlearn
     from hf_unlearn.errors import UserError
-    from hf_unlearn.trainers import METHODS
+    from hf_unlearn.methods import METHODS
 
     monkeypatch.setitem(METHODS, "neg_grad", "")  # taken out again afterwards
     quick = hf_unlearn.unlearn
@@ -146,11 +146,11 @@ def parses(command: str, rest: list[str]) -> bool:
     if command == "train":
         return bool(parse_arguments(rest))
     if command == "evaluate":
-        from hf_unlearn.evaluation_run import EvaluateArguments
+        from hf_unlearn.commands.evaluate import EvaluateArguments
 
         return bool(parse_with_own(EvaluateArguments, command, rest))
     if command == "lira":
-        from hf_unlearn.lira_run import LiraArguments
+        from hf_unlearn.commands.lira import LiraArguments
 
         return bool(parse_with_own(LiraArguments, command, rest))
     if command == "report":
@@ -203,7 +203,7 @@ def test_the_papers_configs_are_understood(path, tmp_path):
     text = path.read_text()
     assert f"output_dir: out/{path.stem}" in text and text.count("published") >= 5 and "arXiv" in text.splitlines()[0]
     assert f"configs/papers/{path.name}" in (DOCS / "papers.md").read_text()
-    from hf_unlearn.trainers import get_method
+    from hf_unlearn.methods import get_method
 
     number = get_method(arguments.run.method).paper["id"].removeprefix("arXiv:")
     assert number in text.splitlines()[0] and f"https://arxiv.org/abs/{number}" in (DOCS / "papers.md").read_text()
@@ -215,7 +215,7 @@ def test_the_published_settings_run(path, tmp_path):
     from dataclasses import fields
 
     from hf_unlearn import unlearn
-    from hf_unlearn.trainers import get_method
+    from hf_unlearn.methods import get_method
 
     values = yaml.safe_load(path.read_text())
     known = {field.name for field in fields(get_method(values["method"]).config_class)} - {"output_dir"}

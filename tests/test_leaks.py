@@ -9,7 +9,7 @@ import pytest
 import tiny
 from transformers import TrainerCallback
 
-from hf_unlearn import hub
+from hf_unlearn.hub import staging
 from hf_unlearn.train import main, train
 
 TEXT, ID, VALUE = "zqtextzq", "zqidzq", "zqvaluezq"  # in a forget row, its id, and the request
@@ -94,14 +94,14 @@ def test_nothing_of_a_forgotten_row_is_left_behind(tmp_path, capfd, caplog, trac
     assert_clean("the tracker", "".join(tracker))
     assert assert_folder_is_clean(tmp_path / "out") > 15
     assert (tmp_path / "out" / "trainer_state.json").is_file()
-    hub.stage(tmp_path / "out", tmp_path / "staged")
+    staging.stage(tmp_path / "out", tmp_path / "staged")
     assert assert_folder_is_clean(tmp_path / "staged") >= 5
     assert not list((tmp_path / "staged").rglob("*saliency*"))
 
 
 def test_nothing_of_a_forgotten_row_is_in_a_traceback(tmp_path, capfd, monkeypatch):
     """Also where the fault is ours: something breaks in the middle of a step."""
-    from hf_unlearn.trainers.nabla_tau import NablaTauTrainer
+    from hf_unlearn.methods.nabla_tau import NablaTauTrainer
 
     def broken(self, forget, retain):
         raise RuntimeError(f"a fault in {type(self).__name__} with {forget} and {retain}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from toy import text_rows, text_setup
 
-from hf_unlearn.arguments import parse_arguments
+from hf_unlearn.run.arguments import parse_arguments
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -28,7 +28,8 @@ def test_the_snippet_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda name: task.processor)
     monkeypatch.setattr(transformers.AutoModelForSequenceClassification, "from_pretrained", lambda name: model)
     monkeypatch.setattr(datasets, "load_dataset", lambda name: datasets.DatasetDict(rows))
-    monkeypatch.setattr("hf_unlearn.hub.push", lambda folder, name, **more: pushed.append((str(folder), name, more)))
+    keep = lambda folder, name, **more: pushed.append((str(folder), name, more))  # noqa: E731
+    monkeypatch.setattr("hf_unlearn.hub.upload.push", keep)
     (code,) = re.findall(r"```python\n(.*?)```", PAGES[0].read_text(), re.S)
     assert len([line for line in code.splitlines() if line]) == 10
     exec(code, {})

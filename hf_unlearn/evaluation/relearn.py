@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from hf_unlearn import lora
 from hf_unlearn.data.rows import Rows
 from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation.scoring import score
+from hf_unlearn.models import lora
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.tasks.forward import kept_randomness, without_wrappers
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from hf_unlearn import lora
 from hf_unlearn.errors import UserError
+from hf_unlearn.models import lora
 from hf_unlearn.tasks.forward import without_wrappers
 
 

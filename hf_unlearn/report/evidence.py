@@ -9,6 +9,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from hf_unlearn.errors import UserError
+
+EVIDENCE = "evidence.json"
 SCHEMA_VERSION = 1
 PACKAGES = ("hf_unlearn", "torch", "transformers", "accelerate", "datasets", "peft", "scikit-learn", "numpy")
 GAP_KEYS = ("forget_accuracy", "retain_accuracy", "test_accuracy", "membership", "average")
@@ -159,3 +162,18 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def read_evidence(folder: str | Path) -> dict[str, Any]:
+    """The evidence of a finished run. Raises `UserError` where there is none or it is of another version."""
+    path = Path(folder) / EVIDENCE
+    try:
+        evidence = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        raise UserError(f"{path} cannot be read; name the --output_dir of a finished run") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not valid JSON (line {error.lineno})") from None
+    missing = validate(evidence) if isinstance(evidence, dict) else ["everything"]
+    if missing:
+        raise UserError(f"{path} is no evidence of this version: {', '.join(missing[:3])} is missing")
+    return evidence

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from hf_unlearn import lora
+from hf_unlearn.models import lora
 
 FORGOTTEN_SHARE = 0.75  # of the blocks, from the top: what is kept below is too general to remember single rows
 

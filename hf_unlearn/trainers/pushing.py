@@ -1,6 +1,12 @@
 """To the Hub only at the end: Trainer's own ways there lead to one push of what may leave this machine."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from hf_unlearn.errors import UserError
+
+if TYPE_CHECKING:
+    from hf_unlearn.trainers.base import UnlearningTrainer
 
 
 class Pushing:
@@ -9,7 +15,7 @@ class Pushing:
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         # Trainer calls this before training. The repository is made by the push; here only its name is looked at.
-        from hf_unlearn.hub import check_repo_id
+        from hf_unlearn.hub.upload import check_repo_id
 
         if self.args.hub_model_id is not None:
             check_repo_id(self.args.hub_model_id)
@@ -44,8 +50,6 @@ class Pushing:
 
         Raises `UserError`: during or before training, or a push that failed; the result then lies in `output_dir`.
         """
-        from hf_unlearn.hub import push_from_trainer
-
         if self.is_in_train:
             raise UserError("push_to_hub during training would publish an unfinished model; call it afterwards")
         if not blocking:
@@ -53,3 +57,43 @@ class Pushing:
         return push_from_trainer(
             self, commit_message, token=token, private=private, revision=revision, push_adapter=push_adapter
         )
+
+
+def push_from_trainer(
+    trainer: "UnlearningTrainer",
+    commit_message: str | None = None,
+    *,
+    token: str | None = None,
+    private: bool | None = None,
+    revision: str | None = None,
+    push_adapter: bool = False,
+) -> str | None:
+    """`trainer.push_to_hub()`: save the result into the trainer's output folder, then [`push`] that.
+
+    Every process must call it; one of them pushes, and gets the address. What is not given comes from the trainer's
+    `hub_*` arguments. An adapter is merged, unless `push_adapter`.
+
+    Raises `UserError` before training, and as [`push`] does.
+    """
+    from hf_unlearn.hub.upload import check_repo_id, push
+    from hf_unlearn.trainers.handover import save_result, trainer_evidence
+
+    args = trainer.args
+    if trainer.state.global_step == 0:
+        raise UserError("nothing was unlearned yet, so there is nothing to push: call train() first")
+    repo_id = args.hub_model_id or Path(args.output_dir).resolve().name
+    check_repo_id(repo_id)
+    evidence = getattr(trainer, "evidence", None) or trainer_evidence(trainer)
+    if not trainer.is_world_process_zero():
+        return None
+    trainer.callback_handler.on_push_begin(args, trainer.state, trainer.control)
+    save_result(trainer, evidence, args.output_dir, save_adapter=push_adapter)
+    return push(
+        args.output_dir,
+        repo_id,
+        private=args.hub_private_repo if private is None else private,
+        token=token or args.hub_token,
+        revision=revision or args.hub_revision,
+        push_adapter=push_adapter,
+        commit_message=commit_message,
+    )

@@ -8,13 +8,13 @@ from operator import attrgetter
 import numpy as np
 import torch
 
-from hf_unlearn import lora
 from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation.embeddings import embeddings
+from hf_unlearn.models import lora
 from hf_unlearn.trainers.base import UnlearningTrainer
 from hf_unlearn.trainers.config import KnownRecipe, UnlearningConfig, default_learning_rate
-from hf_unlearn.trainers.fine_tune import FineTuneConfig, FineTuneTrainer
 from hf_unlearn.trainers.proxies import make_proxy
+from hf_unlearn.trainers.retain_only import RetainOnlyTrainer
 from hf_unlearn.trainers.row_targets import RegressedTargets, RowTargets, class_log_odds, quantile_map
 from hf_unlearn.trainers.split_output import SplitOutput
 
@@ -195,7 +195,7 @@ class RowTargetTrainer(UnlearningTrainer):
         args = self.args
         recipe = self.recipe
         proxy = make_proxy(self.accelerator.unwrap_model(self.model), args.seed, recipe.start if recipe else None)
-        shared = {f.name for f in dataclasses.fields(FineTuneConfig) if f.init}
+        shared = {f.name for f in dataclasses.fields(UnlearningConfig) if f.init}
         values = {f.name: getattr(args, f.name) for f in dataclasses.fields(args) if f.name in shared}
         with tempfile.TemporaryDirectory() as scratch:
             values |= {
@@ -215,7 +215,7 @@ class RowTargetTrainer(UnlearningTrainer):
                 "saliency_exclude": None,
                 "logging_strategy": "no",
             }
-            trainer = FineTuneTrainer(proxy, FineTuneConfig(**values), self.splits, self.task, quiet=True)
+            trainer = RetainOnlyTrainer(proxy, UnlearningConfig(**values), self.splits, self.task, quiet=True)
             if self.side_progress is not None:
                 trainer.add_callback(self.side_progress("training a proxy that never saw the forget rows"))
             trainer.train()

@@ -6,10 +6,10 @@ import pytest
 import torch
 from toy import image_setup
 
-from hf_unlearn import lora
 from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation.relearn import relearn, relearn_times
 from hf_unlearn.evaluation.scoring import score
+from hf_unlearn.models import lora
 
 OPTIONS = {"original_accuracy": 1.0, "learning_rate": 1e-2, "batch_size": 4, "max_steps": 80}
 

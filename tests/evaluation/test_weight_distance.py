@@ -6,9 +6,9 @@ import pytest
 import torch
 from toy import text_setup, vit
 
-from hf_unlearn import lora
 from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation.weight_distance import weight_distance
+from hf_unlearn.models import lora
 
 
 def test_each_layer_and_the_whole_by_hand():

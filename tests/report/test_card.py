@@ -218,7 +218,7 @@ def test_the_snippet_runs(make_evidence, tmp_path, monkeypatch, capsys, task, li
     if library == "peft":
         from transformers import AutoModel
 
-        from hf_unlearn.lora import add_lora
+        from hf_unlearn.models.lora import add_lora
         from hf_unlearn.tasks import get_task
 
         # On a base that was never a classifier of these classes: the adapter brings the head.

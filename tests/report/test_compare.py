@@ -3,9 +3,10 @@ import json
 
 import pytest
 
+from hf_unlearn.commands.report import write_report
 from hf_unlearn.errors import UserError
-from hf_unlearn.report.command import compare_runs, report_command, run_names
 from hf_unlearn.report.compare import compare, comparison_text
+from hf_unlearn.report.compare_page import compare_runs, run_names
 
 
 @pytest.fixture
@@ -108,10 +109,10 @@ def stored(tmp_path, runs):
 
 def test_the_command(tmp_path, runs, capsys):
     folders = stored(tmp_path, runs)
-    report_command(folders[:1])
+    write_report(folders[:1])
     assert "retrained ×4" in capsys.readouterr().out
     assert "Unlearning report: a" in (tmp_path / "run0" / "report.html").read_text()
-    report_command(folders, str(tmp_path / "all.html"))
+    write_report(folders, str(tmp_path / "all.html"))
     assert "cost (% of one retraining)" in capsys.readouterr().out
     assert "Unlearning runs compared" in (tmp_path / "all.html").read_text()
     assert not (tmp_path / "run1" / "report.html").exists()
@@ -121,12 +122,12 @@ def test_mistakes_in_the_command(tmp_path, runs):
     folders = stored(tmp_path, runs[:1])
     for arguments in ([], [str(tmp_path / "nowhere")], [folders[0], str(tmp_path)]):
         with pytest.raises(UserError):
-            report_command(arguments)
+            write_report(arguments)
     with pytest.raises(UserError, match="cannot be written"):
-        report_command(folders, str(tmp_path / "no" / "where.html"))
+        write_report(folders, str(tmp_path / "no" / "where.html"))
     (tmp_path / "run0" / "evidence.json").write_text('{"schema_version": 1}')
     with pytest.raises(UserError, match="no evidence of this version"):
-        report_command(folders)
+        write_report(folders)
 
 
 def test_names_tell_runs_of_one_method_apart(runs):

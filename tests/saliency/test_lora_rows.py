@@ -7,8 +7,8 @@ import torch
 import toy
 from scipy.stats import spearmanr
 
-from hf_unlearn import lora
 from hf_unlearn.errors import UserError
+from hf_unlearn.models import lora
 from hf_unlearn.saliency.build import build_mask
 from hf_unlearn.saliency.lora_rows import _scores, fresh_adapter_mask, is_fresh, zero_layers
 from hf_unlearn.saliency.mask import SaliencyMask

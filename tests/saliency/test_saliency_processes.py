@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tenso
 
 sys.path.insert(0, sys.argv[1])
 import toy
-from hf_unlearn import lora
+from hf_unlearn.models import lora
 from hf_unlearn.errors import UserError
 from hf_unlearn.saliency.build import build_mask
 from hf_unlearn.saliency.mask import SaliencyMask, model_digest

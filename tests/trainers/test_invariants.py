@@ -9,7 +9,7 @@ import pytest
 import torch
 from toy import SETUPS, image_setup
 
-from hf_unlearn.trainers.nabla_tau import NablaTauConfig, NablaTauTrainer
+from hf_unlearn.methods.nabla_tau import NablaTauConfig, NablaTauTrainer
 
 
 def trainer(tmp_path, setup, *, batch=8, forget_batch=4, accumulation=1, **kwargs):
@@ -51,7 +51,7 @@ TWO = """
 import os, sys, json, torch
 sys.path.insert(0, {tests!r})
 from toy import SETUPS
-from hf_unlearn.trainers.nabla_tau import NablaTauConfig, NablaTauTrainer
+from hf_unlearn.methods.nabla_tau import NablaTauConfig, NablaTauTrainer
 import torch.distributed as dist
 model, splits, task = SETUPS[{kind!r}](torch.float64)
 args = NablaTauConfig(output_dir={out!r}, per_device_train_batch_size=4, per_device_forget_batch_size=2,

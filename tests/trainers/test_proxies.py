@@ -3,7 +3,7 @@ import torch
 from toy import image_setup, lm_setup, text_setup, vit
 from transformers import AutoConfig, AutoModelForImageClassification
 
-from hf_unlearn.lora import add_lora
+from hf_unlearn.models.lora import add_lora
 from hf_unlearn.trainers.proxies import find_blocks, has_token_table, make_proxy
 
 

@@ -5,24 +5,24 @@ import json
 import pytest
 from toy import SETUPS
 
-from hf_unlearn import hub
 from hf_unlearn.errors import UserError
-from hf_unlearn.staging import stage
-from hf_unlearn.trainers.fine_tune import FineTuneConfig, FineTuneTrainer
+from hf_unlearn.hub import upload
+from hf_unlearn.hub.staging import stage
+from hf_unlearn.methods.fine_tune import FineTuneConfig, FineTuneTrainer
 
 
 @pytest.fixture
 def pushes(monkeypatch):
     """What would have been pushed: the folder, the repository, the options."""
     found = []
-    monkeypatch.setattr(hub, "push", lambda folder, repo, **more: found.append((folder, repo, more)) or "address")
+    monkeypatch.setattr(upload, "push", lambda folder, repo, **more: found.append((folder, repo, more)) or "address")
     return found
 
 
 def make(folder, kind="image", adapter=False, **more):
     model, splits, task = SETUPS[kind]()
     if adapter:
-        from hf_unlearn.lora import add_lora
+        from hf_unlearn.models.lora import add_lora
 
         model = add_lora(model, r=2, alpha=4, dropout=0.0, task_name=task.name)
     args = FineTuneConfig(output_dir=str(folder), max_steps=3, use_cpu=True, disable_tqdm=True, **more)

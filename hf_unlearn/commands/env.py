@@ -1,0 +1,16 @@
+"""`hf-unlearn env`: versions and hardware, for bug reports."""
+
+from hf_unlearn.commands.line_parser import LineParser
+
+
+def env(argv: list[str] | None = None) -> None:
+    """Print them, one a line. Raises `UserError` for an argument: there are none."""
+    LineParser(prog="hf-unlearn env", description="Versions and hardware, for bug reports.").parse_args(argv)
+
+    import torch
+
+    from hf_unlearn.report.evidence import environment
+
+    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu"
+    for name, value in environment(seed=None, device=device).items():
+        print(f"{name}: {value}")

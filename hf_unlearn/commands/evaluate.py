@@ -1,0 +1,235 @@
+"""`hf-unlearn evaluate`: the evidence for a model that was unlearned elsewhere."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hf_unlearn.data.sources import load_source
+from hf_unlearn.errors import UserError
+from hf_unlearn.evaluation.attack_comparison import compare_attacks
+from hf_unlearn.evaluation.comparison import ModelScores, compare
+from hf_unlearn.evaluation.distributions import distributions
+from hf_unlearn.evaluation.language_table import LanguageData, language_block, measure
+from hf_unlearn.evaluation.perturbed import make_choices
+from hf_unlearn.evaluation.stress import stress
+from hf_unlearn.models import lora
+from hf_unlearn.progress import quiet_libraries, say
+from hf_unlearn.report.evidence import build_evidence, environment, write_json
+from hf_unlearn.report.html import render_html
+from hf_unlearn.report.table import render_table
+from hf_unlearn.run import results, stages
+from hf_unlearn.run.arguments import Arguments
+from hf_unlearn.run.checks import check
+from hf_unlearn.run.command_arguments import parse_with_own
+from hf_unlearn.run.loading import check_exists, load_model
+from hf_unlearn.run.stages import Data
+from hf_unlearn.tasks.forward import unwrap
+from hf_unlearn.trainers.config import default_learning_rate
+
+MADE_ELSEWHERE = {"name": "made elsewhere", "paper": None, "hyperparameters": None}
+NO_ORIGINAL = "No original was given: what the model lost by the unlearning cannot be said."
+RECIPES_ORIGINAL = "The original was made by the recipe, not given: the one that was unlearned may be another."
+GIVEN_REFERENCES = "The reference models were given: that they never saw the forgotten rows is their makers' word."
+LANGUAGE_ONLY = ("perturbed_data", "real_authors", "world_facts")
+NAME_REFERENCES = "name models that never saw the forgotten rows"
+
+
+@dataclass
+class EvaluateArguments:
+    """The evidence for an unlearned model: --model_name_or_path is the original, --reference_model retrained ones."""
+
+    unlearned_model: str | None = field(
+        default=None, metadata={"help": "Hub name or folder of the model to be judged, or of its adapter."}
+    )
+    classifier_attacks: bool = field(
+        default=True, metadata={"help": "Also the membership attacks that train a classifier (seconds to minutes)."}
+    )
+    stress: bool = field(
+        default=False, metadata={"help": "Also disturb the models: does what was forgotten come back? (minutes)"}
+    )
+    max_new_tokens: int = field(
+        default=64, metadata={"help": "causal_lm: longest generated answer in tokens; 0 generates none."}
+    )
+    perturbed_data: list[str] | None = field(
+        default=None,
+        metadata={"help": "causal_lm: data sets with wrong answers (perturbed_answer) to some of the rows' questions, "
+                  "such as TOFU's, where the rows have none themselves.", "nargs": "+"},
+    )  # fmt: skip
+    real_authors: str | None = field(
+        default=None, metadata={"help": "causal_lm, pretrained models: TOFU's questions about real authors."}
+    )
+    world_facts: str | None = field(
+        default=None, metadata={"help": "causal_lm, pretrained models: TOFU's questions about the world."}
+    )
+
+
+def evaluate(argv: list[str] | None = None) -> None:
+    """Score the original, the unlearned model and the references, and write what they show side by side."""
+    own, arguments = parse_with_own(EvaluateArguments, "evaluate", argv)
+    has_original = _settle_models(own, arguments)
+    check(arguments)
+    quiet_libraries()
+    with stages.nothing_left_behind(arguments):
+        check_exists(arguments, own.unlearned_model)
+        data = stages.prepare_data(arguments)
+        results.print_data(data)
+        for name in LANGUAGE_ONLY:
+            if getattr(own, name) is not None and data.task.name != "causal_lm":
+                raise UserError(f"--{name} is for causal_lm; the task is {data.task.name}")
+        unlearned = load_model(arguments, data.task, own.unlearned_model) if has_original else data.model
+        if arguments.run.dry_run:
+            return say(f"output     {arguments.trainer.output_dir} (nothing was written)")
+        original = stages.get_original(arguments, data).model if has_original else None
+        models = {"original": original, "unlearned": unlearned}
+        models |= {f"twin {k}": twin.model for k, twin in enumerate(stages.get_twins(arguments, data), 1)}
+        evidence = make_evidence(own, arguments, data, models)
+        if int(torch.distributed.get_rank() if torch.distributed.is_initialized() else 0) == 0:
+            save(Path(arguments.trainer.output_dir), evidence)
+
+
+def make_evidence(
+    own: EvaluateArguments, arguments: Arguments, data: Data, models: dict[str, torch.nn.Module | None]
+) -> dict[str, Any]:
+    """The evidence for `models`: `original` (may be `None`), `unlearned`, and any number of others as twins."""
+    scores, language = score_models(own, arguments, data, models)
+    original, unlearned, *twins = scores.values()
+    judged, device = models["unlearned"], arguments.trainer.device
+    parameters = [p for name, p in judged.named_parameters() if lora.REFERENCE not in name.split(".")]
+    evidence = build_evidence(
+        method=MADE_ELSEWHERE,
+        task=data.task.name,
+        model={
+            "parameters": sum(p.numel() for p in parameters),
+            "trainable_parameters": None,
+            "peft": lora.describe(judged) if lora.is_peft(judged) else None,
+        },
+        data={
+            "source": data.source.name,
+            "splits": data.report.counts,
+            "request": _public_request(arguments, data),
+            "forget_digest": data.digest,
+        },
+        comparison=compare(original, unlearned, twins),
+        cost={},
+        distributions=distributions(original, unlearned, twins),
+        attacks=compare_attacks(
+            original, unlearned, twins, classifiers=own.classifier_attacks, seed=arguments.trainer.seed
+        ),
+        environment=environment(
+            seed=arguments.trainer.seed,
+            device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        ),
+        notes=[*data.report.notes, *_notes(arguments, models)],
+    )
+    if language is not None:
+        evidence["language"] = language
+    if own.stress:
+        evidence["stress"] = stress_models(arguments, data, models)
+    return evidence
+
+
+def score_models(
+    own: EvaluateArguments, arguments: Arguments, data: Data, models: dict[str, torch.nn.Module | None]
+) -> tuple[dict[str, ModelScores | None], dict[str, Any] | None]:
+    """One pass over the reported splits for each model, and of language models the block `language`."""
+    present = {name: model for name, model in models.items() if model is not None}
+    if data.task.name != "causal_lm":
+        scores = {name: stages.score_model(arguments, data, model, title(name)) for name, model in present.items()}
+        return {name: scores.get(name) for name in models}, None
+    rows = language_data(own, arguments, data)
+    device, batch = arguments.trainer.device, arguments.trainer.per_device_eval_batch_size
+    measured = {}
+    for name, model in present.items():
+        say(f"scoring {title(name)}")
+        measured[name] = measure(model.to(device), rows, stages.SCORED, batch_size=batch)
+    scores = {name: found.scores for name, found in measured.items()}
+    return {name: scores.get(name) for name in models}, language_block(measured, rows)
+
+
+def language_data(own: EvaluateArguments, arguments: Arguments, data: Data) -> LanguageData:
+    """What language models are measured on beside the rows. Raises `UserError` for data that cannot be read."""
+
+    def load(name: str):
+        return load_source(name, train_split=arguments.data.train_split, task=data.task.name).train
+
+    others = [load(name) for name in own.perturbed_data or []]
+    options = {"max_new_tokens": own.max_new_tokens, "seed": arguments.trainer.seed}
+    found = LanguageData.build(data.task, data.splits, others, **options)
+    given = {"real_authors": own.real_authors, "world_facts": own.world_facts}
+    found.choices |= {role: make_choices(data.task, load(name)) for role, name in given.items() if name is not None}
+    return found
+
+
+def stress_models(arguments: Arguments, data: Data, models: dict[str, torch.nn.Module | None]) -> dict[str, Any]:
+    """The evidence block `stress`; models relearn at the recipe's rate, or without a recipe at one that their width
+    sets, all weights of theirs."""
+    rate = arguments.recipe.original_learning_rate if arguments.has_recipe else None
+    return stress(
+        models,
+        data.task,
+        data.splits,
+        learning_rate=rate or default_learning_rate(unwrap(models["unlearned"])),
+        seed=arguments.trainer.seed,
+        batch_size=arguments.trainer.per_device_eval_batch_size,
+    )
+
+
+def save(folder: Path, evidence: dict[str, Any]) -> None:
+    """Write `evidence.json` and `report.html`, and print the table."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "evidence.json", evidence)
+    (folder / "report.html").write_text(render_html(evidence), encoding="utf-8")
+    print("\n" + render_table(evidence))
+    print(f"\nevidence.json and report.html are in {folder}")
+
+
+def title(name: str) -> str:
+    """How a model is called on the screen."""
+    return f"the {name} model" if name == "unlearned" else f"the {name}" if name == "original" else name
+
+
+def _settle_models(own: EvaluateArguments, arguments: Arguments) -> bool:
+    """Check which models there are, before anything is loaded. Returns whether there is an original.
+
+    Without one the unlearned model stands where the arguments name the model, because that settles how rows are
+    encoded and that no row may be taken out of the training rows.
+    """
+    if own.unlearned_model is None:
+        raise UserError("no --unlearned_model; name the model to be judged")
+    given = arguments.model.model_name_or_path
+    if given is not None and same_model(given, own.unlearned_model):
+        raise UserError("--unlearned_model is the original (--model_name_or_path); name the one that was unlearned")
+    for reference in arguments.recipe.reference_model or []:
+        if same_model(reference, own.unlearned_model):
+            raise UserError(
+                "--reference_model names the unlearned model; name models that never saw the forgotten rows"
+            )
+        if given is not None and same_model(reference, given):
+            raise UserError("--reference_model names the original; name models that never saw the forgotten rows")
+    if given is None and not arguments.has_recipe:
+        arguments.model.model_name_or_path = own.unlearned_model
+        return False
+    return True
+
+
+def same_model(name: str, other: str) -> bool:
+    """Whether two names mean one model: the same name, or two spellings of one folder."""
+    return name == other or (Path(name).exists() and Path(other).exists() and Path(name).samefile(other))
+
+
+def _notes(arguments: Arguments, models: dict[str, torch.nn.Module | None]) -> list[str]:
+    notes = []
+    if models["original"] is None:
+        notes.append(NO_ORIGINAL)
+    elif arguments.model.model_name_or_path is None:
+        notes.append(RECIPES_ORIGINAL)
+    if arguments.recipe.reference_model:
+        notes.append(GIVEN_REFERENCES)
+    return notes
+
+
+def _public_request(arguments: Arguments, data: Data) -> dict[str, Any]:
+    publish, label = arguments.request.publish_request, data.task.columns.get("label")
+    return data.request.public(publish=publish, label_column=label) | {"rows": len(data.splits.forget)}

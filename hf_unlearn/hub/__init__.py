@@ -1,0 +1,1 @@
+"""To the Hub: what may leave this machine, and how."""

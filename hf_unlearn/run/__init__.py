@@ -1,0 +1,1 @@
+"""What one run goes through: arguments, checks, stages, results."""

@@ -1,0 +1,37 @@
+"""Arguments of the commands that take those of `train`, with the same meaning, and a few of their own."""
+
+import argparse
+import sys
+from typing import Any
+
+from hf_unlearn.errors import UserError
+from hf_unlearn.run.arguments import Arguments, parse_arguments
+
+
+def parse_with_own(own_class: type, command: str, argv: list[str] | None = None) -> tuple[Any, Arguments]:
+    """Parse a command line that holds the fields of `own_class` (a dataclass), which YAML files do not hold, and any
+    argument of `train`.
+
+    Returns an instance of `own_class` and the [`Arguments`]. Raises `UserError` as [`parse_arguments`] does.
+    """
+    from transformers import HfArgumentParser
+
+    class Parser(HfArgumentParser):
+        """Errors as one line instead of a page of usage."""
+
+        def error(self, message: str):
+            raise UserError(" ".join(message.split()))
+
+    parser = Parser(
+        own_class,
+        prog=f"hf-unlearn {command}",
+        usage=f"hf-unlearn {command} [--config FILE] [--argument value ...]",
+        description=own_class.__doc__,
+        epilog="Model, data, request, recipe and method: every argument of `hf-unlearn train` (train --help).",
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    argv = sys.argv[1:] if argv is None else list(argv)
+    values, rest = parser.parse_known_args(argv)
+    own = own_class(**vars(values))
+    return own, parse_arguments(rest)

@@ -1,0 +1,177 @@
+"""What a run leaves: the evidence, the output folder, and what is printed."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hf_unlearn.evaluation.attack_comparison import compare_attacks
+from hf_unlearn.evaluation.comparison import ModelScores, compare
+from hf_unlearn.evaluation.distributions import distributions
+from hf_unlearn.hub import upload
+from hf_unlearn.models import lora
+from hf_unlearn.progress import say
+from hf_unlearn.report.evidence import build_evidence, environment
+from hf_unlearn.report.phases import plot_phases
+from hf_unlearn.report.table import render_table
+from hf_unlearn.report.training import training_block
+from hf_unlearn.run.arguments import Arguments
+from hf_unlearn.run.recipe import Trained
+from hf_unlearn.run.stages import Data, Unlearning, make_trainer, score_model
+from hf_unlearn.trainers import handover
+from hf_unlearn.trainers.base import UnlearningTrainer
+
+
+def make_evidence(
+    arguments: Arguments,
+    data: Data,
+    original: Trained,
+    before: ModelScores,
+    trainer: UnlearningTrainer,
+    unlearning: Unlearning,
+    twins: list[Trained],
+) -> dict[str, Any]:
+    """Everything the run can show, in one dict (`evidence.json`)."""
+    titles = [f"twin {k} of {len(twins)}" for k in range(1, len(twins) + 1)]
+    scored = [score_model(arguments, data, twin.model, title) for twin, title in zip(twins, titles, strict=True)]
+    made = [twin for twin in twins if twin.seconds is not None]
+    # Without the frozen copy of an adapter that was given.
+    counts = [p for name, p in trainer.model.named_parameters() if lora.REFERENCE not in name.split(".")]
+    return build_evidence(
+        method={
+            "name": trainer.method,
+            "paper": trainer.paper,
+            "hyperparameters": trainer.args.hyperparameters(),
+        },
+        task=data.task.name,
+        model={
+            "parameters": sum(p.numel() for p in counts),
+            "trainable_parameters": sum(p.numel() for p in counts if p.requires_grad),
+            "peft": lora.describe(trainer.model) if lora.is_peft(trainer.model) else None,
+        },
+        data={
+            "source": data.source.name,
+            "splits": data.report.counts,
+            "request": _public_request(arguments, data),
+            "forget_digest": data.digest,
+        },
+        comparison=compare(before, unlearning.scores, scored),
+        cost={
+            "original_seconds": original.seconds,
+            "original_examples": original.examples,
+            "unlearn_seconds": unlearning.seconds,
+            "retrain_seconds": float(np.mean([t.seconds for t in made])) if made else None,
+            "unlearn_examples": unlearning.examples,
+            "retrain_examples": round(float(np.mean([t.examples for t in made]))) if made else None,
+            "steps": unlearning.steps,
+            "peak_memory_mb": unlearning.peak_memory_mb,
+        },
+        distributions=distributions(before, unlearning.scores, scored),
+        attacks=compare_attacks(before, unlearning.scores, scored),
+        training=training_block(trainer.state.log_history),
+        environment=environment(seed=arguments.trainer.seed, device=_device_name(arguments.trainer.device)),
+        notes=[*data.report.notes, *trainer.notes, *_adapter_notes(arguments, trainer)],
+    )
+
+
+def save(arguments: Arguments, trainer: UnlearningTrainer, evidence: dict[str, Any]) -> None:
+    """Write the model (merged, unless the adapter is asked for), its processor, the evidence, its report, the card."""
+    trainer.evidence = evidence
+    if trainer.lens is not None and not arguments.trainer.saliency_mask:
+        trainer.lens.save(arguments.trainer.output_dir)
+    if not trainer.is_world_process_zero():
+        return
+    folder, options = Path(arguments.trainer.output_dir), arguments.lora
+    adapter = evidence["model"]["peft"]
+    handover.save_model(trainer, folder, save_adapter=options.save_adapter)
+    if trainer.state.best_model_checkpoint:  # a path of this machine
+        trainer.state.best_model_checkpoint = Path(trainer.state.best_model_checkpoint).name
+    trainer.state.save_to_json(folder / "trainer_state.json")
+    _draw_phases(trainer, folder)
+    base = arguments.model.model_name_or_path or arguments.recipe.original_model
+    if adapter and adapter["given"]:
+        base = handover.base_name(trainer.accelerator.unwrap_model(trainer.model))
+    handover.write_documents(
+        evidence,
+        folder,
+        base_model=base,
+        library_name="peft" if adapter and options.save_adapter else "transformers",
+        num_labels=len(trainer.task.label_names or []) or None,
+    )
+
+
+def _draw_phases(trainer: UnlearningTrainer, folder: Path) -> None:
+    phases, history = trainer.schedule.phases, trainer.state.log_history
+    if trainer.schedule.in_stages and any("eval_forget_accuracy" in entry for entry in history):
+        (folder / "plots").mkdir(exist_ok=True)
+        plot_phases(history, [(phase.name, phase.steps) for phase in phases], folder / "plots" / "phases.png")
+
+
+def push(arguments: Arguments, trainer: UnlearningTrainer) -> None:
+    """With `--push_to_hub`: push the finished folder, in one commit. Raises `UserError`; the folder is whole then."""
+    args = arguments.trainer
+    if not args.push_to_hub or not trainer.is_world_process_zero():
+        return
+    url = upload.push(
+        args.output_dir,
+        args.hub_model_id or Path(args.output_dir).resolve().name,
+        private=args.hub_private_repo,
+        token=args.hub_token,
+        revision=args.hub_revision,
+        push_adapter=arguments.lora.push_adapter,
+    )
+    print(f"pushed to {url}")
+
+
+def print_data(data: Data) -> None:
+    """The rows in their roles, and what there is to say about them."""
+    say(f"task       {data.task.name} on {data.source.name}")
+    say("splits     " + ", ".join(f"{name} {size:,}" for name, size in data.splits.sizes().items()))
+    for note in data.report.notes:
+        say(f"note       {note}")
+
+
+def print_result(arguments: Arguments, trainer: UnlearningTrainer, evidence: dict[str, Any]) -> None:
+    """The table, and where things are."""
+    if trainer.is_world_process_zero():
+        print("\n" + render_table(evidence))
+        print(f"\nThe model, evidence.json, report.html and the model card are in {arguments.trainer.output_dir}")
+
+
+def print_plan(arguments: Arguments, data: Data, original: Trained) -> None:
+    """What a dry run shows: the splits, the model and the steps; nothing is trained or written."""
+    trainer = make_trainer(arguments, data, original)
+    if not trainer.is_world_process_zero():
+        return
+    parameters = list(trainer.model.parameters())
+    trainable = sum(p.numel() for p in parameters if p.requires_grad)
+    print(f"model      {type(original.model).__name__}, {sum(p.numel() for p in parameters):,} parameters, "
+          f"{trainable:,} of them trained")  # fmt: skip
+    for phase in trainer.schedule.phases:
+        sizes = trainer.stream_sizes()
+        rows = " + ".join(f"{sizes[s].batch} {s} rows" for s in phase.streams)
+        rate = phase.learning_rate or arguments.trainer.learning_rate
+        print(f"phase      {phase.name}: {phase.steps:,} steps of {rows or 'no rows'}, learning rate {rate:.2g}")
+    for line in trainer.plan() + (trainer.lens.plan() if trainer.lens is not None else []):
+        print(f"method     {line}")
+    print(f"retrain    {arguments.recipe.retrain} twins")
+    print(f"output     {arguments.trainer.output_dir} (nothing was written)")
+
+
+def _public_request(arguments: Arguments, data: Data) -> dict[str, Any]:
+    publish, label = arguments.request.publish_request, data.task.columns.get("label")
+    public = data.request.public(publish=publish, label_column=label)
+    return public | {"rows": len(data.splits.forget)}
+
+
+def _adapter_notes(arguments: Arguments, trainer: UnlearningTrainer) -> list[str]:
+    if not lora.is_peft(trainer.model):
+        return []
+    if arguments.lora.save_adapter:
+        return [handover.ADDED]
+    return [handover.MERGED]
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

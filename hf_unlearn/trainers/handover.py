@@ -1,0 +1,154 @@
+"""What a trainer hands over where no command does it: its model, processor, evidence, report and card, in a folder."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_unlearn.evaluation.attack_comparison import compare_attacks
+from hf_unlearn.evaluation.comparison import ModelScores, compare
+from hf_unlearn.evaluation.distributions import distributions
+from hf_unlearn.evaluation.scoring import score_splits
+from hf_unlearn.hub.staging import ADAPTER, WEIGHTS
+from hf_unlearn.models import lora
+from hf_unlearn.report.card import base_license, render_card
+from hf_unlearn.report.evidence import build_evidence, environment, write_json
+from hf_unlearn.report.html import render_html
+from hf_unlearn.report.picture import save_picture
+from hf_unlearn.report.training import training_block
+
+if TYPE_CHECKING:
+    import torch
+
+    from hf_unlearn.trainers.base import UnlearningTrainer
+
+SCORED = ("forget", "retain", "test", "nonmembers")
+ADDED = "The adapter removes nothing from its base: whoever switches it off has the forgotten rows back."
+MERGED = "Unlearned through an adapter, merged into the weights: an adapter alone can be switched off by anyone."
+
+
+def score_model(trainer: "UnlearningTrainer", model: "torch.nn.Module | None" = None) -> ModelScores:
+    """One pass over the reported splits, under the trainer's model or another; every process must call it."""
+    args = trainer.args
+    return score_splits(
+        trainer.model_wrapped if model is None else model.to(args.device),
+        trainer.task,
+        trainer.splits,
+        SCORED,
+        batch_size=args.per_device_eval_batch_size,
+        device=args.device,
+    )
+
+
+def trainer_evidence(
+    trainer: "UnlearningTrainer",
+    *,
+    before: ModelScores | None = None,
+    twins: Sequence[ModelScores] = (),
+    data: Mapping[str, Any] | None = None,
+    seconds: float | None = None,
+    notes: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The evidence of a finished training; scores the trainer's model, so every process must call it.
+
+    Args:
+        before: the original's scores.
+        twins: scores of models that never saw the forget rows.
+        data: `source`, `splits`, `request`, `forget_digest`, as far as they are known.
+        seconds: that the unlearning took.
+    """
+    after = score_model(trainer)
+    # Without the frozen copy of an adapter that was given.
+    counts = [p for name, p in trainer.model.named_parameters() if lora.REFERENCE not in name.split(".")]
+    return build_evidence(
+        method={"name": trainer.method, "paper": trainer.paper, "hyperparameters": trainer.args.hyperparameters()},
+        task=trainer.task.name,
+        model={
+            "parameters": sum(p.numel() for p in counts),
+            "trainable_parameters": sum(p.numel() for p in counts if p.requires_grad),
+            "peft": lora.describe(trainer.model) if lora.is_peft(trainer.model) else None,
+        },
+        data={"splits": trainer.splits.sizes(), **(data or {})},
+        comparison=compare(before, after, list(twins)),
+        cost={"unlearn_seconds": seconds, "unlearn_examples": trainer.examples, "steps": trainer.state.global_step},
+        environment=environment(seed=trainer.args.seed, device=trainer.args.device.type),
+        distributions=distributions(before, after, list(twins)),
+        training=training_block(trainer.state.log_history),
+        attacks=compare_attacks(before, after, list(twins)),
+        notes=[*notes, *trainer.notes],
+    )
+
+
+def save_result(
+    trainer: "UnlearningTrainer",
+    evidence: Mapping[str, Any],
+    folder: str | os.PathLike,
+    *,
+    save_adapter: bool = False,
+) -> None:
+    """Write a folder that loads with `from_pretrained` and can be pushed; on one process.
+
+    An adapter is merged into the weights, unless `save_adapter`. A model that is there already is replaced.
+    """
+    is_adapter = lora.is_peft(trainer.model)
+    keeps_adapter = is_adapter and save_adapter
+    if is_adapter:
+        evidence = dict(evidence) | {"notes": [*evidence["notes"], ADDED if keeps_adapter else MERGED]}
+    save_model(trainer, folder, save_adapter=save_adapter)
+    labels = trainer.task.label_names
+    write_documents(
+        evidence,
+        folder,
+        base_model=base_name(trainer.accelerator.unwrap_model(trainer.model)),
+        library_name="peft" if keeps_adapter else "transformers",
+        num_labels=len(labels) if labels else None,
+    )
+
+
+def save_model(trainer: "UnlearningTrainer", folder: str | os.PathLike, *, save_adapter: bool = False) -> None:
+    """The model, an adapter merged into it unless `save_adapter`, and its processor."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        if WEIGHTS.fullmatch(path.name) or path.name in ADAPTER:
+            path.unlink()
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if lora.is_peft(model) and not save_adapter:
+        model = lora.merge(model)
+    model.save_pretrained(folder, **lora.save_kwargs(model))
+    trainer.processing_class.save_pretrained(folder)
+
+
+def write_documents(
+    evidence: Mapping[str, Any],
+    folder: str | os.PathLike,
+    *,
+    base_model: str | None = None,
+    library_name: str = "transformers",
+    num_labels: int | None = None,
+) -> None:
+    """`evidence.json`, and its renderings: `report.html`, a picture, and the model card with the base's licence.
+
+    Args:
+        base_model: Hub id or folder; the card names it only if it is an id.
+        library_name, num_labels: as for [`render_card`].
+    """
+    folder = Path(folder)
+    write_json(folder / "evidence.json", evidence)
+    (folder / "report.html").write_text(render_html(evidence), encoding="utf-8")
+    card = render_card(
+        evidence,
+        base_model=base_model,
+        license=base_license(base_model),
+        library_name=library_name,
+        picture=save_picture(evidence, folder),
+        num_labels=num_labels,
+    )
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def base_name(model: "torch.nn.Module") -> str | None:
+    """What the model was loaded from; of an adapter, its base. A Hub id or a folder, `None` for one made in memory."""
+    if lora.is_peft(model):
+        return model.peft_config[lora.ADAPTER].base_model_name_or_path or None
+    return getattr(model.config, "_name_or_path", None) or None

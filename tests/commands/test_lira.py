@@ -1,0 +1,215 @@
+"""`hf-unlearn lira`: who is in which model, what is kept and taken up again, and what the figures say."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+
+from hf_unlearn.cli import main
+from hf_unlearn.commands import lira as command
+from hf_unlearn.commands.lira import LiraArguments, attack, render_lira
+from hf_unlearn.evaluation.shadow_plan import make_plan
+from hf_unlearn.run import shadow_models, stages
+
+SECRET = "xyzzy"
+
+
+@pytest.mark.parametrize("share, sets", [(0.1, 4), (0.02, 2), (0.5, 4), (0.3, 3)])
+def test_every_row_is_a_member_of_half_of_the_models_and_is_looked_at_once_in_each(share, sets):
+    plan = make_plan(np.arange(200), share, sets, seed=3)
+    divisions = [plan.division("shadow", k) for k in range(6)]
+    member = np.stack([d.member for d in divisions])
+    assert (member.sum(axis=0) == 3).all()
+    assert not np.array_equal(member[0], member[2]) and np.array_equal(member[0], ~member[1])
+    for division in divisions:
+        kept = plan.kept(division)
+        assert len(kept) == 200 - plan.sets * plan.size
+        for part in range(plan.sets):
+            both = [(division.part == part) & (division.member == side) for side in (True, False)]
+            assert [side.sum() for side in both] == [plan.size, plan.size]
+        # A forget set is as large a share of the model's rows as the request is of all rows.
+        assert plan.size / len(kept) == pytest.approx(share, abs=0.6 / len(kept) + 0.002)
+
+
+def test_a_model_stays_the_same_however_many_there_are_and_roles_differ():
+    plan = make_plan(np.arange(100), 0.1, 2, seed=0)
+    again = make_plan(np.arange(100), 0.1, 2, seed=0)
+    assert np.array_equal(plan.division("shadow", 3).member, again.division("shadow", 3).member)
+    assert not np.array_equal(plan.division("shadow", 0).member, plan.division("target", 0).member)
+    other = make_plan(np.arange(100), 0.1, 2, seed=1)
+    assert not np.array_equal(plan.audited, other.audited)
+
+
+def test_groups_stay_together():
+    unit = np.repeat(np.arange(30), np.random.default_rng(0).integers(1, 6, 30)) * 7
+    plan = make_plan(unit, 0.1, 3, seed=0)
+    division, groups = plan.division("target", 1), unit[plan.rows]
+    for group in np.unique(groups):
+        assert len(set(division.member[groups == group])) == len(set(division.part[groups == group])) == 1
+
+
+class Planted:
+    """φ as a method leaves it that lowers what it knew of a row by the share `forgets`."""
+
+    def __init__(self, plan, forgets: float):
+        self.plan, self.forgets = plan, forgets
+        self.difficulty = np.random.default_rng(0).normal(0, 2, len(plan.rows))
+
+    def load(self, role, k):
+        member = self.plan.division(role, k).member
+        noise = np.random.default_rng([5, role == "target", k]).normal(0, 1, (2, len(member)))
+        gain = np.array([1.0, 1.0 - self.forgets])[:, None] * 1.5 * member
+        return dict(zip(("original", "unlearned"), self.difficulty + gain + noise, strict=True))
+
+
+@pytest.fixture(scope="module")
+def planted():
+    def run(forgets, targets=4):
+        plan = make_plan(np.arange(400), 0.1, 4, seed=0)
+        own = LiraArguments(shadows=32, targets=targets, forget_sets=4)
+        from hf_unlearn.run.arguments import parse_arguments
+
+        arguments = parse_arguments(["--method", "fine_tune", "--use_cpu", "true"])
+        return attack(arguments, plan, Planted(plan, forgets), own)
+
+    return run
+
+
+def test_planted_models(planted):
+    """The original is told, the twins are not; a method that forgets all is like them, one that does not is not."""
+    for forgets, found in ((1.0, False), (0.0, True)):
+        result = planted(forgets)
+        auc = {name: each["pooled"]["auc"] for name, each in result["attacks"].items()}
+        assert result["attacks"]["original"]["variance"] == "pooled" and result["targets"] == 4
+        assert auc["original"]["value"] > 0.8 and auc["original"]["interval"][0] > 0.7
+        assert auc["twins"]["interval"][0] < 0.5 < auc["twins"]["interval"][1]
+        low, high = auc["fine_tune"]["interval"]
+        assert (low > 0.7) if found else (low < 0.5 < high)
+        epsilon = result["epsilon"]
+        assert epsilon["original"]["epsilon_median"] > epsilon["twins"]["epsilon_median"]
+        text = render_lira(result)
+        assert (
+            "over target models" in text.replace("\n", " ")
+            and "twins" in text
+            and max(map(len, text.splitlines())) <= 100
+        )
+
+
+def test_the_result_holds_no_figure_of_a_single_row(planted):
+    def longest(value):
+        if isinstance(value, dict):
+            return max(map(longest, value.values()), default=0)
+        return max(len(value), *map(longest, value)) if isinstance(value, list) and value else 0
+
+    result = planted(1.0, targets=1)
+    assert longest(result) <= 3 and result["attacks"]["fine_tune"]["pooled"]["clustered"] is False
+
+
+def config(folder: Path, **more) -> dict:
+    original = {"model_type": "vit", "model_config": tiny.VIT, "num_train_epochs": 2, "learning_rate": 1e-2}
+    return tiny.own_data(folder, "image_classification", method="fine_tune", cache_dir=str(folder / "cache")) | {
+        "original": original | {"batch_size": 16}, "output_dir": str(folder / "out"),
+    } | more  # fmt: skip
+
+
+def lira(folder: Path, values: dict, *argv: str) -> int:
+    values.pop("proxy_epochs", None)
+    return main(["lira", "--config", tiny.write_config(folder, values), "--forget_sets", "2", *argv])
+
+
+def test_the_command(tmp_path, monkeypatch, capsys):
+    """A run that stops goes on; more models are added to those there are; what was there is not made again."""
+    trained, unlearned = [], []
+    train, unlearn = stages.train_by_recipe, shadow_models.ShadowMaker._unlearn
+
+    def counted_train(arguments, data, rows, seed, title):
+        trained.append((len(rows), seed))
+        if len(trained) == 3:
+            raise KeyboardInterrupt
+        return train(arguments, data, rows, seed, title)
+
+    def counted_unlearn(self, model, forget, retain, seed):
+        unlearned.append((len(forget), len(retain), seed))
+        assert not set(forget) & set(retain)
+        return unlearn(self, model, forget, retain, seed)
+
+    monkeypatch.setattr(stages, "train_by_recipe", counted_train)
+    monkeypatch.setattr(shadow_models.ShadowMaker, "_unlearn", counted_unlearn)
+    with pytest.raises(KeyboardInterrupt):
+        lira(tmp_path, config(tmp_path), "--shadows", "4", "--targets", "1")
+    assert not (tmp_path / "out").exists() and len(unlearned) == 4
+    assert lira(tmp_path, config(tmp_path), "--shadows", "4", "--targets", "1") == 0
+    assert len(trained) == 3 + 3 and len({seed for _, seed in trained}) == 5 and len(set(unlearned)) == 10
+    result = json.loads((tmp_path / "out" / "lira.json").read_text())
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["lira.json"]
+    assert list(result["attacks"]) == list(result["epsilon"]) == ["original", "fine_tune", "twins"]
+    assert {rows for rows, _ in trained} == {result["training_rows"]}
+    assert {size for size, _, _ in unlearned} == {result["forget_rows"]}
+    assert result["attacks"]["fine_tune"]["shadows"] == 4 and result["attacks"]["fine_tune"]["pooled"]["targets"] == 1
+    assert "3 of them done before" not in capsys.readouterr().out
+
+    run = config(tmp_path, output_dir=str(tmp_path / "run"))
+    run.pop("proxy_epochs")
+    assert main(["train", "--config", tiny.write_config(tmp_path, run)]) == 0
+    values, add = config(tmp_path, output_dir=str(tmp_path / "more")), ["--add_to", str(tmp_path / "run")]
+    del trained[6:]
+    assert lira(tmp_path, values, "--shadows", "4", "--targets", "2", *add) == 0
+    evidence = json.loads((tmp_path / "run" / "evidence.json").read_text())
+    result = json.loads((tmp_path / "more" / "lira.json").read_text())
+    assert evidence["lira"]["fine_tune"]["auc"] == result["attacks"]["fine_tune"]["pooled"]["auc"]
+    assert "U-LiRA" in (tmp_path / "run" / "report.html").read_text()
+    assert len(trained) == 7 and "5 of them done before" in capsys.readouterr().out
+    files = sorted(path.name for path in (tmp_path / "cache").glob("lira-*/*"))
+    assert files == [f"shadow-{k:05d}.safetensors" for k in range(4)] + [f"target-{k:05d}.safetensors" for k in (0, 1)]
+    first = next((tmp_path / "cache").glob("lira-*/shadow-00000.safetensors"))
+    first.write_bytes(b"cut off")
+    values["output_dir"] = str(tmp_path / "third")
+    assert lira(tmp_path, values, "--shadows", "4", "--targets", "2") == 2
+    assert "is damaged" in capsys.readouterr().err and not (tmp_path / "third").exists()
+
+
+def test_what_is_unlearned_is_what_is_looked_at(tmp_path, monkeypatch):
+    """A method that makes the weights zero leaves φ of a uniform guess on every row, of the original it does not."""
+    import torch
+
+    def zeroed(self, model, forget, retain, seed):
+        for parameter in model.parameters():
+            torch.nn.init.zeros_(parameter)
+        return model
+
+    made = []
+    monkeypatch.setattr(shadow_models.ShadowMaker, "_unlearn", zeroed)
+    monkeypatch.setattr(command, "attack", lambda arguments, plan, maker, own: made.append(maker) or {})
+    monkeypatch.setattr(command, "render_lira", lambda result: "")
+    assert lira(tmp_path, config(tmp_path), "--shadows", "4", "--targets", "1") == 0
+    arrays = made[0].load("shadow", 2)
+    assert np.abs(arrays["unlearned"]).max() < 1e-6 < np.abs(arrays["original"]).max()  # two classes: φ is 0
+
+
+BAD = {
+    "no recipe": ({"original": None, "model_name_or_path": "nowhere"}, [], "takes the recipe"),
+    "few shadows": ({}, ["--shadows", "2"], "--shadows is 2; give 4 or more"),
+    "no targets": ({}, ["--targets", "0"], "--targets is 0"),
+    "classes": ({"forget_fraction": None, "forget_classes": ["warm"]}, [], "rows drawn at random"),
+    "no number": ({}, ["--shadows", SECRET[:0] + "many"], "invalid int value"),
+    "no evidence": ({}, ["--add_to", "nowhere"], "cannot be read"),
+    "resume": ({"resume_from_checkpoint": "last"}, [], "goes on by itself"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_nothing_is_made(tmp_path, capsys, case):
+    changes, argv, said = BAD[case]
+    values = {key: value for key, value in (config(tmp_path) | changes).items() if value is not None}
+    assert lira(tmp_path, values, *argv) == 2
+    err = capsys.readouterr().err.strip()
+    assert len(err.splitlines()) == 1 and said in err
+    assert not (tmp_path / "out").exists() and not (tmp_path / "cache").exists()
+
+
+def test_a_dry_run_says_what_would_be_made(tmp_path, capsys):
+    assert lira(tmp_path, config(tmp_path), "--dry_run", "true") == 0
+    out = capsys.readouterr().out
+    assert "36 models, 0 of them done before" in out and not (tmp_path / "cache").exists()

@@ -1,0 +1,162 @@
+"""∇τ term by term, against values computed by hand or by plain PyTorch."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from toy import image_setup
+
+from hf_unlearn.data.guards import guard
+from hf_unlearn.errors import NonFiniteLossError, UserError
+from hf_unlearn.methods.nabla_tau import NablaTauConfig, NablaTauTrainer
+
+
+def make(tmp_path, setup=None, **kwargs):
+    model, splits, task = setup or image_setup(torch.float64)
+    kwargs = {"num_train_epochs": 4, "proxy_epochs": 1, "learning_rate": 1e-2, "max_grad_norm": 0.0} | kwargs
+    kwargs = {"per_device_forget_batch_size": 4} | kwargs
+    args = NablaTauConfig(
+        output_dir=str(tmp_path), use_cpu=True, per_device_train_batch_size=8, logging_steps=1, **kwargs,
+    )  # fmt: skip
+    return NablaTauTrainer(model, args, splits, task, quiet=True)
+
+
+def by_hand(model, task, rows, which):
+    batch = task.collate(rows.__getitems__(list(which)))
+    return F.cross_entropy(model(pixel_values=batch["pixel_values"]).logits, batch["labels"], reduction="none")
+
+
+@pytest.mark.parametrize("forget_batch, forget_batches", [(4, 3), (11, 1)])  # 4 forget epochs, and 12
+def test_the_published_schedule_equals_a_plain_loop(tmp_path, forget_batch, forget_batches):
+    trainer = make(tmp_path, schedule="paper", weight_decay=0.01, per_device_forget_batch_size=forget_batch)
+    reference, splits, task = image_setup(torch.float64)
+    sampler = trainer._sampler()
+    trainer.train()
+
+    retain_batches = 4  # 30 rows in eights
+    epochs = max(1, int(6 * retain_batches / (2 * forget_batches)))
+    assert trainer.schedule.total_steps == epochs * forget_batches
+    optimizer = torch.optim.AdamW(reference.parameters(), lr=1e-2, weight_decay=0.01)
+    decay = [p for n, p in reference.named_parameters() if n in trainer.get_decay_parameter_names(reference)]
+    rest = [p for n, p in reference.named_parameters() if n not in trainer.get_decay_parameter_names(reference)]
+    optimizer = torch.optim.AdamW(
+        [{"params": decay}, {"params": rest, "weight_decay": 0.0}], lr=1e-2, weight_decay=0.01
+    )
+    alpha_0 = 5 / 3 * 11 / 41
+    reference.eval()
+    taus = []
+    for step in range(epochs * forget_batches):
+        epoch = step // forget_batches
+        if step % forget_batches == 0 and epoch % 5 == 0:
+            with torch.no_grad():
+                tau = by_hand(reference, task, splits.validation_tau, range(12)).mean().item()
+            taus.append(tau)
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-2 + (1e-3 - 1e-2) * epoch / epochs
+        rows = sampler.rows(step)
+        forget = by_hand(reference, task, splits.forget, rows["forget"])
+        retain = by_hand(reference, task, splits.retain, rows["retain"])
+        alpha = alpha_0 * (1 - epoch / epochs)
+        weight = len(forget) / forget_batch  # a smaller last batch counts for less
+        loss = alpha * weight * torch.relu(tau - forget.mean()) ** 2 + (1 - alpha) * retain.mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        assert trainer.state.log_history[step]["loss"] == pytest.approx(loss.item(), rel=1e-6)
+    assert len(taus) == math.ceil(epochs / 5) and trainer.tau == pytest.approx(taus[-1], abs=1e-9)
+    for ours, theirs in zip(trainer.model.parameters(), reference.parameters(), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-9)
+
+
+def test_the_ascent_stops_when_the_mean_reaches_tau(tmp_path):
+    trainer = make(tmp_path, schedule="held")
+    trainer.method_state = {"tau": torch.tensor(0.5)}
+    batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    trainer.current_gradient_accumulation_steps = 1
+    trainer.model.eval()
+    outputs = trainer._run(trainer.model, batch)
+    assert outputs["forget"].loss.mean() > 0.5  # an untrained model is already above
+    loss = trainer.unlearning_loss(**outputs)
+    assert loss.item() == pytest.approx(outputs["retain"].loss.mean().item())
+
+
+def test_the_row_loss_by_hand(tmp_path):
+    trainer = make(tmp_path)
+    trainer.current_gradient_accumulation_steps = 1
+    trainer.model.eval()
+    batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    outputs = trainer._run(trainer.model, batch)
+    forget, retain = outputs["forget"], outputs["retain"]
+    shift = torch.tensor([1.0, -2.0, 0.5, -0.25], dtype=torch.float64)
+    targets = torch.zeros(11, dtype=torch.float64)
+    targets[forget.index] = forget.log_odds.detach() - shift  # rows lie above and below their targets
+    trainer.method_state = {"targets": targets, "spread": torch.tensor(2.0)}
+    trainer.state.global_step = 1  # no measurement is due
+    early = 0.3 * (1.0 + 0.25) / 4 / 4
+    late = 0.3 * (1.0 + 0.25 + 0.2 * (4.0 + 0.0625)) / 4 / 4
+    kept = retain.loss.mean().item()
+    assert trainer.unlearning_loss(forget, retain).item() == pytest.approx(early + kept)
+    trainer.state.global_step = trainer.schedule.total_steps - 1
+    trainer._measure_targets = lambda: None
+    assert trainer.unlearning_loss(forget, retain).item() == pytest.approx(late + kept)
+
+
+def test_a_quarter_to_a_half_as_many_forget_rows(tmp_path):
+    for forget, expected in ((2, 4), (7, 7), (30, 8)):
+        roles = {"forget": forget, "retain": 30, "validation_tau": 12, "validation_stop": 4, "test": 4}
+        model, splits, task = image_setup(roles=roles)
+        args = NablaTauConfig(output_dir=str(tmp_path), use_cpu=True, per_device_train_batch_size=16)
+        assert NablaTauTrainer(model, args, splits, task, quiet=True).default_forget_batch() == expected
+
+
+@pytest.mark.parametrize("schedule", ["rows", "held", "paper"])
+def test_training_reads_neither_test_nor_stopping_rows(tmp_path, schedule):
+    model, splits, task = image_setup()
+    splits = guard(splits, ("test", "validation_stop"))
+    make(tmp_path, (model, splits, task), schedule=schedule).train()
+
+
+def test_what_retraining_takes_sets_the_budget(tmp_path):
+    trainer = make(tmp_path, num_train_epochs=None, proxy_epochs=None, retrain_epochs=30)
+    assert (trainer.args.proxy_epochs, trainer.args.num_train_epochs) == (3.0, 2.0)
+    trainer = make(tmp_path, num_train_epochs=None, proxy_epochs=None, retrain_epochs=300)
+    assert (trainer.args.proxy_epochs, trainer.args.num_train_epochs) == (6.0, 4.0)
+
+
+def test_examples_count_everything_that_was_read(tmp_path):
+    trainer = make(tmp_path)
+    trainer.train()
+    steps = trainer.schedule.total_steps
+    forget = sum(len(trainer._sampler().rows(step)["forget"]) for step in range(steps))
+    proxy = 4 * 8 + 11 + 12  # four steps of eight rows; its view of forget and validation rows
+    measured = 6 * 12
+    checked = 12 + 11 + 30  # validation, forget and retain rows, to see whether validation rows are unseen
+    assert trainer.examples == steps * 8 + forget + proxy + measured + checked
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update_and_keeps_the_last_good_state(tmp_path):
+    trainer = make(tmp_path, image_setup(), schedule="held")
+    real, calls = trainer.unlearning_loss, []
+
+    def broken(forget, retain):
+        calls.append(torch.cat([p.detach().flatten() for p in trainer.model.parameters()]))
+        return real(forget, retain) * (float("nan") if len(calls) == 4 else 1.0)
+
+    trainer.unlearning_loss = broken
+    with pytest.raises(NonFiniteLossError, match="step 4"):
+        trainer.train()
+    now = torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+    assert torch.equal(now, calls[-1]) and torch.isfinite(now).all()
+    assert (tmp_path / "checkpoint-3" / "model.safetensors").is_file()
+
+
+def test_bad_arguments_are_refused(tmp_path):
+    for bad in ({"schedule": "best"}, {"alpha": 2.0}, {"proxy_epochs": 0}, {"learning_rate": -1.0}):
+        with pytest.raises(UserError):
+            NablaTauConfig(output_dir=str(tmp_path), use_cpu=True, **bad)
+    with pytest.raises(UserError, match="validation"):
+        NablaTauConfig(
+            output_dir=str(tmp_path), use_cpu=True, load_best_model_at_end=True, eval_strategy="steps", save_steps=5,
+            eval_steps=5, save_strategy="steps", metric_for_best_model="eval_test_accuracy",
+        )  # fmt: skip
