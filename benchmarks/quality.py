@@ -31,16 +31,16 @@ METHODS: dict[str, list[str] | None] = {
     "do nothing": None,
     "fine-tune": ["--method", "fine_tune", "--per_device_train_batch_size", "16"],
     "∇τ": ["--method", "nabla_tau"],
-    "∇τ held": ["--method", "nabla_tau", "--schedule", "held"],
-    "∇τ paper": ["--method", "nabla_tau", "--schedule", "paper", "--per_device_train_batch_size", "64",
+    "∇τ held": ["--method", "nabla_tau", "--variant", "held"],
+    "∇τ paper": ["--method", "nabla_tau", "--variant", "paper", "--per_device_train_batch_size", "64",
                  "--per_device_forget_batch_size", "64", "--learning_rate", "1e-3"],
     "SalUn": ["--method", "salun"],
     "random labels": ["--method", "salun", "--saliency", "1"],
     "SalUn LoRA": ["--method", "salun", "--use_peft", "true"],
-    "SalUn paper": ["--method", "salun", "--schedule", "paper"],
+    "SalUn paper": ["--method", "salun", "--variant", "paper"],
     "UNSIR": ["--method", "unsir"],
     "UNSIR LoRA": ["--method", "unsir", "--use_peft", "true"],
-    "UNSIR paper": ["--method", "unsir", "--schedule", "paper"],
+    "UNSIR paper": ["--method", "unsir", "--variant", "paper"],
 }  # fmt: skip
 
 

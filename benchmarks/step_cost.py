@@ -88,7 +88,7 @@ def make_trainer(kind: str, method: str, scratch: str, steps: int):
         trainer = SalUnTrainer(model, SalUnConfig(**shared), splits, task, quiet=True)
     else:
         schedule, _, masked = method.partition(" ")
-        args = NablaTauConfig(schedule=schedule, saliency=0.5 if masked else None, **shared)
+        args = NablaTauConfig(variant=schedule, saliency=0.5 if masked else None, **shared)
         trainer = NablaTauTrainer(model, args, splits, task, quiet=True)
     import torch
 

@@ -299,9 +299,9 @@ class Trial:
         return self.repair(trainer.model, trainer.examples + len(self.surrogate))
 
 
-HELD = ["--method", "nabla_tau", "--schedule", "held"]
+HELD = ["--method", "nabla_tau", "--variant", "held"]
 ROWS = ["--method", "nabla_tau"]
-PAPER = ["--method", "nabla_tau", "--schedule", "paper", "--per_device_train_batch_size", "64",
+PAPER = ["--method", "nabla_tau", "--variant", "paper", "--per_device_train_batch_size", "64",
          "--per_device_forget_batch_size", "64", "--learning_rate", "1e-3"]  # fmt: skip
 TRIALS: dict[str, Callable[[Trial], dict[str, dict]]] = {
     "do nothing": lambda t: {"impaired": t.figures(t.original.model, 0)},

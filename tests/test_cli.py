@@ -211,7 +211,7 @@ def test_a_validation_set_that_the_model_was_trained_on(capsys, tmp_path):
 
 
 def test_a_loss_that_is_not_finite(capsys, tmp_path):
-    config = tiny.digits(tmp_path, learning_rate=1e30, proxy_epochs=0.1, lr_scheduler_type="constant", schedule="held")
+    config = tiny.digits(tmp_path, learning_rate=1e30, proxy_epochs=0.1, lr_scheduler_type="constant", variant="held")
     assert main(["--config", tiny.write_config(tmp_path, config)]) == 1
     err = capsys.readouterr().err.strip()
     assert len(err.splitlines()) == 1 and "not finite at step" in err and "is kept in checkpoint-" in err

@@ -20,11 +20,11 @@ class NablaTauConfig(RowTargetConfig):
     """Arguments of [`NablaTauTrainer`]. None of them has to be tuned.
 
     Args:
-        schedule: `rows` (default), `held` or `paper`, see [`NablaTauTrainer`].
+        variant: `rows` (default), `held` or `paper`, see [`NablaTauTrainer`].
         alpha: weight α₀ of the forget term at the start of the published schedule; `None` is (5/3)·|D_f|/|D_train|.
     """
 
-    schedule: str = field(
+    variant: str = field(
         default="rows",
         metadata={
             "help": "rows: a τ for every row; held: one τ, measured once; paper: as published.",
@@ -32,13 +32,13 @@ class NablaTauConfig(RowTargetConfig):
         },
     )
     alpha: float | None = field(
-        default=None, metadata={"help": "Initial weight of the forget term (schedule paper only)."}
+        default=None, metadata={"help": "Initial weight of the forget term (variant paper only)."}
     )
 
     def __post_init__(self):
         super().__post_init__()
-        if self.schedule not in ("rows", "held", "paper"):
-            raise UserError(f"--schedule is '{self.schedule}'; it is one of rows, held, paper")
+        if self.variant not in ("rows", "held", "paper"):
+            raise UserError(f"--variant is '{self.variant}'; it is one of rows, held, paper")
         if self.alpha is not None and not 0 < self.alpha <= 1:
             raise UserError(f"--alpha is {self.alpha}; it must lie in (0, 1]")
 
@@ -46,13 +46,13 @@ class NablaTauConfig(RowTargetConfig):
 class NablaTauTrainer(RowTargetTrainer):
     """∇τ (Trippa et al. 2024, arXiv 2403.14339): L = α·ReLU(τ − L_f)² + (1 − α)·L_r (equation 4).
 
-    `schedule="paper"` is the published form: L_f is the mean over the step's forget rows, τ the current model's mean
+    `variant="paper"` is the published form: L_f is the mean over the step's forget rows, τ the current model's mean
     loss on validation rows, measured again every five forget epochs, α falls linearly from (5/3)·|D_f|/|D_train|.
 
-    `schedule="held"` measures τ once, on the original: from a model that is being damaged it inflates. The descent
+    `variant="held"` measures τ once, on the original: from a model that is being damaged it inflates. The descent
     goes on after the target is met: L = ReLU(τ − L_f)²/τ + L_r.
 
-    `schedule="rows"` gives every forget row a τ of its own, because a mean is met by making a few rows very wrong
+    `variant="rows"` gives every forget row a τ of its own, because a mean is met by making a few rows very wrong
     while the others stay as they were memorized. With φ = log(p/(1 − p)) of the row's label, a target t_i from a proxy
     that never saw the row ([`RowTargets`]) and s the spread of φ on validation rows:
 
@@ -73,19 +73,19 @@ class NablaTauTrainer(RowTargetTrainer):
     }
 
     def __init__(self, model, args, *arguments, **kwargs):
-        if args.learning_rate is None and args.schedule == "paper":
+        if args.learning_rate is None and args.variant == "paper":
             args.learning_rate = PAPER_RATE
         super().__init__(model, args, *arguments, **kwargs)
 
     def default_forget_batch(self) -> int:
-        if self.args.schedule == "paper":
+        if self.args.variant == "paper":
             return self.args.per_device_train_batch_size
-        if self.args.schedule == "held":
+        if self.args.variant == "held":
             return max(1, self.args.per_device_train_batch_size // 2)
         return super().default_forget_batch()
 
     def phases(self) -> list[Phase]:
-        if self.args.schedule != "paper":
+        if self.args.variant != "paper":
             return super().phases()
         forget, retain = self.stream_sizes()[FORGET].batches, self.stream_sizes()[RETAIN].batches
         self.forget_epochs = max(1, int(6 * retain / (2 * forget)))
@@ -95,17 +95,17 @@ class NablaTauTrainer(RowTargetTrainer):
 
     def plan(self) -> list[str]:
         passes = self.passes(self.schedule.total_steps)
-        proxy = super().plan() if self.args.schedule == "rows" else []
-        return [f"schedule {self.args.schedule}, {passes:.2f} passes over the retain rows", *proxy]
+        proxy = super().plan() if self.args.variant == "rows" else []
+        return [f"variant {self.args.variant}, {passes:.2f} passes over the retain rows", *proxy]
 
     def prepare(self) -> dict[str, torch.Tensor]:
         self.check_validation()
-        if self.args.schedule == "rows":
+        if self.args.variant == "rows":
             return self.ask_proxy()
-        return {"tau": self._measure_tau()} if self.args.schedule == "held" else {}
+        return {"tau": self._measure_tau()} if self.args.variant == "held" else {}
 
     def unlearning_loss(self, forget: SplitOutput, retain: SplitOutput) -> torch.Tensor:
-        return getattr(self, f"_{self.args.schedule}_loss")(forget, retain)
+        return getattr(self, f"_{self.args.variant}_loss")(forget, retain)
 
     # A τ for every row.
 

@@ -25,9 +25,9 @@ class SalUnConfig(RowTargetConfig):
     `saliency` is 0.5 where nothing else is said, as published; 1 masks nothing, which leaves plain random labels.
 
     Args:
-        schedule: `rows` (default) or `paper`, see [`SalUnTrainer`].
+        variant: `rows` (default) or `paper`, see [`SalUnTrainer`].
         labels: `uniform` draws wrong labels, each alike; `soft` takes all of them at once, each as far as the model
-            itself finds it likely. `None` is `uniform` with `schedule="paper"` and for causal LMs, else `soft`.
+            itself finds it likely. `None` is `uniform` with `variant="paper"` and for causal LMs, else `soft`.
         allow_true_label: with `uniform`: draw from all labels, the true one included, as the released code does.
         mixing: `shuffled`: every step has forget and retain rows; `sequential`: a pass over the forget rows, then one
             over the retain rows, and so on.
@@ -35,7 +35,7 @@ class SalUnConfig(RowTargetConfig):
             those that moved least; falls linearly to 0 over the run. Keeps a copy of the weights.
     """
 
-    schedule: str = field(
+    variant: str = field(
         default="rows",
         metadata={
             "help": "rows: until a row is as unseen rows are; paper: as published.",
@@ -45,7 +45,7 @@ class SalUnConfig(RowTargetConfig):
     labels: str | None = field(
         default=None,
         metadata={
-            "help": "Wrong labels drawn alike, or all at once (default: the task's; schedule paper: uniform).",
+            "help": "Wrong labels drawn alike, or all at once (default: the task's; variant paper: uniform).",
             "choices": ["soft", "uniform"],
         },
     )
@@ -61,14 +61,14 @@ class SalUnConfig(RowTargetConfig):
     def __post_init__(self):
         super().__post_init__()
         for name, known in (
-            ("schedule", ("rows", "paper")),
+            ("variant", ("rows", "paper")),
             ("labels", (None, "soft", "uniform")),
             ("mixing", ("shuffled", "sequential")),
         ):
             if getattr(self, name) not in known:
                 choices = ", ".join(choice for choice in known if choice)
                 raise UserError(f"--{name} is '{getattr(self, name)}'; it is one of {choices}")
-        if self.labels is None and (self.schedule == "paper" or self.allow_true_label):
+        if self.labels is None and (self.variant == "paper" or self.allow_true_label):
             self.labels = "uniform"
         if self.allow_true_label and self.labels != "uniform":
             raise UserError("--allow_true_label is for labels drawn alike; add --labels uniform")
@@ -85,10 +85,10 @@ class SalUnTrainer(RowTargetTrainer):
     """SalUn (Fan et al. 2024, arXiv 2310.12508): descent on wrong labels y′ for the forget rows and on the true ones
     for the rest, moving only the weights whose saliency |∇L_f(θ₀)| is in the upper half (equations 3 to 5).
 
-    `schedule="paper"`: L = mean of CE(y′) over forget rows and CE(y) over retain rows, ten epochs, y′ uniform. How far
+    `variant="paper"`: L = mean of CE(y′) over forget rows and CE(y) over retain rows, ten epochs, y′ uniform. How far
     it forgets hangs on the learning rate and the number of epochs: the pull on a row never ends.
 
-    `schedule="rows"` ends it where a model that never saw the row would stand. With φ = log(p/(1 − p)) of the row's
+    `variant="rows"` ends it where a model that never saw the row would stand. With φ = log(p/(1 − p)) of the row's
     true label, its target t_i ([`RowTargetTrainer`]) and s the spread of φ on validation rows:
 
         L = mean[ReLU(φ_i − t_i)/s · min(1/p_i, 10) · CE(π(· | x, y′ ≠ y))] + L_r,
@@ -112,7 +112,7 @@ class SalUnTrainer(RowTargetTrainer):
     }
 
     def __init__(self, model, args, *arguments, **kwargs):
-        if args.num_train_epochs is None and args.schedule == "paper":
+        if args.num_train_epochs is None and args.variant == "paper":
             args.num_train_epochs = PAPER_EPOCHS
         super().__init__(model, args, *arguments, **kwargs)
         if args.labels is None:
@@ -122,7 +122,7 @@ class SalUnTrainer(RowTargetTrainer):
             self.add_callback(_PullBack(self))
 
     def default_forget_batch(self) -> int:
-        if self.args.schedule != "paper":
+        if self.args.variant != "paper":
             return super().default_forget_batch()
         if self.args.mixing == "sequential":
             return self.args.per_device_train_batch_size
@@ -139,12 +139,12 @@ class SalUnTrainer(RowTargetTrainer):
     def plan(self) -> list[str]:
         args = self.args
         passes = f"{self.passes(self.schedule.total_steps):.2f} passes over the retain rows"
-        lines = [f"schedule {args.schedule}, labels {args.labels}, mixing {args.mixing}, {passes}"]
-        return lines + (super().plan() if args.schedule == "rows" else [])
+        lines = [f"variant {args.variant}, labels {args.labels}, mixing {args.mixing}, {passes}"]
+        return lines + (super().plan() if args.variant == "rows" else [])
 
     def prepare(self) -> dict[str, torch.Tensor]:
         state = {}
-        if self.args.schedule == "rows":
+        if self.args.variant == "rows":
             self.check_validation()
             state |= self.ask_proxy()
         if self.args.soft_threshold is not None:
@@ -170,7 +170,7 @@ class SalUnTrainer(RowTargetTrainer):
 
     def _share(self, stream: str) -> float:
         """Weight of a stream's mean: as published, every example of a step counts the same."""
-        if self.args.schedule == "rows" or self.args.mixing == "sequential":
+        if self.args.variant == "rows" or self.args.mixing == "sequential":
             return 1.0
         sizes = self.stream_sizes()
         return sizes[stream].batch / sum(size.batch for size in sizes.values())
@@ -178,7 +178,7 @@ class SalUnTrainer(RowTargetTrainer):
     def _forget_term(self, forget: SplitOutput) -> torch.Tensor:
         loss = self.wrong_label_losses(forget)
         predictions = forget.predictions
-        if self.args.schedule == "rows":
+        if self.args.variant == "rows":
             above = (predictions.label_log_odds.detach() - self.label_targets(forget)) / self.label_spread
             loss = above.clamp(min=0) * loss
         return forget.mean(predictions.example_mean(loss))

@@ -37,7 +37,7 @@ class UnsirConfig(UnlearningConfig):
     """Arguments of [`UnsirTrainer`]. None of them has to be tuned.
 
     Args:
-        schedule: `fresh` (default) or `paper`, see [`UnsirTrainer`].
+        variant: `fresh` (default) or `paper`, see [`UnsirTrainer`].
         retain_per_class: rows of each kept class that the run may read, drawn at random.
         noise_rows: rows of noise per class; `None` is 8, and at least 16 in all (paper: a whole batch).
         noise_steps, noise_learning_rate: Adam's on the noise, in standard units of real embeddings.
@@ -52,7 +52,7 @@ class UnsirConfig(UnlearningConfig):
     """
 
     per_device_train_batch_size: int = field(default=16, metadata={"help": "Retain rows per process and micro-batch."})
-    schedule: str = field(
+    variant: str = field(
         default="fresh",
         metadata={
             "help": "fresh: output rows are made neutral before impairing; paper: as published.",
@@ -86,7 +86,7 @@ class UnsirConfig(UnlearningConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        for name, known in (("schedule", ("fresh", "paper")), ("noise_space", ("auto", "embeddings", "pixels"))):
+        for name, known in (("variant", ("fresh", "paper")), ("noise_space", ("auto", "embeddings", "pixels"))):
             if getattr(self, name) not in known:
                 raise UserError(f"--{name} is '{getattr(self, name)}'; it is one of {', '.join(known)}")
         for name in (
@@ -138,11 +138,11 @@ class UnsirTrainer(UnlearningTrainer):
     the retain rows at most `retain_per_class` of each class. In the joint batch the noise takes the forget rows'
     place.
 
-    `schedule="paper"` is the published sequence: one shuffled epoch over 20 copies of each noise batch and the retain
+    `variant="paper"` is the published sequence: one shuffled epoch over 20 copies of each noise batch and the retain
     subset at a rate of 0.02, then one over the subset at 0.01. What forgets there is the damage, which transformers do
     not recover from.
 
-    `schedule="fresh"` (default) makes the output rows of the forgotten classes neutral before impairing: the mean of
+    `variant="fresh"` (default) makes the output rows of the forgotten classes neutral before impairing: the mean of
     the kept classes' rows, so that none of them is ever the largest. Impairing then ties the labels to the noise
     instead of to what the model knew, which takes no high rate, and repairing drives the labels off real inputs. A
     third of the rate that the model was trained with serves both.
@@ -170,14 +170,14 @@ class UnsirTrainer(UnlearningTrainer):
         self.space = find_space(model, args.noise_space)
         args.retrain_epochs = args.retrain_epochs or (recipe.epochs if recipe else UNKNOWN_EPOCHS)
         if args.noise_penalty is None:
-            args.noise_penalty = PENALTY[args.schedule]
+            args.noise_penalty = PENALTY[args.variant]
         if args.learning_rate is None:
             # An adapter's tenfold rate is not needed here: the output rows do most of the work.
             by_width = 2 * default_learning_rate(model) / (10 if lora.is_peft(model) else 1)
             args.learning_rate = RATE * (recipe.learning_rate if recipe else by_width)
         for phase, published in PAPER_RATES.items():
             if getattr(args, f"{phase}_learning_rate") is None:
-                rate = published if args.schedule == "paper" else args.learning_rate
+                rate = published if args.variant == "paper" else args.learning_rate
                 setattr(args, f"{phase}_learning_rate", rate)
         self._structure: list[dict[str, Any]] | None = None
         super().__init__(model, args, splits, task, *arguments, recipe=recipe, **kwargs)
@@ -190,7 +190,7 @@ class UnsirTrainer(UnlearningTrainer):
         classes = self.splits.forgotten_classes
         if self.args.noise_rows is None:
             few = max(NOISE_PER_CLASS, -(-LEAST_NOISE // len(classes)))
-            self.args.noise_rows = few if self.args.schedule == "fresh" else self._step_size()
+            self.args.noise_rows = few if self.args.variant == "fresh" else self._step_size()
         labels = np.repeat(classes, self.args.noise_rows)
         rng = np.random.default_rng([self.args.seed, 3])
         templates = rng.choice(len(subset), len(labels), replace=len(labels) > len(subset))
@@ -217,7 +217,7 @@ class UnsirTrainer(UnlearningTrainer):
         args = self.args
         both = (FORGET, RETAIN)
         self._set_steps()
-        end = None if args.schedule == "paper" else 0.0
+        end = None if args.variant == "paper" else 0.0
         return [
             Phase(NOISE, args.noise_steps, (), args.noise_learning_rate),
             Phase(IMPAIR, args.impair_steps, both, args.impair_learning_rate),
@@ -228,7 +228,7 @@ class UnsirTrainer(UnlearningTrainer):
         """The steps that are not given, so that the run reads at most a tenth of what retraining reads."""
         args, sizes = self.args, self.stream_sizes()
         noise, retain = sizes[FORGET], sizes[RETAIN]
-        if args.schedule == "paper":
+        if args.variant == "paper":
             default = {
                 IMPAIR: math.ceil((PAPER_COPIES * noise.rows + retain.rows) / retain.batch),
                 REPAIR: retain.batches,
@@ -243,12 +243,12 @@ class UnsirTrainer(UnlearningTrainer):
 
     def _sampler(self) -> JointSampler:
         sampler = super()._sampler()
-        return PublishedSampler(sampler) if self.args.schedule == "paper" else sampler
+        return PublishedSampler(sampler) if self.args.variant == "paper" else sampler
 
     def plan(self) -> list[str]:
         noise = self.train_dataset.streams[FORGET]
         return [
-            f"schedule {self.args.schedule}, no forget row is read; "
+            f"variant {self.args.variant}, no forget row is read; "
             f"{len(self.train_dataset.streams[RETAIN])} of {len(self.splits.retain)} retain rows are",
             f"{len(noise)} rows of noise in {self.space}; "
             + ", ".join(
@@ -288,7 +288,7 @@ class UnsirTrainer(UnlearningTrainer):
         phase, at = self.schedule.at(self.state.global_step)
         if phase.name == NOISE:
             return self._noise_step(phase, at)
-        if phase.name == IMPAIR and at == 0 and self.args.schedule == "fresh" and self._first_of_step("neutral"):
+        if phase.name == IMPAIR and at == 0 and self.args.variant == "fresh" and self._first_of_step("neutral"):
             self._make_neutral()
         return super().training_step(model, inputs, num_items_in_batch)
 
@@ -334,7 +334,7 @@ class UnsirTrainer(UnlearningTrainer):
         if forget is None:
             return loss
         noise = forget.mean(forget.loss)
-        if self.args.schedule != "paper":
+        if self.args.variant != "paper":
             return noise + loss
         # Every example of the shuffled union weighs the same, of whichever kind it is.
         sizes = self.stream_sizes()

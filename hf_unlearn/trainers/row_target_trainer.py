@@ -45,7 +45,7 @@ class RowTargetConfig(UnlearningConfig):
     per_device_train_batch_size: int = field(default=16, metadata={"help": "Retain rows per process and micro-batch."})
     proxy_epochs: float | None = field(
         default=None,
-        metadata={"help": "Passes that train the proxy, schedule rows (default: 1/10 of retrain_epochs, at most 6)."},
+        metadata={"help": "Passes that train the proxy, variant rows (default: 1/10 of retrain_epochs, at most 6)."},
     )
 
     def __post_init__(self):

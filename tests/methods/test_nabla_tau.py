@@ -29,7 +29,7 @@ def by_hand(model, task, rows, which):
 
 @pytest.mark.parametrize("forget_batch, forget_batches", [(4, 3), (11, 1)])  # 4 forget epochs, and 12
 def test_the_published_schedule_equals_a_plain_loop(tmp_path, forget_batch, forget_batches):
-    trainer = make(tmp_path, schedule="paper", weight_decay=0.01, per_device_forget_batch_size=forget_batch)
+    trainer = make(tmp_path, variant="paper", weight_decay=0.01, per_device_forget_batch_size=forget_batch)
     reference, splits, task = image_setup(torch.float64)
     sampler = trainer._sampler()
     trainer.train()
@@ -70,7 +70,7 @@ def test_the_published_schedule_equals_a_plain_loop(tmp_path, forget_batch, forg
 
 
 def test_the_ascent_stops_when_the_mean_reaches_tau(tmp_path):
-    trainer = make(tmp_path, schedule="held")
+    trainer = make(tmp_path, variant="held")
     trainer.method_state = {"tau": torch.tensor(0.5)}
     batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
     trainer.current_gradient_accumulation_steps = 1
@@ -110,11 +110,11 @@ def test_a_quarter_to_a_half_as_many_forget_rows(tmp_path):
         assert NablaTauTrainer(model, args, splits, task, quiet=True).default_forget_batch() == expected
 
 
-@pytest.mark.parametrize("schedule", ["rows", "held", "paper"])
-def test_training_reads_neither_test_nor_stopping_rows(tmp_path, schedule):
+@pytest.mark.parametrize("variant", ["rows", "held", "paper"])
+def test_training_reads_neither_test_nor_stopping_rows(tmp_path, variant):
     model, splits, task = image_setup()
     splits = guard(splits, ("test", "validation_stop"))
-    make(tmp_path, (model, splits, task), schedule=schedule).train()
+    make(tmp_path, (model, splits, task), variant=variant).train()
 
 
 def test_what_retraining_takes_sets_the_budget(tmp_path):
@@ -136,7 +136,7 @@ def test_examples_count_everything_that_was_read(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_update_and_keeps_the_last_good_state(tmp_path):
-    trainer = make(tmp_path, image_setup(), schedule="held")
+    trainer = make(tmp_path, image_setup(), variant="held")
     real, calls = trainer.unlearning_loss, []
 
     def broken(forget, retain):
@@ -152,7 +152,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update_and_keeps_the_last_go
 
 
 def test_bad_arguments_are_refused(tmp_path):
-    for bad in ({"schedule": "best"}, {"alpha": 2.0}, {"proxy_epochs": 0}, {"learning_rate": -1.0}):
+    for bad in ({"variant": "best"}, {"alpha": 2.0}, {"proxy_epochs": 0}, {"learning_rate": -1.0}):
         with pytest.raises(UserError):
             NablaTauConfig(output_dir=str(tmp_path), use_cpu=True, **bad)
     with pytest.raises(UserError, match="validation"):

@@ -104,7 +104,7 @@ def test_the_mask_is_written_and_used_again(tmp_path):
         rows.train()
 
 
-@pytest.mark.parametrize("options", [{}, {"mixing": "sequential"}, {"schedule": "paper"}, {"soft_threshold": 0.5}])
+@pytest.mark.parametrize("options", [{}, {"mixing": "sequential"}, {"variant": "paper"}, {"soft_threshold": 0.5}])
 @pytest.mark.parametrize("stop", [1, 5])
 def test_stopping_and_resuming_is_bit_identical(tmp_path, stop, options):
     run = {"setup": image_setup(dropout=0.1), "disable_dropout": False} | options
@@ -119,7 +119,7 @@ def test_stopping_and_resuming_is_bit_identical(tmp_path, stop, options):
         assert torch.equal(value, second.model.state_dict()[name]), name
 
 
-@pytest.mark.parametrize("options", [{}, {"schedule": "paper"}, {"mixing": "sequential", "schedule": "paper"}])
+@pytest.mark.parametrize("options", [{}, {"variant": "paper"}, {"mixing": "sequential", "variant": "paper"}])
 @pytest.mark.parametrize("kind", SETUPS)
 def test_accumulation_gives_the_same_weights(tmp_path, kind, options):
     found = []
@@ -158,7 +158,7 @@ def test_the_rows_loss_by_hand(tmp_path, labels):
 
 
 def test_in_the_published_mixture_every_example_weighs_the_same(tmp_path):
-    t = trainer(tmp_path, image_setup(), saliency=1, schedule="paper", per_device_forget_batch_size=None)
+    t = trainer(tmp_path, image_setup(), saliency=1, variant="paper", per_device_forget_batch_size=None)
     t.current_gradient_accumulation_steps = 1
     assert t.args.labels == "uniform" and t.args.per_device_forget_batch_size == 3  # 8 × 11 / 30
     keys = [("forget", i) for i in range(3)] + [("retain", i) for i in range(8)]
@@ -168,7 +168,7 @@ def test_in_the_published_mixture_every_example_weighs_the_same(tmp_path):
 
 
 def test_sequential_reads_forget_and_retain_rows_in_turn(tmp_path):
-    t = trainer(tmp_path, image_setup(), mixing="sequential", schedule="paper")
+    t = trainer(tmp_path, image_setup(), mixing="sequential", variant="paper")
     streams = [set(t._sampler().rows(step)) for step in range(t.schedule.total_steps)]
     assert streams == ([{"forget"}] * 3 + [{"retain"}] * 4) * 2
     t.train()
@@ -189,7 +189,7 @@ def test_the_task_says_what_a_wrong_label_is(tmp_path):
     assert [trainer(tmp_path, SETUPS[kind]()).args.labels for kind in ("image", "text", "lm")] == [
         "soft", "soft", "uniform"
     ]  # fmt: skip
-    assert trainer(tmp_path, image_setup(), schedule="paper").args.labels == "uniform"
+    assert trainer(tmp_path, image_setup(), variant="paper").args.labels == "uniform"
 
 
 def test_tokens_have_targets_of_their_own(tmp_path):
@@ -228,7 +228,7 @@ def test_a_soft_threshold_leaves_part_of_the_weights_where_they_were(tmp_path):
         ({"soft_threshold": 0.5, "saliency": 0.5}, "place of the mask"),
         ({"labels": "likely"}, "--labels"),
         ({"mixing": "both"}, "--mixing"),
-        ({"schedule": "held"}, "--schedule"),
+        ({"variant": "held"}, "--variant"),
         ({"allow_true_label": True, "labels": "soft"}, "--labels uniform"),
     ],
 )

@@ -70,8 +70,8 @@ def learned(setup, steps=200):
 
 
 @pytest.mark.parametrize("kind", ["image", "text", "lora"])
-@pytest.mark.parametrize("schedule", ["fresh", "paper"])
-def test_no_forget_row_is_read_and_no_kept_row_beyond_the_subset(tmp_path, kind, schedule):
+@pytest.mark.parametrize("variant", ["fresh", "paper"])
+def test_no_forget_row_is_read_and_no_kept_row_beyond_the_subset(tmp_path, kind, variant):
     setup = by_class(text_setup() if kind == "text" else image_setup(), gone=(1, 3))
     if kind == "lora":
         adapted = lora.add_lora(setup[0], r=2, alpha=4, dropout=0.0, task_name="image_classification")
@@ -79,7 +79,7 @@ def test_no_forget_row_is_read_and_no_kept_row_beyond_the_subset(tmp_path, kind,
     read = set()
     original = setup[1].retain.task.encode
     setup[2].encode = lambda rows, positions: read.update(positions) or original(rows, positions)
-    trainer = make(tmp_path, setup, schedule=schedule, retain_per_class=3)
+    trainer = make(tmp_path, setup, variant=variant, retain_per_class=3)
     trainer.train()
     assert trainer.state.global_step == 11
     kept = trainer.train_dataset.streams[RETAIN]
@@ -158,10 +158,10 @@ def test_noise_steps_leave_the_model_alone_and_impairing_starts_from_neutral_out
 
 
 # Within the noise, at its end, while impairing, while repairing.
-@pytest.mark.parametrize("stop, schedule", [(2, "fresh"), (4, "fresh"), (5, "fresh"), (8, "fresh"), (5, "paper")])
-def test_stopping_and_resuming_in_any_phase_is_bit_identical(tmp_path, stop, schedule):
+@pytest.mark.parametrize("stop, variant", [(2, "fresh"), (4, "fresh"), (5, "fresh"), (8, "fresh"), (5, "paper")])
+def test_stopping_and_resuming_in_any_phase_is_bit_identical(tmp_path, stop, variant):
     setup = lambda: by_class(image_setup(dropout=0.1))  # noqa: E731
-    options = {"schedule": schedule, "disable_dropout": False}
+    options = {"variant": variant, "disable_dropout": False}
     whole = make(tmp_path / "whole", setup(), **options)
     whole.train()
     cut = make(tmp_path / "cut", setup(), save_steps=stop, save_strategy="steps", **options)
@@ -173,14 +173,14 @@ def test_stopping_and_resuming_in_any_phase_is_bit_identical(tmp_path, stop, sch
     assert whole.examples == again.examples
 
 
-@pytest.mark.parametrize("kind, schedule", [("image", "fresh"), ("text", "fresh"), ("image", "paper")])
-def test_accumulation_gives_the_same_weights(tmp_path, kind, schedule):
+@pytest.mark.parametrize("kind, variant", [("image", "fresh"), ("text", "fresh"), ("image", "paper")])
+def test_accumulation_gives_the_same_weights(tmp_path, kind, variant):
     runs = []
     for accumulation in (1, 4):
         setup = by_class((text_setup if kind == "text" else image_setup)(torch.float64))
         run = make(
             tmp_path, setup, batch=8 // accumulation, forget_batch=4 // accumulation, accumulation=accumulation,
-            schedule=schedule, impair_learning_rate=1e-2, repair_learning_rate=1e-2,
+            variant=variant, impair_learning_rate=1e-2, repair_learning_rate=1e-2,
         )  # fmt: skip
         run.train()
         runs.append(run)
@@ -236,14 +236,14 @@ def test_real_rows_are_forgotten_and_kept_ones_are_not(tmp_path, kind, gone):
 def test_impairing_as_published_lowers_the_accuracy_on_real_rows(tmp_path):
     setup = by_class(learned(image_setup()), readable=True)
     _, splits, task = setup
-    trainer = make(tmp_path, setup, schedule="paper", noise_steps=30, impair_steps=30, repair_steps=10, noise_rows=8)
+    trainer = make(tmp_path, setup, variant="paper", noise_steps=30, impair_steps=30, repair_steps=10, noise_rows=8)
     trainer.train()
     assert trainer.args.impair_learning_rate == 0.02 and trainer.args.repair_learning_rate == 0.01
     assert score(trainer.model, task, splits.forget).accuracy <= 0.3
 
 
 def test_the_published_order(tmp_path):
-    trainer = make(tmp_path, by_class(image_setup(), (1, 3)), schedule="paper", impair_steps=None, repair_steps=None,
+    trainer = make(tmp_path, by_class(image_setup(), (1, 3)), variant="paper", impair_steps=None, repair_steps=None,
                    noise_rows=None)  # fmt: skip
     noise, retain = trainer.train_dataset.streams[FORGET], trainer.train_dataset.streams[RETAIN]
     assert len(noise) == 2 * 8 and len(retain) == 21
@@ -279,7 +279,7 @@ def test_what_it_refuses(tmp_path):
     with pytest.raises(UserError, match="language model"):
         make(tmp_path, lm_setup())
     for change in (
-        {"schedule": "other"},
+        {"variant": "other"},
         {"noise_rows": 0},
         {"noise_penalty": -1.0},
         {"saliency": 0.5},

@@ -70,7 +70,7 @@ def test_defaults_depend_on_the_method(tmp_path):
         ("use_peft: perhaps", "the value of 'use_peft' is no true or false"),
         ("forget_classes: []", "'forget_classes' is an empty list"),
         ("dtype: int8", "'dtype: int8' is not one of auto, float32"),
-        ("schedule: best", "'schedule: best' is not one of rows, held, paper"),
+        ("variant: best", "'variant: best' is not one of rows, held, paper"),
         ("lr_scheduler_type: zigzag", "'lr_scheduler_type: zigzag' is not one of"),
         ("method: nabla", "unknown --method 'nabla'; did you mean nabla_tau?"),
         ("method: [1]", "unknown --method"),

@@ -234,12 +234,12 @@ def test_prompts_and_contexts(tmp_path, capsys):
     assert "no chat template" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("schedule", ["rows", "held", "paper"])
+@pytest.mark.parametrize("variant", ["rows", "held", "paper"])
 @pytest.mark.parametrize("kind", SETUPS)
-def test_training_reads_no_row_that_only_reports(tmp_path, kind, schedule):
+def test_training_reads_no_row_that_only_reports(tmp_path, kind, variant):
     model, splits, task = SETUPS[kind]()
     args = NablaTauConfig(
-        output_dir=str(tmp_path), per_device_train_batch_size=8, schedule=schedule, num_train_epochs=1, proxy_epochs=1,
+        output_dir=str(tmp_path), per_device_train_batch_size=8, variant=variant, num_train_epochs=1, proxy_epochs=1,
         use_cpu=True, disable_tqdm=True,
     )  # fmt: skip
     trainer = NablaTauTrainer(model, args, guard(splits), task, quiet=True)

@@ -27,14 +27,14 @@ def weights(model):
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
-@pytest.mark.parametrize("schedule", ["rows", "held", "paper"])
+@pytest.mark.parametrize("variant", ["rows", "held", "paper"])
 @pytest.mark.parametrize("kind", SETUPS)
-def test_accumulation_gives_the_same_weights(tmp_path, kind, schedule):
+def test_accumulation_gives_the_same_weights(tmp_path, kind, variant):
     runs = []
     for accumulation in (1, 2, 4):
         t = trainer(
             tmp_path, SETUPS[kind](torch.float64), batch=8 // accumulation, forget_batch=4 // accumulation,
-            accumulation=accumulation, schedule=schedule,
+            accumulation=accumulation, variant=variant,
         )  # fmt: skip
         t.train()
         runs.append(t)
@@ -55,7 +55,7 @@ from hf_unlearn.methods.nabla_tau import NablaTauConfig, NablaTauTrainer
 import torch.distributed as dist
 model, splits, task = SETUPS[{kind!r}](torch.float64)
 args = NablaTauConfig(output_dir={out!r}, per_device_train_batch_size=4, per_device_forget_batch_size=2,
-    learning_rate=1e-2, use_cpu=True, disable_tqdm=True, logging_steps=1, schedule={schedule!r}, ddp_backend="gloo",
+    learning_rate=1e-2, use_cpu=True, disable_tqdm=True, logging_steps=1, variant={variant!r}, ddp_backend="gloo",
     num_train_epochs=4, proxy_epochs=2)
 t = NablaTauTrainer(model, args, splits, task, quiet=True)
 assert args.world_size == 2
@@ -72,18 +72,16 @@ os._exit(0)  # torch's own threads sometimes abort while the interpreter shuts d
 """
 
 
-@pytest.mark.parametrize("kind, schedule", [("image", "rows"), ("image", "paper"), ("lm", "rows")])
-def test_two_processes_give_the_same_weights(tmp_path, kind, schedule):
+@pytest.mark.parametrize("kind, variant", [("image", "rows"), ("image", "paper"), ("lm", "rows")])
+def test_two_processes_give_the_same_weights(tmp_path, kind, variant):
     script = tmp_path / "two.py"
-    script.write_text(
-        TWO.format(tests=str(Path(__file__).parents[1]), kind=kind, out=str(tmp_path), schedule=schedule)
-    )
+    script.write_text(TWO.format(tests=str(Path(__file__).parents[1]), kind=kind, out=str(tmp_path), variant=variant))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     two = torch.load(tmp_path / "two.pt")
     assert two["world"] == 2
-    one = trainer(tmp_path, SETUPS[kind](torch.float64), schedule=schedule)
+    one = trainer(tmp_path, SETUPS[kind](torch.float64), variant=variant)
     one.train()
     assert (weights(one.model) - two["weights"]).abs().max() < 1e-9
     ours = [log["loss"] for log in one.state.log_history if "grad_norm" in log]
@@ -92,17 +90,17 @@ def test_two_processes_give_the_same_weights(tmp_path, kind, schedule):
     assert one.evaluate()["eval_forget_loss"] == pytest.approx(two["metrics"]["eval_forget_loss"], rel=1e-9)
 
 
-@pytest.mark.parametrize("schedule", ["rows", "held", "paper"])
+@pytest.mark.parametrize("variant", ["rows", "held", "paper"])
 @pytest.mark.parametrize("stop", [1, 4, 7])
-def test_stopping_and_resuming_is_bit_identical(tmp_path, stop, schedule):
-    whole = trainer(tmp_path / "whole", image_setup(dropout=0.1), schedule=schedule, disable_dropout=False)
+def test_stopping_and_resuming_is_bit_identical(tmp_path, stop, variant):
+    whole = trainer(tmp_path / "whole", image_setup(dropout=0.1), variant=variant, disable_dropout=False)
     whole.train()
     first = trainer(
-        tmp_path / "cut", image_setup(dropout=0.1), schedule=schedule, disable_dropout=False, save_steps=stop,
+        tmp_path / "cut", image_setup(dropout=0.1), variant=variant, disable_dropout=False, save_steps=stop,
         save_strategy="steps",
     )  # fmt: skip
     first.train()
-    second = trainer(tmp_path / "again", image_setup(dropout=0.1), schedule=schedule, disable_dropout=False)
+    second = trainer(tmp_path / "again", image_setup(dropout=0.1), variant=variant, disable_dropout=False)
     second.train(resume_from_checkpoint=str(tmp_path / "cut" / f"checkpoint-{stop}"))
     assert torch.equal(weights(whole.model), weights(second.model))
     assert second.examples == whole.examples
