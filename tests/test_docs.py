@@ -199,7 +199,7 @@ def test_figures_stand_in_the_stored_results():
 def test_the_papers_configs_are_understood(path, tmp_path):
     arguments = parse_arguments(["--config", str(path), "--output_dir", str(tmp_path / "out")])
     check(arguments)
-    assert arguments.trainer.schedule == "paper" and arguments.has_recipe
+    assert arguments.trainer.variant == "paper" and arguments.has_recipe
     text = path.read_text()
     assert f"output_dir: out/{path.stem}" in text and text.count("published") >= 5 and "arXiv" in text.splitlines()[0]
     assert f"configs/papers/{path.name}" in (DOCS / "papers.md").read_text()
