@@ -11,6 +11,8 @@ from hf_unlearn.data.columns import arrow_column, require_column
 from hf_unlearn.data.sources import Source
 from hf_unlearn.errors import RowError, UserError
 
+MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "<NA>")  # texts that are no label
+
 
 def encode_labels(
     source: Source, label_column: str, model_label2id: dict[str, int] | None = None
@@ -61,6 +63,8 @@ def _keys_and_codes(rows, column: str, split: str) -> tuple[list[str], np.ndarra
     elif not (pa.types.is_integer(kind) or pa.types.is_boolean(kind) or _is_text(kind)):
         raise UserError(f"column '{column}' of the {split} rows holds {kind}: one label per row is needed")
     distinct = pc.unique(values).drop_null()
+    if _is_text(kind):
+        distinct = distinct.filter(pc.invert(pc.is_in(distinct, value_set=pa.array(MISSING, kind))))
     codes = np.asarray(pc.index_in(values, value_set=distinct).cast(pa.int64()).fill_null(-1))
     return [str(value) for value in distinct.to_pylist()], codes
 
@@ -74,11 +78,13 @@ def _check_present(codes: np.ndarray, source: Source, split: str) -> None:
     if len(missing) and len(missing) == len(codes):
         raise UserError(f"the labels of the {split} rows are hidden: name another split with --{split}_split")
     if len(missing):
-        raise RowError(source.place(split, missing[0]), f"it has no label ({split} rows)")
+        raise RowError(
+            source.place(split, missing[0]), f"it has no label; NA, null and empty count as none ({split} rows)"
+        )
 
 
 def _is_number(key: str) -> bool:
-    return re.fullmatch(r"-?\d+", key) is not None
+    return re.fullmatch(r"-?(0|[1-9]\d*)", key) is not None
 
 
 def _sort(keys: list[str], ordered: bool) -> list[str]:

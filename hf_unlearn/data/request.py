@@ -4,6 +4,7 @@ import csv
 import difflib
 import json
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from hf_unlearn.data.columns import arrow_column, column_codes, label_ids, requi
 from hf_unlearn.data.draws import draw
 from hf_unlearn.data.sources import Source
 from hf_unlearn.errors import UserError
+
+EXACT = 2.0**53  # from here on floating-point numbers leave out whole numbers
 
 
 @dataclass(repr=False)
@@ -239,7 +242,10 @@ def _comparable(column: pa.ChunkedArray, given: list[str], what: str) -> pa.Arra
     if pa.types.is_boolean(kind):
         return pa.array([{"true": True, "1": True, "false": False, "0": False}.get(v.lower()) for v in given], kind)
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        return pa.array([_number(value, kind) for value in given], kind)
+        numbers = [_number(value, kind) for value in given]
+        if pa.types.is_floating(kind) and any(abs(n or 0) >= EXACT for n in numbers):
+            raise UserError(f"{what}: the column holds {kind}, in which ids this large run together; store text")
+        return pa.array(numbers, kind)
     try:
         return pa.array(given).cast(kind)
     except pa.ArrowInvalid:
@@ -247,9 +253,13 @@ def _comparable(column: pa.ChunkedArray, given: list[str], what: str) -> pa.Arra
 
 
 def _number(value: str, kind: pa.DataType) -> int | float | None:
+    """The number that a text writes out; `None` for other texts, `007` among them, which is another id than 7."""
+    whole = re.fullmatch(r"-?(0|[1-9]\d*)", value)
     try:
-        number = int(value) if value.strip().lstrip("+-").isdecimal() else float(value)
+        number = int(value) if whole else float(value)
     except ValueError:
+        return None
+    if not whole and re.match(r"[+-]?0\d", value):
         return None
     if pa.types.is_floating(kind):
         return float(number)

@@ -1,6 +1,7 @@
 """Where rows come from: built-in data sets, the Hub, local files and folders."""
 
 import importlib
+import re
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,10 +10,20 @@ from typing import Any
 
 import numpy as np
 
+from hf_unlearn.data.csv_text import text_options, with_numbers
 from hf_unlearn.errors import UserError
 
 BUILTIN = ("digits", "docstrings", "fictitious_authors")
-BUILDERS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".txt": "text", ".text": "text"}
+BUILDERS = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".json": "json",
+    ".jsonl": "json",
+    ".parquet": "parquet",
+    ".txt": "text",
+    ".text": "text",
+}
+PACKED = (".gz", ".bz2", ".xz", ".zip")
 VALIDATION_NAMES = ("validation", "valid", "val", "dev")
 TEST_NAMES = ("test",)
 
@@ -124,11 +135,23 @@ def join_forget_retain(forget, retain) -> tuple[Any, np.ndarray]:
             "the forget and the retain data set must have the same columns: "
             f"only forget has {sorted(ours - theirs) or 'none'}, only retain has {sorted(theirs - ours) or 'none'}"
         )
+    forget, retain = _numbers_as_text(forget, retain), _numbers_as_text(retain, forget)
     different = [name for name in sorted(ours) if forget.features[name] != retain.features[name]]
     if different:
         raise UserError(f"the forget and the retain data set hold different types in: {', '.join(different)}")
     train = datasets.concatenate_datasets([forget, retain.select_columns(forget.column_names)])
     return train, np.arange(len(forget))
+
+
+def _numbers_as_text(rows, other):
+    """`rows` with text where they hold whole numbers and `other` holds text: two files of which one has `007`."""
+    import datasets
+
+    text = datasets.Value("string")
+    for name, feature in rows.features.items():
+        if feature == datasets.Value("int64") and other.features[name] == text:
+            rows = rows.cast_column(name, text)
+    return rows
 
 
 def _read_local(path: Path, config_name: str | None, cache_dir: str | None) -> dict[str, Any]:
@@ -140,24 +163,33 @@ def _read_local(path: Path, config_name: str | None, cache_dir: str | None) -> d
             loaded = datasets.load_from_disk(str(path))
         return dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
     if path.is_dir():
-        with _readable(path.name):
-            return dict(datasets.load_dataset(str(path), config_name, cache_dir=cache_dir))
-    builder = BUILDERS.get(path.suffix.lower())
-    if builder is None:
+        return _read(path.name, str(path), config_name, cache_dir=cache_dir)
+    kind = next((suffix for suffix in path.suffixes[::-1] if suffix.lower() not in PACKED), "").lower()
+    if kind not in BUILDERS:
         raise UserError(f"dataset_name: cannot read '{path.name}': known file types are {', '.join(BUILDERS)}")
-    with _readable(path.name):
-        return dict(datasets.load_dataset(builder, data_files={"train": str(path)}, cache_dir=cache_dir))
+    options = {"sep": "\t"} if kind == ".tsv" else {}
+    return _read(path.name, BUILDERS[kind], data_files={"train": str(path)}, cache_dir=cache_dir, **options)
 
 
 def _read_hub(name: str, config_name: str | None, cache_dir: str | None) -> dict[str, Any]:
     """All splits of a data set on the Hub."""
-    import datasets
-
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).suffix.lower() in BUILDERS
     if looks_local or "\\" in name or not name:
         raise UserError(f"dataset_name: no file or folder '{name}'")
-    with _readable(name):
-        return dict(datasets.load_dataset(name, config_name, cache_dir=cache_dir))
+    return _read(name, name, config_name, cache_dir=cache_dir)
+
+
+def _read(shown: str, *where: str | None, **options: Any) -> dict[str, Any]:
+    """All splits, of csv files as text and what is surely numbers. `shown` is their name in messages."""
+    import datasets
+    from datasets.packaged_modules.csv.csv import CsvConfig
+
+    with _readable(shown):
+        config = datasets.load_dataset_builder(*where, **options).config
+        if not isinstance(config, CsvConfig):
+            return dict(datasets.load_dataset(*where, **options))
+        options |= text_options(config.data_files, config.sep)
+        return with_numbers(dict(datasets.load_dataset(*where, **options)))
 
 
 @contextmanager
@@ -167,15 +199,27 @@ def _readable(name: str):
 
     try:
         yield
+    except UserError:
+        raise
     except (ConnectionError, DatasetNotFoundError) as error:
         mend = f"is neither a file nor built in ({', '.join(BUILTIN)}), and was not found on the Hub"
         raise UserError(f"dataset_name: '{name}' {mend}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"dataset_name: '{name}' is not in UTF-8; save it in that encoding") from error
     except DatasetGenerationError as error:
-        cause = type(error.__cause__ or error).__name__
-        raise UserError(f"dataset_name: the rows of '{name}' cannot be read ({cause})") from error
+        raise UserError(f"dataset_name: the rows of '{name}' cannot be read ({_cause(error)})") from error
     except Exception as error:  # loaders raise anything; their first line says what is missing
+        if "corresponds to no data" in str(error):
+            raise UserError(f"dataset_name: '{name}' has no rows") from error
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"dataset_name: '{name}' cannot be loaded: {lines[0]}") from error
+
+
+def _cause(error: Exception) -> str:
+    """What `datasets` stumbled over: the kind of error, and of a csv file the line."""
+    cause = error.__cause__ or error
+    line = re.search(r"Expected \d+ fields in line \d+, saw \d+|EOF inside string", str(cause))
+    return f"{type(cause).__name__}: {line[0]}" if line else type(cause).__name__
 
 
 def _choose_splits(names: list[str], train: str, validation: str | None, test: str | None) -> dict[str, str]:

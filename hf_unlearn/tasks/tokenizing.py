@@ -44,7 +44,9 @@ def fit_max_length(tokenizer, max_length: int | None, model: torch.nn.Module) ->
 
 
 def text_of(value: Any, position: int, what: str) -> str:
-    """`value` if it is a text that is not blank. Raises `RowError`."""
+    """`value` if it is a text that is not blank; a number as it is written. Raises `RowError`."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value == value:
+        return str(value)
     if not isinstance(value, str) or not value.strip():
         raise RowError(position, f"it has no {what}")
     return value

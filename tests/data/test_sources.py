@@ -198,6 +198,6 @@ def test_forget_and_retain_data_sets_join():
     with pytest.raises(UserError, match=r"only forget has \['label'\]"):
         join_forget_retain(table(2), table(5).remove_columns("label"))
     with pytest.raises(UserError, match="different types in: label"):
-        join_forget_retain(table(2), table(5).cast_column("label", datasets.Value("string")))
+        join_forget_retain(table(2), table(5).cast_column("label", datasets.Value("float64")))
     with pytest.raises(UserError, match="forget data set has no rows"):
         join_forget_retain(table(0), table(5))

@@ -109,7 +109,7 @@ def test_truncation_to_what_is_asked_or_what_the_model_takes():
 
 def test_rows_without_text_or_label():
     task = make_task()
-    for bad in (None, "", "  \n", 7):
+    for bad in (None, "", "  \n", float("nan"), True):
         with pytest.raises(RowError, match="^row 1: it has no text$"):
             encode(task, ["the cat", bad])
     with pytest.raises(RowError, match="^row 0: its label is not one of the classes"):

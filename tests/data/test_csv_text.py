@@ -1,0 +1,124 @@
+"""What stands in a csv file is what is compared: no id becomes another one on the way."""
+
+import datasets
+import pytest
+
+from hf_unlearn.data.request import ForgetRequest
+from hf_unlearn.data.sources import join_forget_retain, load_source
+from hf_unlearn.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def caches(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    datasets.disable_progress_bars()
+
+
+def load(tmp_path, text: str | bytes, name: str = "rows.csv"):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return load_source(str(path))
+
+
+def places(source, tmp_path, ids: str) -> list[int]:
+    (tmp_path / "ids.txt").write_text(ids)
+    return ForgetRequest(ids_file=str(tmp_path / "ids.txt"), id_column="id").select(source).tolist()
+
+
+def test_leading_zeros_are_part_of_an_id(tmp_path):
+    source = load(tmp_path, "id,text\n007,a\n7,b\n8,c\n")
+    assert places(source, tmp_path, "007") == [0] and places(source, tmp_path, "7") == [1]
+    assert ForgetRequest(where=["id=007"]).select(source).tolist() == [0]
+    numbers = load(tmp_path, "id,text\n7,b\n8,c\n", "numbers.csv")
+    with pytest.raises(UserError, match="1 of 1 ids"):
+        places(numbers, tmp_path, "007")
+
+
+def test_neighbours_near_the_limit_of_floats_stay_apart(tmp_path):
+    source = load(tmp_path, "id,text\n9007199254740993,a\n9007199254740992,b\n,c\n123456789012345678901,d\n")
+    assert places(source, tmp_path, "9007199254740993") == [0]
+    assert places(source, tmp_path, "123456789012345678901") == [3]
+    whole = load(tmp_path, "id,text\n9007199254740993,a\n9007199254740992,b\n,c\n", "whole.csv")
+    assert whole.train.features["id"].dtype == "int64" and places(whole, tmp_path, "9007199254740993") == [0]
+
+
+def test_ids_that_floats_cannot_hold_are_refused(tmp_path):
+    rows = datasets.Dataset.from_dict({"id": [2.0**53, 1.0], "text": ["a", "b"]})
+    rows.to_parquet(tmp_path / "rows.parquet")
+    with pytest.raises(UserError, match="ids this large run together"):
+        places(load_source(str(tmp_path / "rows.parquet")), tmp_path, "9007199254740993")
+    assert places(load_source(str(tmp_path / "rows.parquet")), tmp_path, "1.0") == [1]
+
+
+@pytest.mark.parametrize(
+    "cells, kind",
+    [
+        (["1", "-2", "0"], "int64"), (["1", "", "3"], "int64"), (["01", "2"], "string"), (["+1", "2"], "string"),
+        (["-0", "1"], "string"), (["1.5", "-0.25", ""], "float64"), (["1.50", "2.5"], "string"),
+        (["1", "2.5"], "string"), (["nan", "1.5"], "string"), (["True", "False"], "bool"), (["True", "1"], "string"),
+        (["9223372036854775808"], "string"), (["NA", "1"], "string"), (["", "x"], "string"), ([" 1", "2"], "string"),
+    ],
+)  # fmt: skip
+def test_a_column_is_numbers_where_each_is_written_as_it_stood(tmp_path, cells, kind):
+    source = load(tmp_path, "value,text\n" + "".join(f"{cell},row\n" for cell in cells))
+    assert source.train.features["value"].dtype == kind
+    found = [None if value is None else str(value) for value in source.train["value"]]
+    assert found == [cell or None for cell in cells]
+
+
+def test_splits_agree_on_the_type(tmp_path):
+    load(tmp_path, "id,text\n1,a\n2,b\n", "data/train.csv")
+    source = load(tmp_path, "id,text\n003,c\n", "data/test.csv")
+    source = load_source(str(tmp_path / "data"))
+    assert source.train["id"][:] == ["1", "2"] and source.test["id"][:] == ["003"]
+
+
+def test_two_files_join_although_one_holds_text(tmp_path):
+    forget = load(tmp_path, "id,text\n1,a\n", "forget.csv").train
+    retain = load(tmp_path, "id,text\n007,b\n", "retain.csv").train
+    train, _ = join_forget_retain(forget, retain)
+    assert train["id"][:] == ["1", "007"]
+
+
+def test_late_letters_in_a_long_column(tmp_path):
+    """Readers that look at a block at a time disagree with themselves."""
+    source = load(tmp_path, "id,text\n" + "".join(f"{i},row\n" for i in range(10_001)) + "A1,row\n")
+    assert source.train.features["id"].dtype == "string" and places(source, tmp_path, "A1") == [10_001]
+
+
+@pytest.mark.parametrize("name, text", [("a.tsv", "id\ttext\n007\ta, b\n"), ("b.csv", '\ufeffid,text\n007,"a, b"\n')])
+def test_tabs_and_byte_order_marks(tmp_path, name, text):
+    assert load(tmp_path, text, name).train[:] == {"id": ["007"], "text": ["a, b"]}
+
+
+def test_a_packed_file(tmp_path):
+    import gzip
+
+    assert load(tmp_path, gzip.compress(b"id,text\n007,a\n"), "rows.csv.gz").train[:] == {"id": ["007"], "text": ["a"]}
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", "'rows.csv' is empty"),
+        ("id,text\n", "'rows.csv' has no rows"),
+        ("id;text\n1;a\n", "separated by ';'"),
+        ("id,text,id\n1,a,2\n", "two columns called 'id'"),
+        ("id,text\n1,a,xyzzy\n", "3 cells in the first row and 2 in the header"),
+        ("id,text\n1,a\n1,a,xyzzy\n", "Expected 2 fields in line 3, saw 3"),
+        ('id,text\n1,"xyzzy\n', "EOF inside string"),
+        (b"id,text\n1,caf\xe9 xyzzy\n", "not in UTF-8"),
+    ],
+)
+def test_files_that_are_refused(tmp_path, capfd, text, message):
+    with pytest.raises(UserError) as error:
+        load(tmp_path, text)
+    assert message in str(error.value) and "\n" not in str(error.value) and "xyzzy" not in str(error.value)
+
+
+def test_files_with_different_columns(tmp_path):
+    load(tmp_path, "id,text\n1,a\n", "data/train.csv")
+    (tmp_path / "data" / "test.csv").write_text("id,label\n1,a\n")
+    with pytest.raises(UserError, match="different columns; not in all of them: label, text"):
+        load_source(str(tmp_path / "data"))
