@@ -120,6 +120,7 @@ def run_job(job: tuple[str, int, list[str]]) -> str:
     from hf_unlearn.report.evidence import environment, write_json
     from hf_unlearn.run import stages
     from hf_unlearn.run.arguments import parse_arguments
+    from hf_unlearn.run.rows import prepare_data
 
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
@@ -127,7 +128,7 @@ def run_job(job: tuple[str, int, list[str]]) -> str:
     with tempfile.TemporaryDirectory() as scratch:
         base = case_arguments(case, seed, Path(scratch))
         arguments = parse_arguments(base)
-        data = stages.prepare_data(arguments)
+        data = prepare_data(arguments)
         original = stages.get_original(arguments, data)
         twins = stages.get_twins(arguments, data)
         before = stages.score_model(arguments, data, original.model)

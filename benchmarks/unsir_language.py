@@ -41,6 +41,7 @@ from hf_unlearn.models import noise
 from hf_unlearn.report.evidence import environment, write_json
 from hf_unlearn.run import stages
 from hf_unlearn.run.arguments import parse_arguments
+from hf_unlearn.run.rows import prepare_data
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.trainers.base import UnlearningTrainer
 from hf_unlearn.trainers.config import UnlearningConfig
@@ -215,7 +216,7 @@ class Trial:
         self.seed, self.scratch = seed, scratch
         self.base = case_arguments(CASE, seed, scratch)
         self.arguments = parse_arguments(self.base)
-        self.data = stages.prepare_data(self.arguments)
+        self.data = prepare_data(self.arguments)
         self.original = stages.get_original(self.arguments, self.data)
         twins = stages.get_twins(self.arguments, self.data)
         self.retrain_examples = float(np.mean([twin.examples for twin in twins]))

@@ -14,10 +14,7 @@ import numpy as np
 from torch import nn
 from transformers import TrainerCallback
 
-from hf_unlearn.data.build import SplitReport, build_splits, complete_source
-from hf_unlearn.data.content import forget_digest
-from hf_unlearn.data.labels import encode_labels
-from hf_unlearn.data.overlap import check_unseen
+from hf_unlearn.data.prepare import Prepared, prepare
 from hf_unlearn.data.request import ForgetRequest
 from hf_unlearn.data.sources import TEST_NAMES, VALIDATION_NAMES, Source
 from hf_unlearn.data.splits import UnlearningSplits
@@ -90,6 +87,7 @@ def unlearn(
     columns: dict[str, str] | None = None,
     max_length: int | None = None,
     forget_duplicates: bool = False,
+    split_seed: int = 0,
     use_peft: bool = False,
     retrained: Sequence[nn.Module] = (),
     recipe: "KnownRecipe | None" = None,
@@ -107,7 +105,8 @@ def unlearn(
         processor: its tokenizer or image processor.
         dataset: the rows it was trained on, or `train` beside `validation` and `test` by these names.
         forget: a [`ForgetRequest`], places of training rows, names of classes, or a share of the rows.
-        validation, test: rows it was not trained on; half of `test` serves where there is no `validation`.
+        validation, test: rows it was not trained on; half of `test` serves where there is no `validation`, which half
+            `split_seed` decides.
         method: a name in `hf_unlearn.methods.METHODS`.
         task: one of `hf_unlearn.tasks.TASK_NAMES`; by default the model's class says it.
         columns: roles of columns, where their names do not tell, e.g. `{"label": "intent"}`.
@@ -126,7 +125,8 @@ def unlearn(
     with _folder(output_dir) as folder:
         args = _config(method_class.config_class, folder, config)
         given = {"task": task, "columns": columns, "max_length": max_length, "forget_duplicates": forget_duplicates}
-        rows = _prepare(model, processor, _source(dataset, validation, test), forget, seed=args.seed, **given)
+        given |= {"seed": args.seed, "split_seed": split_seed}
+        rows = _prepare(model, processor, _source(dataset, validation, test), forget, **given)
         trained = _with_adapter(model, rows.task) if use_peft else model
         parts = {"splits": rows.splits, "task": rows.task, "callbacks": callbacks, "recipe": recipe}
         trainer = method_class(model=trained, args=args, **parts)
@@ -199,33 +199,27 @@ def _request(forget: Forget, rows: int, seed: int) -> ForgetRequest:
     return ForgetRequest(rows=np.asarray(given, dtype=np.int64))
 
 
-@dataclass
-class _Rows:
-    task: Task
-    splits: UnlearningSplits
-    report: SplitReport
-    request: ForgetRequest
-
-
 def _prepare(
-    model, processor, source: Source, forget: Forget, *, task, columns, max_length, forget_duplicates, seed
-) -> _Rows:
-    """Everything about the rows, in the order that the command line has."""
-    request = _request(forget, len(source.train), seed)
+    model, processor, source: Source, forget: Forget, *, task, columns, max_length, forget_duplicates, seed, split_seed
+) -> Prepared:
     task_class = get_task(task or task_of(model))
-    columns = task_class.detect_columns(source.train.column_names, source.train.features, columns or {})
-    label_names = None
-    if task_class.has_classes:
-        source, label_names = encode_labels(source, columns["label"], model.config.label2id)
-    roles = {"label_column": columns.get("label"), "group_column": request.group_column}
-    source, notes = complete_source(source, trains_original=False, seed=seed, **roles)
-    places = request.select(source, columns.get("label"), label_names)
-    made = task_class(processor, columns, label_names=label_names, max_length=max_length)
-    made.prepare_model(model)
-    options = {"request_kind": request.kind, "seed": seed, "forget_duplicates": forget_duplicates}
-    splits, report = build_splits(source, made, places, **options, **roles)
-    report.notes[:0] = [*notes, *request.notes, *check_unseen(source, list(columns.values()))]
-    return _Rows(made, splits, report, request)
+
+    def make_task(columns: dict[str, str], label_names: list[str] | None) -> Task:
+        return task_class(processor, columns, label_names=label_names, max_length=max_length)
+
+    return prepare(
+        source,
+        _request(forget, len(source.train), seed),
+        task_class,
+        make_task=make_task,
+        settle_model=lambda made: made.prepare_model(model),
+        trains_original=False,
+        seed=seed,
+        split_seed=split_seed,
+        columns=columns,
+        label2id=model.config.label2id if task_class.has_classes else None,
+        forget_duplicates=forget_duplicates,
+    )
 
 
 def _with_adapter(model: nn.Module, task: Task) -> nn.Module:
@@ -234,25 +228,22 @@ def _with_adapter(model: nn.Module, task: Task) -> nn.Module:
     return lora.add_lora(model, r=8, alpha=16, dropout=0.0, task_name=task.name)
 
 
-def _run(trainer: "UnlearningTrainer", rows: _Rows, retrained: Sequence[nn.Module]) -> None:
+def _run(trainer: "UnlearningTrainer", rows: Prepared, retrained: Sequence[nn.Module]) -> None:
     """Train, and put the evidence beside the trainer."""
-    forget, columns = rows.splits.forget, rows.task.columns
-    trainer.forget_digest = forget_digest(forget.source, forget.indices, list(columns.values()))
+    rows.measure_digest()
+    trainer.forget_digest = rows.digest
     before, start = score_model(trainer), time.perf_counter()
     trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
     seconds = time.perf_counter() - start
-    request = rows.request.public(label_column=columns.get("label")) | {"rows": len(forget)}
+    data = rows.describe()
+    if data["request"]["kind"] == "dataset":  # given as places, not as a data set
+        data["request"]["kind"] = "rows"
     trainer.evidence = trainer_evidence(
         trainer,
         before=before,
         twins=[score_model(trainer, twin) for twin in retrained],
-        data={
-            "source": NAME,
-            "splits": rows.report.counts,
-            "request": request | ({"kind": "rows"} if request["kind"] == "dataset" else {}),
-            "forget_digest": trainer.forget_digest,
-        },
-        seconds=seconds,
+        data=data,
+        cost={"unlearn_seconds": seconds},
         notes=rows.report.notes,
     )
 

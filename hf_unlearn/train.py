@@ -9,7 +9,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def train(argv: list[str] | None = None) -> None:
     from hf_unlearn.progress import quiet_libraries
-    from hf_unlearn.run import results, stages
+    from hf_unlearn.run import results, rows, stages
     from hf_unlearn.run.arguments import parse_arguments
     from hf_unlearn.run.checks import check
 
@@ -18,7 +18,7 @@ def train(argv: list[str] | None = None) -> None:
     quiet_libraries()
 
     with stages.nothing_left_behind(arguments):
-        data = stages.prepare_data(arguments)  # request -> splits
+        data = rows.prepare_data(arguments)  # request -> splits
         results.print_data(data)
         original = stages.get_original(arguments, data)
         if arguments.run.dry_run:

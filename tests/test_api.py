@@ -183,3 +183,15 @@ def test_objects_print_usefully_and_without_the_requests_values():
 def test_it_is_at_the_top_of_the_package():
     if "unlearn" in hf_unlearn.__all__:
         assert hf_unlearn.unlearn is unlearn
+
+
+def test_rows_are_divided_as_on_the_command_line():
+    """The seed of the run does not decide which test rows serve as validation; `split_seed` does, and is stored."""
+    model, processor, data, _ = setup()
+    runs = [
+        unlearn(model, processor, data, forget=[1], **QUICK, **more) for more in ({}, {"seed": 3}, {"split_seed": 3})
+    ]
+    tests = [sorted(run.splits.test.source["image"], key=str) for run in runs]
+    assert tests[0] == tests[1] != tests[2]
+    assert [run.evidence["data"]["division"]["seed"] for run in runs] == [0, 0, 3]
+    assert [run.evidence["seeds"]["run"] for run in runs] == [42, 3, 42]

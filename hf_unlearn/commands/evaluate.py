@@ -8,23 +8,22 @@ import torch
 
 from hf_unlearn.data.sources import load_source
 from hf_unlearn.errors import UserError
-from hf_unlearn.evaluation.attack_comparison import compare_attacks
-from hf_unlearn.evaluation.comparison import ModelScores, compare
-from hf_unlearn.evaluation.distributions import distributions
+from hf_unlearn.evaluation import account
+from hf_unlearn.evaluation.comparison import ModelScores
 from hf_unlearn.evaluation.language_table import LanguageData, language_block, measure
 from hf_unlearn.evaluation.perturbed import make_choices
 from hf_unlearn.evaluation.stress import stress
-from hf_unlearn.models import lora
 from hf_unlearn.progress import quiet_libraries, say
-from hf_unlearn.report.evidence import build_evidence, environment, write_json
+from hf_unlearn.report.evidence import write_json
 from hf_unlearn.report.html import render_html
 from hf_unlearn.report.table import render_table
 from hf_unlearn.run import results, stages
 from hf_unlearn.run.arguments import Arguments
 from hf_unlearn.run.checks import check
 from hf_unlearn.run.command_arguments import parse_with_own
-from hf_unlearn.run.loading import check_exists, load_model
-from hf_unlearn.run.stages import Data
+from hf_unlearn.run.judged import check_rows, reuse_division, stored_evidence
+from hf_unlearn.run.loading import check_exists, get_recipe, load_model
+from hf_unlearn.run.rows import Data, prepare_data
 from hf_unlearn.tasks.forward import unwrap
 from hf_unlearn.trainers.config import default_learning_rate
 
@@ -69,11 +68,13 @@ def evaluate(argv: list[str] | None = None) -> None:
     """Score the original, the unlearned model and the references, and write what they show side by side."""
     own, arguments = parse_with_own(EvaluateArguments, "evaluate", argv)
     has_original = _settle_models(own, arguments)
+    stored = stored_evidence(own.unlearned_model)
+    reuse_division(arguments, stored)
     check(arguments)
     quiet_libraries()
     with stages.nothing_left_behind(arguments):
         check_exists(arguments, own.unlearned_model)
-        data = stages.prepare_data(arguments)
+        data = prepare_data(arguments)
         results.print_data(data)
         for name in LANGUAGE_ONLY:
             if getattr(own, name) is not None and data.task.name != "causal_lm":
@@ -81,8 +82,13 @@ def evaluate(argv: list[str] | None = None) -> None:
         unlearned = load_model(arguments, data.task, own.unlearned_model) if has_original else data.model
         if arguments.run.dry_run:
             return say(f"output     {arguments.trainer.output_dir} (nothing was written)")
-        original = stages.get_original(arguments, data).model if has_original else None
-        models = {"original": original, "unlearned": unlearned}
+        if not arguments.request.near_duplicates:
+            data.report.notes += check_rows(data, stored)
+        original = stages.get_original(arguments, data) if has_original else None
+        if original is not None and arguments.request.near_duplicates:
+            stages.look_for_near_duplicates(arguments, data, original)
+            data.report.notes += check_rows(data, stored)
+        models = {"original": original and original.model, "unlearned": unlearned}
         models |= {f"twin {k}": twin.model for k, twin in enumerate(stages.get_twins(arguments, data), 1)}
         evidence = make_evidence(own, arguments, data, models)
         if int(torch.distributed.get_rank() if torch.distributed.is_initialized() else 0) == 0:
@@ -95,32 +101,16 @@ def make_evidence(
     """The evidence for `models`: `original` (may be `None`), `unlearned`, and any number of others as twins."""
     scores, language = score_models(own, arguments, data, models)
     original, unlearned, *twins = scores.values()
-    judged, device = models["unlearned"], arguments.trainer.device
-    parameters = [p for name, p in judged.named_parameters() if lora.REFERENCE not in name.split(".")]
-    evidence = build_evidence(
+    evidence = account.make_evidence(
+        account.Scored(original, unlearned, twins),
         method=MADE_ELSEWHERE,
         task=data.task.name,
-        model={
-            "parameters": sum(p.numel() for p in parameters),
-            "trainable_parameters": None,
-            "peft": lora.describe(judged) if lora.is_peft(judged) else None,
-        },
-        data={
-            "source": data.source.name,
-            "splits": data.report.counts,
-            "request": _public_request(arguments, data),
-            "forget_digest": data.digest,
-        },
-        comparison=compare(original, unlearned, twins),
-        cost={},
-        distributions=distributions(original, unlearned, twins),
-        attacks=compare_attacks(
-            original, unlearned, twins, classifiers=own.classifier_attacks, seed=arguments.trainer.seed
-        ),
-        environment=environment(
-            seed=arguments.trainer.seed,
-            device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        ),
+        model=account.describe_model(models["unlearned"], trained=False),
+        data=data.describe(publish=arguments.request.publish_request),
+        seeds=results.seeds(arguments),
+        recipe=get_recipe(arguments).describe() if arguments.has_recipe else None,
+        device=arguments.trainer.device,
+        classifiers=own.classifier_attacks,
         notes=[*data.report.notes, *_notes(arguments, models)],
     )
     if language is not None:
@@ -143,7 +133,7 @@ def score_models(
     measured = {}
     for name, model in present.items():
         say(f"scoring {title(name)}")
-        measured[name] = measure(model.to(device), rows, stages.SCORED, batch_size=batch)
+        measured[name] = measure(model.to(device), rows, account.SCORED, batch_size=batch)
     scores = {name: found.scores for name, found in measured.items()}
     return {name: scores.get(name) for name in models}, language_block(measured, rows)
 
@@ -228,8 +218,3 @@ def _notes(arguments: Arguments, models: dict[str, torch.nn.Module | None]) -> l
     if arguments.recipe.reference_model:
         notes.append(GIVEN_REFERENCES)
     return notes
-
-
-def _public_request(arguments: Arguments, data: Data) -> dict[str, Any]:
-    publish, label = arguments.request.publish_request, data.task.columns.get("label")
-    return data.request.public(publish=publish, label_column=label) | {"rows": len(data.splits.forget)}

@@ -20,8 +20,8 @@ from hf_unlearn.run import results, stages
 from hf_unlearn.run.arguments import Arguments
 from hf_unlearn.run.checks import check
 from hf_unlearn.run.command_arguments import parse_with_own
+from hf_unlearn.run.rows import Data, prepare_data
 from hf_unlearn.run.shadow_models import ShadowMaker
-from hf_unlearn.run.stages import Data
 
 SCHEMA_VERSION = 1
 WIDTH = 100
@@ -56,7 +56,7 @@ def lira(argv: list[str] | None = None) -> None:
     evidence = _evidence_to_add_to(own, arguments)
     quiet_libraries()
     with stages.nothing_left_behind(arguments):
-        data = stages.prepare_data(arguments)
+        data = prepare_data(arguments)
         results.print_data(data)
         if data.request.kind == "classes":
             raise UserError("lira needs rows drawn at random: name --forget_fraction instead of --forget_classes")

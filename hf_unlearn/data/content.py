@@ -38,8 +38,18 @@ def forget_digest(rows, positions: np.ndarray, columns: Sequence[str] | None = N
 
     With the key its owner can show which rows were meant; without it nobody can test a guess.
     """
-    digests = sorted(row_digests(rows.select(positions), columns))
+    return rows_digest([rows.select(positions)], columns)
+
+
+def rows_digest(parts: Sequence, columns: Sequence[str] | None = None) -> str:
+    """HMAC-SHA256 under this user's key over the rows of several parts, in whatever order a part's rows are."""
+    digests = [b"".join(sorted(row_digests(rows, columns))) for rows in parts]
     return hmac.new(user_key(), b"".join(digests), hashlib.sha256).hexdigest()
+
+
+def key_name() -> str:
+    """Tells one key from another, so that digests under different keys are not compared; says nothing of the key."""
+    return hmac.new(user_key(), b"hf_unlearn key name", hashlib.sha256).hexdigest()[:16]
 
 
 def user_key() -> bytes:

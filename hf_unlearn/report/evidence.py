@@ -10,36 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from hf_unlearn.errors import UserError
+from hf_unlearn.report.blocks import KEYS, MODEL_KEYS, SPLIT_KEYS
 
 EVIDENCE = "evidence.json"
 SCHEMA_VERSION = 1
 PACKAGES = ("hf_unlearn", "torch", "transformers", "accelerate", "datasets", "peft", "scikit-learn", "numpy")
-GAP_KEYS = ("forget_accuracy", "retain_accuracy", "test_accuracy", "membership", "average")
-KEYS: dict[str, tuple[str, ...]] = {
-    "method": ("name", "paper", "hyperparameters"),
-    "model": ("parameters", "trainable_parameters", "peft"),
-    "data": ("source", "splits", "request", "forget_digest"),
-    "data.splits": ("forget", "retain", "validation", "test"),
-    "models": ("original", "unlearned", "retrained"),
-    "gap": GAP_KEYS,
-    "floor": GAP_KEYS,
-    "cost": (
-        "original_seconds",
-        "unlearn_seconds",
-        "retrain_seconds",
-        "unlearn_examples",
-        "retrain_examples",
-        "steps",
-        "peak_memory_mb",
-    ),
-    "environment": ("python", "packages", "platform", "device", "seed"),
-}
-MODEL_KEYS: dict[str, tuple[str, ...]] = {
-    "accuracy": ("forget", "retain", "test"),
-    "loss": ("forget", "retain", "test"),
-    "membership": ("loss_auc", "loss_auc_se"),
-    "rows": ("median_forget_loss", "top5_loss_share", "rms_z", "remembered", "over_forgotten", "level_corrected"),
-}
 
 
 def build_evidence(
@@ -54,32 +29,32 @@ def build_evidence(
     distributions: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
     attacks: Mapping[str, Any] | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    seeds: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The whole evidence from its parts; a key of the schema that a part lacks becomes `None`, never a guess.
 
     Args:
-        method: `name`, `paper`, `hyperparameters`.
+        method, model, data, cost, environment, seeds: the blocks of [`Evidence`](blocks.py) by these names.
         task: the task's name, e.g. `"causal_lm"`.
-        model: `parameters`, `trainable_parameters`, `peft`.
-        data: `source`, `splits` (rows per role), `request` (its kind and counts, never its values), `forget_digest`.
         comparison: what `hf_unlearn.evaluation.comparison.compare` returns.
-        cost: seconds, examples (each forward or backward of one row counts) and peak memory in MB. `retrain_seconds`
-            and `retrain_examples` are those of one twin.
-        environment: what [`environment`] returns.
         distributions: what `hf_unlearn.evaluation.distributions.distributions` returns, for the plots.
         training: what [`~hf_unlearn.report.training.training_block`] returns.
         attacks: what `hf_unlearn.evaluation.attack_comparison.compare_attacks` returns.
+        recipe: how the original was made, where that is known.
         notes: sentences a reader of the figures must know.
     """
-    blocks = {"method": method, "model": model, "data": data, "cost": cost, "environment": environment, **comparison}
+    blocks = {"method": method, "model": model, "data": data, "cost": cost, "environment": environment, "seeds": seeds}
+    blocks |= comparison
     evidence: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "method": None, "task": task}
-    for name in ("method", "model", "data", "models", "gap", "floor", "difference", "cost", "environment"):
+    for name in ("method", "model", "data", "models", "gap", "floor", "difference", "seeds", "cost", "environment"):
         block = dict(blocks.get(name) or {})
         evidence[name] = {key: block.get(key) for key in KEYS.get(name, ())} | block
     splits = evidence["data"]["splits"] or {}
-    evidence["data"]["splits"] = {key: splits.get(key) for key in KEYS["data.splits"]} | dict(splits)
+    evidence["data"]["splits"] = {key: splits.get(key) for key in SPLIT_KEYS} | dict(splits)
     later = {"distributions": distributions, "training": training, "attacks": attacks}
+    evidence["recipe"] = plain(recipe)
     evidence |= {name: plain(block) for name, block in later.items()}
     evidence["notes"] = list(notes)
     return evidence

@@ -60,6 +60,9 @@ class DataArguments:
     train_split: str = _arg("train", "Split that the model was trained on.")
     validation_split: str | None = _arg(None, "Unseen rows that measure τ and steer (default: the usual names).")
     test_split: str | None = _arg(None, "Unseen rows that only report (default: the usual names).")
+    split_seed: int | None = _arg(
+        None, "Decides which rows are held out where the data has no such split (default: --original_seed)."
+    )
     image_column: str | None = _arg(None, "Column with the image.")
     text_column: str | None = _arg(None, "Column with the text.")
     text_pair_column: str | None = _arg(None, "Column with the second text of a pair.")
@@ -155,6 +158,11 @@ class Arguments:
     @property
     def has_recipe(self) -> bool:
         return bool(self.recipe.original_model or self.recipe.original_model_type)
+
+    @property
+    def split_seed(self) -> int:
+        """By the recipe's seed, so that one original serves every request and every seed of the unlearning."""
+        return self.recipe.original_seed if self.data.split_seed is None else self.data.split_seed
 
 
 _GROUPS = (RunArguments, ModelArguments, DataArguments, RequestArguments, LoraArguments, RecipeArguments)

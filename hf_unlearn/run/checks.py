@@ -22,6 +22,7 @@ TRACKER_PACKAGES = {
 }
 BEST = ("validation_loss", "validation_accuracy")
 NOT_NEGATIVE = {
+    "data": ("split_seed",),
     "recipe": ("retrain", "original_seed", "original_warmup_steps", "original_weight_decay"),
     "trainer": ("seed", "data_seed", "dataloader_num_workers", "warmup_steps", "weight_decay"),
 }

@@ -73,6 +73,11 @@ def load_processor(arguments: Arguments, source: Source, task_class: type[Task])
     return source.make_processor()
 
 
+def get_recipe(arguments: Arguments) -> Recipe:
+    """The recipe that the arguments describe. Raises `UserError` where they contradict each other."""
+    return Recipe.from_arguments(arguments.recipe, arguments.model.dtype)
+
+
 def build_original(arguments: Arguments, recipe: Recipe, task: Task, seed: int):
     """The recipe's model before its first step. Raises `UserError` if it cannot be made."""
     with _said_in_one_line(recipe.model or recipe.model_type):

@@ -16,6 +16,7 @@ from transformers import AutoConfig, PrinterCallback, Trainer, TrainingArguments
 
 from hf_unlearn.data.rows import Rows
 from hf_unlearn.errors import UserError
+from hf_unlearn.hub.private_paths import is_local_name
 from hf_unlearn.progress import ProgressBar
 from hf_unlearn.tasks.base import Task
 
@@ -54,6 +55,11 @@ class Recipe:
         if not isinstance(values, dict):
             raise UserError("--original_model_config must be a mapping of configuration values")
         return values
+
+    def describe(self) -> dict[str, Any]:
+        """The evidence block `recipe`; a base that is a folder of this machine is not named."""
+        local = self.model is not None and is_local_name(self.model, Path.cwd())
+        return asdict(self) | {"model": None if local else self.model, "model_config": self.config_values() or None}
 
     def build_model(self, task: Task, seed: int, **load_kwargs):
         """The model as it is before the first step: the base with a fresh head, or freshly initialised weights."""

@@ -4,21 +4,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from hf_unlearn.evaluation.attack_comparison import compare_attacks
-from hf_unlearn.evaluation.comparison import ModelScores, compare
-from hf_unlearn.evaluation.distributions import distributions
+from hf_unlearn.evaluation.comparison import ModelScores
 from hf_unlearn.hub import upload
 from hf_unlearn.models import lora
 from hf_unlearn.progress import say
-from hf_unlearn.report.evidence import build_evidence, environment
+from hf_unlearn.report.blocks import Evidence, Seeds
 from hf_unlearn.report.phases import plot_phases
 from hf_unlearn.report.table import render_table
-from hf_unlearn.report.training import training_block
 from hf_unlearn.run.arguments import Arguments
+from hf_unlearn.run.loading import get_recipe
 from hf_unlearn.run.recipe import Trained
-from hf_unlearn.run.stages import Data, Unlearning, make_trainer, score_model
+from hf_unlearn.run.rows import Data
+from hf_unlearn.run.stages import Unlearning, make_trainer, score_model
 from hf_unlearn.trainers import handover
 from hf_unlearn.trainers.base import UnlearningTrainer
 
@@ -31,32 +29,17 @@ def make_evidence(
     trainer: UnlearningTrainer,
     unlearning: Unlearning,
     twins: list[Trained],
-) -> dict[str, Any]:
-    """Everything the run can show, in one dict (`evidence.json`)."""
+) -> Evidence:
+    """Everything the run can show (`evidence.json`)."""
     titles = [f"twin {k} of {len(twins)}" for k in range(1, len(twins) + 1)]
     scored = [score_model(arguments, data, twin.model, title) for twin, title in zip(twins, titles, strict=True)]
     made = [twin for twin in twins if twin.seconds is not None]
-    # Without the frozen copy of an adapter that was given.
-    counts = [p for name, p in trainer.model.named_parameters() if lora.REFERENCE not in name.split(".")]
-    return build_evidence(
-        method={
-            "name": trainer.method,
-            "paper": trainer.paper,
-            "hyperparameters": trainer.args.hyperparameters(),
-        },
-        task=data.task.name,
-        model={
-            "parameters": sum(p.numel() for p in counts),
-            "trainable_parameters": sum(p.numel() for p in counts if p.requires_grad),
-            "peft": lora.describe(trainer.model) if lora.is_peft(trainer.model) else None,
-        },
-        data={
-            "source": data.source.name,
-            "splits": data.report.counts,
-            "request": _public_request(arguments, data),
-            "forget_digest": data.digest,
-        },
-        comparison=compare(before, unlearning.scores, scored),
+    return handover.trainer_evidence(
+        trainer,
+        before=before,
+        after=unlearning.scores,
+        twins=scored,
+        data=data.describe(publish=arguments.request.publish_request),
         cost={
             "original_seconds": original.seconds,
             "original_examples": original.examples,
@@ -64,15 +47,23 @@ def make_evidence(
             "retrain_seconds": float(np.mean([t.seconds for t in made])) if made else None,
             "unlearn_examples": unlearning.examples,
             "retrain_examples": round(float(np.mean([t.examples for t in made]))) if made else None,
-            "steps": unlearning.steps,
             "peak_memory_mb": unlearning.peak_memory_mb,
         },
-        distributions=distributions(before, unlearning.scores, scored),
-        attacks=compare_attacks(before, unlearning.scores, scored),
-        training=training_block(trainer.state.log_history),
-        environment=environment(seed=arguments.trainer.seed, device=_device_name(arguments.trainer.device)),
-        notes=[*data.report.notes, *trainer.notes, *_adapter_notes(arguments, trainer)],
+        recipe=get_recipe(arguments).describe() if arguments.has_recipe else None,
+        seeds=seeds(arguments),
+        notes=[*data.report.notes, *_adapter_notes(arguments, trainer)],
     )
+
+
+def seeds(arguments: Arguments) -> Seeds:
+    """The evidence block `seeds`."""
+    first, twins = arguments.recipe.original_seed, range(1, arguments.recipe.retrain + 1)
+    known = arguments.has_recipe
+    return {
+        "run": arguments.trainer.seed,
+        "original": first if known else None,
+        "twins": [first + k for k in twins] if known else None,
+    }
 
 
 def save(arguments: Arguments, trainer: UnlearningTrainer, evidence: dict[str, Any]) -> None:
@@ -159,19 +150,9 @@ def print_plan(arguments: Arguments, data: Data, original: Trained) -> None:
     print(f"output     {arguments.trainer.output_dir} (nothing was written)")
 
 
-def _public_request(arguments: Arguments, data: Data) -> dict[str, Any]:
-    publish, label = arguments.request.publish_request, data.task.columns.get("label")
-    public = data.request.public(publish=publish, label_column=label)
-    return public | {"rows": len(data.splits.forget)}
-
-
 def _adapter_notes(arguments: Arguments, trainer: UnlearningTrainer) -> list[str]:
     if not lora.is_peft(trainer.model):
         return []
     if arguments.lora.save_adapter:
         return [handover.ADDED]
     return [handover.MERGED]
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

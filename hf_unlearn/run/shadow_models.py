@@ -24,7 +24,7 @@ from hf_unlearn.progress import say
 from hf_unlearn.run import stages
 from hf_unlearn.run.arguments import Arguments
 from hf_unlearn.run.recipe import Recipe, Trained, default_cache_dir
-from hf_unlearn.run.stages import Data
+from hf_unlearn.run.rows import Data
 
 SEEDS = 100_000  # between the seeds of two roles
 

@@ -10,61 +10,28 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate.state import AcceleratorState
 
-from hf_unlearn.data.build import SplitReport, build_splits, complete_source, training_rows
-from hf_unlearn.data.content import data_fingerprint, forget_digest
-from hf_unlearn.data.labels import encode_labels
-from hf_unlearn.data.overlap import check_unseen
-from hf_unlearn.data.request import ForgetRequest
+from hf_unlearn.data.build import training_rows
+from hf_unlearn.data.content import data_fingerprint
 from hf_unlearn.data.rows import Rows
-from hf_unlearn.data.sources import Source, join_forget_retain, load_source
-from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.errors import NonFiniteLossError, UserError
+from hf_unlearn.evaluation.account import SCORED
 from hf_unlearn.evaluation.comparison import ModelScores
 from hf_unlearn.evaluation.scoring import score_splits
 from hf_unlearn.methods import get_method
 from hf_unlearn.models import lora
 from hf_unlearn.progress import ProgressBar, say
 from hf_unlearn.run.arguments import Arguments
-from hf_unlearn.run.loading import (
-    build_original,
-    check_exists,
-    load_label2id,
-    load_model,
-    load_options,
-    load_processor,
-)
+from hf_unlearn.run.loading import build_original, get_recipe, load_model, load_options
 from hf_unlearn.run.nearby import handle_near_duplicates
-from hf_unlearn.run.recipe import Recipe, Trained, train_recipe
-from hf_unlearn.tasks import TASK_NAMES, get_task
+from hf_unlearn.run.recipe import Trained, train_recipe
+from hf_unlearn.run.rows import Data
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.trainers.base import UnlearningTrainer
 from hf_unlearn.trainers.config import KnownRecipe
 from hf_unlearn.trainers.pass_clock import PhaseEnds
-
-SCORED = ("forget", "retain", "test", "nonmembers")
-COLUMN_ROLES = ("image", "text", "text_pair", "label", "question", "answer", "context", "messages")
-
-
-@dataclass
-class Data:
-    """Rows in their roles, and what is known about them. `model` is the one given by the user, if there is one."""
-
-    source: Source
-    task: Task
-    splits: UnlearningSplits
-    report: SplitReport
-    request: ForgetRequest
-    model: torch.nn.Module | None
-    digest: str | None = None
-    side_examples: int = 0  # read before the unlearning, for its sake
-
-    def measure_digest(self) -> None:
-        columns = list(self.task.columns.values())
-        self.digest = forget_digest(self.source.train, self.splits.forget.indices, columns)
 
 
 @dataclass
@@ -94,110 +61,11 @@ def nothing_left_behind(arguments: Arguments) -> Iterator[None]:
             torch.distributed.destroy_process_group()
 
 
-def prepare_data(arguments: Arguments) -> Data:
-    """Load rows, resolve the request and give every row its role. Nothing is written."""
-    say("reading the rows")
-    source, request = _load_rows(arguments)
-    task_class = get_task(arguments.data.task or source.task)
-    columns = _columns(arguments, source, task_class)
-    label_names = None
-    if task_class.has_classes:
-        source, label_names = encode_labels(source, columns["label"], load_label2id(arguments))
-    given, seed = arguments.model.model_name_or_path, arguments.trainer.seed
-    roles = {
-        "label_column": columns.get("label"),
-        "group_column": arguments.request.group_column or source.group_column,
-    }
-    # By the recipe's seed: one original serves every request and every unlearning seed.
-    source, notes = complete_source(
-        source, trains_original=given is None, seed=arguments.recipe.original_seed, **roles
-    )
-    forget = request.select(source, columns.get("label"), label_names)
-    task = _make_task(arguments, source, task_class, columns, label_names)
-    # The model settles how rows are encoded (padding, longest input), so it comes before they are.
-    model = load_model(arguments, task, given) if given else None
-    if model is None:
-        # Built once to be looked at, so that nothing is refused after hours of training.
-        _with_adapter(arguments, task, build_original(arguments, _recipe(arguments), task, seed))
-    later = list(arguments.recipe.reference_model or [])
-    if arguments.recipe.retrain and arguments.recipe.original_model:
-        later.append(arguments.recipe.original_model)
-    for name in later:
-        check_exists(arguments, name)
-    splits, report = build_splits(
-        source,
-        task,
-        forget,
-        request_kind=request.kind,
-        seed=seed,
-        forget_duplicates=arguments.request.forget_duplicates,
-        cache_rows=arguments.data.cache_rows,
-        **roles,
-    )
-    report.notes[:0] = [*notes, *request.notes, *check_unseen(source, list(columns.values()))]
-    data = Data(source, task, splits, report, request, model)
-    if not arguments.run.dry_run:  # it would make the user's key
-        data.measure_digest()
-    return data
-
-
-def _load_rows(arguments: Arguments) -> tuple[Source, ForgetRequest]:
-    data, asked = arguments.data, arguments.request
-    request = ForgetRequest(
-        classes=asked.forget_classes,
-        fraction=asked.forget_fraction,
-        group_column=asked.group_column,
-        ids_file=asked.forget_ids,
-        id_column=asked.id_column,
-        where=asked.forget_where,
-        rows=np.zeros(0, dtype=np.int64) if asked.forget_dataset else None,
-        seed=arguments.trainer.seed,
-    )
-    source = load_source(
-        data.dataset_name,
-        config_name=data.dataset_config_name,
-        train_split=data.train_split,
-        validation_split=data.validation_split,
-        test_split=data.test_split,
-        seed=arguments.recipe.original_seed,
-        task=data.task and get_task(data.task).name,
-    )
-    if data.task is None and source.task is None:
-        raise UserError(f"no --task; name one of {', '.join(TASK_NAMES)}")
-    if asked.forget_dataset:
-        forget = load_source(asked.forget_dataset, train_split=data.train_split, task=data.task)
-        source.train, request.rows = join_forget_retain(forget.train, source.train)
-    return source, request
-
-
-def _columns(arguments: Arguments, source: Source, task_class: type[Task]) -> dict[str, str]:
-    overrides = {role: name for role in COLUMN_ROLES if (name := getattr(arguments.data, f"{role}_column"))}
-    if source.columns is not None and not overrides:
-        return source.columns
-    return task_class.detect_columns(source.train.column_names, source.train.features, overrides)
-
-
-def _make_task(arguments: Arguments, source: Source, task_class: type[Task], columns, label_names) -> Task:
-    options = {}
-    if arguments.data.prompt_template is not None:
-        if task_class.has_classes:
-            raise UserError(f"--prompt_template is for causal_lm; {task_class.name} has no prompts")
-        options["prompt_template"] = arguments.data.prompt_template
-    processor = load_processor(arguments, source, task_class)
-    return task_class(processor, columns, label_names=label_names, max_length=arguments.data.max_length, **options)
-
-
-def _recipe(arguments: Arguments) -> Recipe:
-    return Recipe.from_arguments(arguments.recipe, arguments.model.dtype)
-
-
 def get_original(arguments: Arguments, data: Data) -> Trained:
-    """The model that must forget: the given one, or one made by the recipe."""
-    if data.model is not None:
+    """The model that must forget: the given one, or one made by the recipe (in a dry run its start, untrained)."""
+    if arguments.model.model_name_or_path is not None or arguments.run.dry_run:
         return Trained(data.model, None, None, cached=False)
     seed = arguments.recipe.original_seed
-    if arguments.run.dry_run:
-        return Trained(build_original(arguments, _recipe(arguments), data.task, seed), None, None, cached=False)
     return train_by_recipe(arguments, data, training_rows(data.splits), seed, "training the original")
 
 
@@ -270,7 +138,7 @@ def make_trainer(arguments: Arguments, data: Data, original: Trained) -> Unlearn
 def _known_recipe(arguments: Arguments, task: Task) -> KnownRecipe | None:
     if not arguments.has_recipe:
         return None
-    recipe = _recipe(arguments)
+    recipe = get_recipe(arguments)
     start = partial(build_original, arguments, recipe, task)  # (seed) -> model
     return KnownRecipe(start, recipe.num_train_epochs, recipe.learning_rate)
 
@@ -313,7 +181,7 @@ def unlearn(arguments: Arguments, data: Data, trainer: UnlearningTrainer) -> Unl
 
 def train_by_recipe(arguments: Arguments, data: Data, rows: Rows, seed: int, title: str) -> Trained:
     """The recipe on `rows`, or what it gave the last time; `title` names it on the screen."""
-    recipe, cache = _recipe(arguments), arguments.recipe.cache_dir
+    recipe, cache = get_recipe(arguments), arguments.recipe.cache_dir
     trained = train_recipe(
         recipe,
         data.task,

@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_unlearn.evaluation.attack_comparison import compare_attacks
-from hf_unlearn.evaluation.comparison import ModelScores, compare
-from hf_unlearn.evaluation.distributions import distributions
+from hf_unlearn.evaluation.account import SCORED, Scored, describe_model, make_evidence
+from hf_unlearn.evaluation.comparison import ModelScores
 from hf_unlearn.evaluation.scoring import score_splits
 from hf_unlearn.hub.staging import ADAPTER, WEIGHTS
 from hf_unlearn.models import lora
+from hf_unlearn.report.blocks import Data, Evidence
 from hf_unlearn.report.card import base_license, render_card
-from hf_unlearn.report.evidence import build_evidence, environment, write_json
+from hf_unlearn.report.evidence import write_json
 from hf_unlearn.report.html import render_html
 from hf_unlearn.report.picture import save_picture
 from hf_unlearn.report.training import training_block
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from hf_unlearn.trainers.base import UnlearningTrainer
 
-SCORED = ("forget", "retain", "test", "nonmembers")
 ADDED = "The adapter removes nothing from its base: whoever switches it off has the forgotten rows back."
 MERGED = "Unlearned through an adapter, merged into the weights: an adapter alone can be switched off by anyone."
 
@@ -44,37 +43,33 @@ def trainer_evidence(
     trainer: "UnlearningTrainer",
     *,
     before: ModelScores | None = None,
+    after: ModelScores | None = None,
     twins: Sequence[ModelScores] = (),
-    data: Mapping[str, Any] | None = None,
-    seconds: float | None = None,
+    data: Data | None = None,
+    cost: Mapping[str, Any] | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    seeds: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
-) -> dict[str, Any]:
-    """The evidence of a finished training; scores the trainer's model, so every process must call it.
+) -> Evidence:
+    """The evidence of a finished training. Without `after` it scores the trainer's model: every process must call it.
 
     Args:
-        before: the original's scores.
-        twins: scores of models that never saw the forget rows.
-        data: `source`, `splits`, `request`, `forget_digest`, as far as they are known.
-        seconds: that the unlearning took.
+        before, after, twins: scores of the original, the unlearned model, and models that never saw the forget rows.
+        data, cost, recipe, seeds: blocks of [`Evidence`](../report/blocks.py), as far as they are known; what the
+            trainer knows itself need not be given.
     """
-    after = score_model(trainer)
-    # Without the frozen copy of an adapter that was given.
-    counts = [p for name, p in trainer.model.named_parameters() if lora.REFERENCE not in name.split(".")]
-    return build_evidence(
+    known = {"unlearn_examples": trainer.examples, "steps": trainer.state.global_step}
+    return make_evidence(
+        Scored(before, score_model(trainer) if after is None else after, list(twins)),
         method={"name": trainer.method, "paper": trainer.paper, "hyperparameters": trainer.args.hyperparameters()},
         task=trainer.task.name,
-        model={
-            "parameters": sum(p.numel() for p in counts),
-            "trainable_parameters": sum(p.numel() for p in counts if p.requires_grad),
-            "peft": lora.describe(trainer.model) if lora.is_peft(trainer.model) else None,
-        },
-        data={"splits": trainer.splits.sizes(), **(data or {})},
-        comparison=compare(before, after, list(twins)),
-        cost={"unlearn_seconds": seconds, "unlearn_examples": trainer.examples, "steps": trainer.state.global_step},
-        environment=environment(seed=trainer.args.seed, device=trainer.args.device.type),
-        distributions=distributions(before, after, list(twins)),
+        model=describe_model(trainer.model, trained=True),
+        data=data or {"splits": trainer.splits.sizes(), "forget_digest": trainer.forget_digest},
+        cost=known | dict(cost or {}),
+        seeds={"run": trainer.args.seed, "original": None, "twins": None, **(seeds or {})},
+        device=trainer.args.device,
+        recipe=recipe,
         training=training_block(trainer.state.log_history),
-        attacks=compare_attacks(before, after, list(twins)),
         notes=[*notes, *trainer.notes],
     )
 

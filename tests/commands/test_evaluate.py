@@ -157,3 +157,29 @@ def test_help_lists_its_own_arguments(capsys):
         with pytest.raises(SystemExit) as stopped:
             main([command, "--help"])
         assert stopped.value.code == 0 and own in capsys.readouterr().out
+
+
+def test_it_divides_the_rows_as_the_run_that_made_the_model_did(tmp_path, models, capsys):
+    """Without validation rows of their own, half of the test rows serve; which half is in the model's evidence."""
+    data = tmp_path / "data"
+    data.mkdir()
+    for split in ("train", "test"):
+        (data / f"{split}.csv").write_text((models / "data" / f"{split}.csv").read_text())
+    config = given(models, tmp_path / "made", method="fine_tune", dataset_name=str(data))
+    assert train(["--config", tiny.write_config(tmp_path, config), "--split_seed", "5"]) == 0
+    made = json.loads((tmp_path / "made" / "evidence.json").read_text())
+    judged, argv = config | {"output_dir": str(tmp_path / "judged")}, ["--unlearned_model", str(tmp_path / "made")]
+    evidence = evaluate(tmp_path, judged, *argv)
+    assert evidence["data"]["division"] == made["data"]["division"] and made["data"]["division"]["seed"] == 5
+    for figures in ("loss", "membership"):
+        assert evidence["models"]["unlearned"][figures] == pytest.approx(
+            made["models"]["unlearned"][figures], abs=1e-5
+        )
+    path = tiny.write_config(tmp_path, judged | {"output_dir": str(tmp_path / "other")})
+    for more, said in ((["--split_seed", "0"], "made with 5"), (["--seed", "3"], "say --seed 42")):
+        assert main(["evaluate", "--config", path, *argv, *more]) == 2
+        assert said in capsys.readouterr().err
+    other = [*argv, "--forget_where", "row_id=train001"]
+    path = tiny.write_config(tmp_path, {k: v for k, v in judged.items() if k != "forget_fraction"})
+    assert main(["evaluate", "--config", path, *other, "--output_dir", str(tmp_path / "other")]) == 2
+    assert "other rows than the model unlearned" in capsys.readouterr().err and not (tmp_path / "other").exists()

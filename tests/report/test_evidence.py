@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hf_unlearn.report import SCHEMA_VERSION, build_evidence, environment, validate, write_json
-from hf_unlearn.report.evidence import KEYS
+from hf_unlearn.report.blocks import KEYS
 
 
 def test_a_run_has_every_key_with_and_without_twins(make_evidence):

@@ -1,0 +1,113 @@
+"""The one preparation: loaded rows and a request become roles. The order matters, see [`hf_unlearn.data.build`]."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from hf_unlearn.data.build import SplitReport, build_splits, complete_source
+from hf_unlearn.data.content import forget_digest, key_name, rows_digest
+from hf_unlearn.data.labels import encode_labels
+from hf_unlearn.data.overlap import check_unseen
+from hf_unlearn.data.request import ForgetRequest
+from hf_unlearn.data.sources import Source
+from hf_unlearn.data.splits import UnlearningSplits
+from hf_unlearn.tasks.base import Task
+
+
+@dataclass
+class Prepared:
+    """Rows in their roles, and what is known about them.
+
+    Args:
+        split_seed: decided which rows are held out; see [`complete_source`].
+        digest: HMAC of the forgotten rows; `None` until [`measure_digest`] is called, which makes the user's key.
+    """
+
+    source: Source
+    task: Task
+    splits: UnlearningSplits
+    report: SplitReport
+    request: ForgetRequest
+    split_seed: int
+    digest: str | None = None
+
+    def measure_digest(self) -> None:
+        """Fill in `digest` for the rows that are forgotten as things stand."""
+        self.digest = forget_digest(self.source.train, self.splits.forget.indices, self._columns)
+
+    def describe(self, *, publish: bool = False) -> dict[str, Any]:
+        """The evidence block `data`; the request's classes are named only with `publish`. Makes the user's key."""
+        request = self.request.public(publish=publish, label_column=self.task.columns.get("label"))
+        return {
+            "source": self.source.name,
+            "splits": self.report.counts,
+            "request": request | {"rows": len(self.splits.forget)},
+            "forget_digest": self.digest,
+            "division": self.division(),
+        }
+
+    def division(self) -> dict[str, Any]:
+        """The block `data.division`: how the held-out rows were found, and a keyed digest of them."""
+        digest = rows_digest([self.source.validation, self.source.test], self._columns)
+        return {"seed": self.split_seed, "digest": digest, "key": key_name()}
+
+    @property
+    def _columns(self) -> list[str]:
+        return list(self.task.columns.values())
+
+
+def prepare(
+    source: Source,
+    request: ForgetRequest,
+    task_class: type[Task],
+    *,
+    make_task: Callable[[dict[str, str], list[str] | None], Task],
+    settle_model: Callable[[Task], None],
+    trains_original: bool,
+    seed: int,
+    split_seed: int,
+    columns: dict[str, str] | None = None,
+    label2id: dict[str, int] | None = None,
+    forget_duplicates: bool = False,
+    cache_rows: bool = True,
+) -> Prepared:
+    """Resolve the request and give every row its role. Nothing is written.
+
+    Args:
+        source: as it was loaded.
+        make_task: from the roles of the columns and the names of the classes.
+        settle_model: calls `task.prepare_model` on the model, which it may load for that: the model settles how rows
+            are encoded (padding, longest input), so it comes before they are.
+        trains_original: whether this run trains the original; only then may training rows be held out.
+        seed: of the run; halves the validation rows.
+        split_seed: decides which rows are held out. Not the run's: one original serves every request and every seed.
+        columns: roles that the user names.
+        label2id: classes of a model that is already trained.
+        forget_duplicates, cache_rows: as for [`build_splits`].
+
+    Raises `UserError` for whatever does not fit together.
+    """
+    if columns or source.columns is None:
+        chosen = task_class.detect_columns(source.train.column_names, source.train.features, columns or {})
+    else:
+        chosen = source.columns
+    label_names = None
+    if task_class.has_classes:
+        source, label_names = encode_labels(source, chosen["label"], label2id)
+    roles = {"label_column": chosen.get("label"), "group_column": request.group_column or source.group_column}
+    source, notes = complete_source(source, trains_original=trains_original, seed=split_seed, **roles)
+    forget = request.select(source, chosen.get("label"), label_names)
+    task = make_task(chosen, label_names)
+    settle_model(task)
+    splits, report = build_splits(
+        source,
+        task,
+        forget,
+        request_kind=request.kind,
+        seed=seed,
+        forget_duplicates=forget_duplicates,
+        cache_rows=cache_rows,
+        **roles,
+    )
+    report.notes[:0] = [*notes, *request.notes, *check_unseen(source, list(chosen.values()))]
+    return Prepared(source, task, splits, report, request, split_seed)

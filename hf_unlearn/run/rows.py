@@ -1,0 +1,124 @@
+"""The first stage of a command: its arguments name rows and a request, and every row gets its role."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from hf_unlearn.data.prepare import Prepared, prepare
+from hf_unlearn.data.request import ForgetRequest
+from hf_unlearn.data.sources import Source, join_forget_retain, load_source
+from hf_unlearn.errors import UserError
+from hf_unlearn.progress import say
+from hf_unlearn.run.arguments import Arguments
+from hf_unlearn.run.loading import (
+    build_original,
+    check_exists,
+    get_recipe,
+    load_label2id,
+    load_model,
+    load_processor,
+)
+from hf_unlearn.tasks import TASK_NAMES, get_task
+from hf_unlearn.tasks.base import Task
+
+COLUMN_ROLES = ("image", "text", "text_pair", "label", "question", "answer", "context", "messages")
+
+
+@dataclass
+class Data(Prepared):
+    """Rows in their roles, and what is known about them.
+
+    Args:
+        model: the one given by the user; without one the recipe's start, untrained: built to be looked at, so that
+            nothing is refused after hours of training.
+        side_examples: rows read before the unlearning, for its sake.
+    """
+
+    model: torch.nn.Module | None = None
+    side_examples: int = 0
+
+
+def prepare_data(arguments: Arguments) -> Data:
+    """Load rows and the given model, resolve the request and give every row its role. Nothing is written."""
+    say("reading the rows")
+    source, request = _load_rows(arguments)
+    task_class = get_task(arguments.data.task or source.task)
+    given, models = arguments.model.model_name_or_path, []
+
+    def make_task(columns: dict[str, str], label_names: list[str] | None) -> Task:
+        return _make_task(arguments, source, task_class, columns, label_names)
+
+    def settle_model(task: Task) -> None:
+        seed = arguments.recipe.original_seed
+        start = None if given else build_original(arguments, get_recipe(arguments), task, seed)
+        models.append(load_model(arguments, task, given) if given else start)
+        for name in _used_later(arguments):
+            check_exists(arguments, name)
+
+    prepared = prepare(
+        source,
+        request,
+        task_class,
+        make_task=make_task,
+        settle_model=settle_model,
+        trains_original=given is None,
+        seed=arguments.trainer.seed,
+        split_seed=arguments.split_seed,
+        columns={role: name for role in COLUMN_ROLES if (name := getattr(arguments.data, f"{role}_column"))},
+        label2id=load_label2id(arguments) if task_class.has_classes else None,
+        forget_duplicates=arguments.request.forget_duplicates,
+        cache_rows=arguments.data.cache_rows,
+    )
+    data = Data(**vars(prepared), model=models[0])
+    if not arguments.run.dry_run:  # it would make the user's key
+        data.measure_digest()
+    return data
+
+
+def _load_rows(arguments: Arguments) -> tuple[Source, ForgetRequest]:
+    data, asked = arguments.data, arguments.request
+    request = ForgetRequest(
+        classes=asked.forget_classes,
+        fraction=asked.forget_fraction,
+        group_column=asked.group_column,
+        ids_file=asked.forget_ids,
+        id_column=asked.id_column,
+        where=asked.forget_where,
+        rows=np.zeros(0, dtype=np.int64) if asked.forget_dataset else None,
+        seed=arguments.trainer.seed,
+    )
+    source = load_source(
+        data.dataset_name,
+        config_name=data.dataset_config_name,
+        train_split=data.train_split,
+        validation_split=data.validation_split,
+        test_split=data.test_split,
+        seed=arguments.split_seed,
+        task=data.task and get_task(data.task).name,
+    )
+    if data.task is None and source.task is None:
+        raise UserError(f"no --task; name one of {', '.join(TASK_NAMES)}")
+    if asked.forget_dataset:
+        forget = load_source(asked.forget_dataset, train_split=data.train_split, task=data.task)
+        source.train, request.rows = join_forget_retain(forget.train, source.train)
+    return source, request
+
+
+def _make_task(arguments: Arguments, source: Source, task_class: type[Task], columns, label_names) -> Task:
+    options: dict[str, Any] = {}
+    if arguments.data.prompt_template is not None:
+        if task_class.has_classes:
+            raise UserError(f"--prompt_template is for causal_lm; {task_class.name} has no prompts")
+        options["prompt_template"] = arguments.data.prompt_template
+    processor = load_processor(arguments, source, task_class)
+    return task_class(processor, columns, label_names=label_names, max_length=arguments.data.max_length, **options)
+
+
+def _used_later(arguments: Arguments) -> list[str]:
+    """Names of models that are loaded after something was trained."""
+    later = list(arguments.recipe.reference_model or [])
+    if arguments.recipe.retrain and arguments.recipe.original_model:
+        later.append(arguments.recipe.original_model)
+    return later
