@@ -3,7 +3,10 @@
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
+
+from hf_unlearn.tasks import row_figures
+from hf_unlearn.tasks.mean_loss import log_odds_of_mean, losses
+from hf_unlearn.tasks.row_chunks import RowFigure, by_rows, log_odds, wide_type
 
 
 @dataclass
@@ -24,8 +27,8 @@ class Predictions:
     labels: torch.Tensor
     size: int
     example: torch.Tensor | None = None
-    _loss: torch.Tensor | None = field(default=None, repr=False)
-    _log_probs: torch.Tensor | None = field(default=None, repr=False)
+    _log_odds: torch.Tensor | None = field(default=None, repr=False)
+    _uncertainty: dict[str, torch.Tensor] | None = field(default=None, repr=False)
 
     def example_mean(self, values: torch.Tensor) -> torch.Tensor:
         """Mean of `values` `(rows,)` over the rows of each example: `(size,)`."""
@@ -35,40 +38,39 @@ class Predictions:
         counts = zeros.index_add(0, self.example, torch.ones_like(values))
         return zeros.index_add(0, self.example, values) / counts.clamp(min=1)
 
+    def by_rows(self, figure: RowFigure) -> torch.Tensor:
+        """`figure(log_probs, labels)` of every row of logits, `(rows, …)`, a few rows at a time."""
+        return by_rows(figure, self.logits, self.labels)
+
     def loss_for(self, labels: torch.Tensor) -> torch.Tensor:
         """Per-example cross-entropy in nats, `(size,)`, against other labels `(rows,)`."""
         return self.example_mean(self.losses_for(labels))
 
     def losses_for(self, labels: torch.Tensor) -> torch.Tensor:
         """Cross-entropy in nats of each row of logits, `(rows,)`, against other labels `(rows,)`."""
-        return F.cross_entropy(self._wide(), labels, reduction="none")
+        return losses(log_odds(self.logits, labels))
 
     @property
     def loss(self) -> torch.Tensor:
         """Per-example cross-entropy in nats against the labels: `(size,)`; for causal LMs the mean token NLL."""
-        if self._loss is None:
-            self._loss = self.loss_for(self.labels)
-        return self._loss
+        return self.example_mean(losses(self.label_log_odds))
 
     @property
     def log_odds(self) -> torch.Tensor:
-        """φ = log(p / (1 − p)), `(size,)`, with p the label's probability (causal LMs: exp of minus the mean NLL).
-
-        For classifiers it is the label's logit minus the log-sum-exp of the others, which stays exact where 1 − p
-        underflows.
-        """
+        """φ = log(p / (1 − p)), `(size,)`, with p the label's probability (causal LMs: exp of minus the mean NLL)."""
         if self.example is None:
             return self.label_log_odds
-        # log p − log(1 − p), with 1 − p taken by expm1: finite and with finite gradients for any NLL.
-        nll = self.loss.clamp(min=torch.finfo(self.loss.dtype).eps)
-        return -nll - torch.log(-torch.expm1(-nll))
+        return log_odds_of_mean(self.label_log_odds, self.example, self.size)
 
     @property
     def label_log_odds(self) -> torch.Tensor:
-        """log(p / (1 − p)) of the label of each row of logits, `(rows,)`; for causal LMs of each supervised token."""
-        logits = self._wide()
-        label = logits.gather(1, self.labels[:, None]).squeeze(1)
-        return label - logits.scatter(1, self.labels[:, None], float("-inf")).logsumexp(1)
+        """log(p / (1 − p)) of the label of each row of logits, `(rows,)`; for causal LMs of each supervised token.
+
+        Losses and log-odds all come from it; it is computed once, and once more if only then gradients are wanted.
+        """
+        if self._log_odds is None or (self._wants_gradient and not self._log_odds.requires_grad):
+            self._log_odds = log_odds(self.logits, self.labels)
+        return self._log_odds
 
     @property
     def correct(self) -> torch.Tensor:
@@ -83,46 +85,33 @@ class Predictions:
     @property
     def confidence(self) -> torch.Tensor:
         """Per-example probability of the most likely class, `(size,)` (mean over supervised tokens)."""
-        return self.example_mean(self.log_probs.amax(-1).exp())
+        return self.example_mean(self._row_figure("confidence"))
 
     @property
     def modified_entropy(self) -> torch.Tensor:
         """−(1 − p_y) log p_y − Σ_{i≠y} p_i log(1 − p_i), `(size,)` (Song and Mittal 2021; mean over supervised
         tokens): 0 where the model is sure and right, large where it is sure and wrong."""
-        log_probs, label = self.log_probs, self.labels[:, None]
-        top = log_probs.argmax(-1, keepdim=True)
-        probs = log_probs.exp()
-        own, highest = probs.gather(1, label), probs.gather(1, top)
-        others = probs.scatter(1, torch.cat([label, top], 1), 0.0)
-        # log(1 − p) by log1p is exact but for a p near 1, which only the most likely class can have.
-        rest = others.sum(-1, keepdim=True) + torch.where(top == label, 0.0, own)
-        log_rest = _log_rest(log_probs, top, rest)
-        wrong = torch.where(top == label, 0.0, highest * log_rest)
-        doubt = torch.where(top == label, rest, 1 - own)
-        terms = doubt * log_probs.gather(1, label) + wrong
-        return self.example_mean(-terms.squeeze(1) - (others * torch.log1p(-others)).sum(-1))
+        return self.example_mean(self._row_figure("modified_entropy"))
 
     @property
     def token_log_prob(self) -> torch.Tensor:
         """Log-probability of the label of each row of logits, `(rows,)`, in nats."""
-        return self.log_probs.gather(1, self.labels[:, None]).squeeze(1)
+        return -losses(self.label_log_odds)
 
     @property
     def token_is_argmax(self) -> torch.Tensor:
         """Whether the label of each row of logits is the most likely class, `(rows,)`, 1 or 0."""
-        return (self.logits.argmax(-1) == self.labels).to(self._wide().dtype)
+        return (self.logits.argmax(-1) == self.labels).to(wide_type(self.logits))
 
     @property
     def token_mean_log_prob(self) -> torch.Tensor:
         """E[log p(z)] for z drawn from each row's softmax, `(rows,)`: minus its entropy."""
-        log_probs = self.log_probs
-        return (log_probs.exp() * log_probs).sum(-1)
+        return self._row_figure("mean_log_prob")
 
     @property
     def token_sd_log_prob(self) -> torch.Tensor:
         """Standard deviation of log p(z) for z drawn from each row's softmax, `(rows,)`."""
-        away = self.log_probs - self.token_mean_log_prob[:, None]
-        return (self.log_probs.exp() * away.square()).sum(-1).sqrt()
+        return self.by_rows(row_figures.sd_log_prob)
 
     @property
     def token_count(self) -> torch.Tensor:
@@ -136,38 +125,28 @@ class Predictions:
         """Class of each example, `(size,)`; -1 for causal LMs, whose examples have none."""
         return self.labels if self.example is None else self.labels.new_full((self.size,), -1)
 
-    @property
-    def log_probs(self) -> torch.Tensor:
-        """Log-softmax of the logits `(rows, classes)`; kept for the next figure unless gradients are wanted."""
-        if self._log_probs is not None:
-            return self._log_probs
-        log_probs = F.log_softmax(self._wide(), dim=-1)
-        if not torch.is_grad_enabled():
-            self._log_probs = log_probs
-        return log_probs
-
     def split(self, first: int) -> tuple["Predictions", "Predictions"]:
-        """The first `first` examples, and the others."""
+        """The first `first` examples, and the others. Their log-odds are parts of the whole's, so that one backward
+        pass leaves one gradient of the logits rather than one for each part."""
         if self.example is None:
             cut, example = first, None
         else:
             cut, example = int((self.example < first).sum()), self.example
-        halves = []
+        log_odds, halves = self.label_log_odds, []
         for rows, start, size in ((slice(0, cut), 0, first), (slice(cut, None), first, self.size - first)):
             owner = None if example is None else example[rows] - start
-            halves.append(Predictions(self.logits[rows], self.labels[rows], size, owner))
+            halves.append(Predictions(self.logits[rows], self.labels[rows], size, owner, log_odds[rows]))
         return halves[0], halves[1]
 
-    def _wide(self) -> torch.Tensor:
-        """Logits in at least float32: half precision is too coarse for losses and membership scores."""
-        return self.logits if self.logits.dtype == torch.float64 else self.logits.float()
+    @property
+    def _wants_gradient(self) -> bool:
+        return torch.is_grad_enabled() and self.logits.requires_grad
 
-
-def _log_rest(log_probs: torch.Tensor, top: torch.Tensor, rest: torch.Tensor) -> torch.Tensor:
-    """log(1 − p) of the most likely class, `(rows, 1)`, also where the others' probabilities, `rest`, underflow."""
-    result = rest.log()
-    faint = (rest < 1e-30).squeeze(1)
-    if faint.any():
-        others = log_probs[faint].scatter(1, top[faint], float("-inf"))
-        result[faint] = others.logsumexp(1, keepdim=True)
-    return result
+    def _row_figure(self, name: str) -> torch.Tensor:
+        """One of `UNCERTAINTY`, `(rows,)`. A scoring pass asks for all of them, so the first one brings the others."""
+        if self._wants_gradient:
+            return self.by_rows(getattr(row_figures, name))
+        if self._uncertainty is None:
+            values = self.by_rows(row_figures.uncertainty).unbind(1)
+            self._uncertainty = dict(zip(row_figures.UNCERTAINTY, values, strict=True))
+        return self._uncertainty[name]

@@ -38,11 +38,14 @@ def uniform_labels(output: SplitOutput, uniform: torch.Tensor, allow_true_label:
 
 def soft_losses(output: SplitOutput) -> torch.Tensor:
     """Cross-entropy against π(· | x, y′ ≠ y), `(rows,)`: what labels drawn from it would give on average."""
-    wrong = wrong_shares(output)
-    return -torch.where(wrong > 0, wrong * output.predictions.log_probs, 0.0).sum(1)
+    return output.predictions.by_rows(_soft_loss)
 
 
-def wrong_shares(output: SplitOutput) -> torch.Tensor:
+def _soft_loss(log_probs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    wrong = wrong_shares(log_probs, labels)
+    return -torch.where(wrong > 0, wrong * log_probs, 0.0).sum(1)
+
+
+def wrong_shares(log_probs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """π(· | x, y′ ≠ y), `(rows, classes)`: the model's softmax without the true label, without gradient."""
-    log_probs = output.predictions.log_probs.detach()
-    return log_probs.scatter(1, output.labels[:, None], float("-inf")).softmax(1)
+    return log_probs.detach().scatter(1, labels[:, None], float("-inf")).softmax(1)

@@ -51,12 +51,3 @@ def test_tokens_are_averaged():
     alone = Predictions(logits, labels, 3).modified_entropy
     together = Predictions(logits, labels, 2, torch.tensor([0, 0, 1])).modified_entropy
     torch.testing.assert_close(together, torch.stack([alone[:2].mean(), alone[2]]))
-
-
-def test_gradients_are_not_lost_to_what_was_kept():
-    logits = torch.randn(3, 4, requires_grad=True)
-    predictions = Predictions(logits, torch.tensor([0, 1, 2]), 3)
-    predictions.entropy.sum().backward()
-    assert logits.grad is not None and predictions._log_probs is None
-    with torch.no_grad():
-        assert predictions.log_probs is predictions.log_probs
