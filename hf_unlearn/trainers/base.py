@@ -17,6 +17,7 @@ from hf_unlearn.errors import NonFiniteLossError, UserError
 from hf_unlearn.evaluation.scores import SplitScores
 from hf_unlearn.models.lora import save_kwargs
 from hf_unlearn.tasks.base import Task
+from hf_unlearn.tasks.forward import eval_mode
 from hf_unlearn.trainers.config import KnownRecipe, UnlearningConfig, default_learning_rate
 from hf_unlearn.trainers.joint_batch import JointCollator, JointDataset
 from hf_unlearn.trainers.measuring import Measuring
@@ -242,7 +243,10 @@ class UnlearningTrainer(Measuring, Pushing, Trainer):
         inputs, index, first = batch["inputs"], batch["index"], int(batch["forget_size"])
         if only_forget:
             inputs, index = {k: v[: max(first, 1)] for k, v in inputs.items()}, index[: max(first, 1)]
-        if self._separate_forwards and 0 < first < len(index):
+        if not len(index):
+            with eval_mode(model):  # a filler leaves no trace in BatchNorm's statistics
+                parts = self.task.predict(model, inputs).split(0)[0].split(0)
+        elif self._separate_forwards and 0 < first < len(index):
             parts = [
                 self.task.predict(model, {k: v[rows] for k, v in inputs.items()})
                 for rows in (slice(0, first), slice(first, None))

@@ -6,7 +6,7 @@ import torch
 
 from hf_unlearn.data.rows import Rows
 from hf_unlearn.tasks.base import Task
-from hf_unlearn.trainers.schedule import FORGET
+from hf_unlearn.trainers.schedule import FILLER, FORGET
 
 
 class JointDataset(torch.utils.data.Dataset):
@@ -21,31 +21,32 @@ class JointDataset(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return max(len(rows) for rows in self.streams.values())
 
-    def __getitem__(self, key: tuple[str, int]) -> tuple[str, int, dict[str, Any]]:
+    def __getitem__(self, key: tuple) -> tuple[str, Any, dict[str, Any]]:
         return self.__getitems__([key])[0]
 
-    def __getitems__(self, keys: list[tuple[str, int]]) -> list[tuple[str, int, dict[str, Any]]]:
+    def __getitems__(self, keys: list[tuple]) -> list[tuple[str, Any, dict[str, Any]]]:
+        places = [row if stream == FILLER else (stream, row) for stream, row in keys]
         found = {}
-        for stream in dict.fromkeys(name for name, _ in keys):
-            wanted = [row for name, row in keys if name == stream]
+        for stream in dict.fromkeys(name for name, _ in places):
+            wanted = [row for name, row in places if name == stream]
             features = self.streams[stream].__getitems__(wanted)
             found.update({(stream, row): feature for row, feature in zip(wanted, features, strict=True)})
-        return [(stream, row, found[stream, row]) for stream, row in keys]
+        return [(*key, found[place]) for key, place in zip(keys, places, strict=True)]
 
 
 class JointCollator:
     """Pads forget and retain rows together, so that one forward serves both.
 
     Returns `{"inputs": …, "index": (batch,), "forget_size": (1,)}`; the first `forget_size` rows are forget rows and
-    `index` is each row's place in its own split.
+    `index` is each row's place in its own split. Inputs without an index belong to fillers.
     """
 
     def __init__(self, task: Task):
         self.task = task
 
-    def __call__(self, items: list[tuple[str, int, dict[str, Any]]]) -> dict[str, Any]:
+    def __call__(self, items: list[tuple[str, Any, dict[str, Any]]]) -> dict[str, Any]:
         return {
             "inputs": dict(self.task.collate([features for _, _, features in items])) if items else {},
-            "index": torch.tensor([row for _, row, _ in items], dtype=torch.int64),
+            "index": torch.tensor([row for stream, row, _ in items if stream != FILLER], dtype=torch.int64),
             "forget_size": torch.tensor([sum(stream == FORGET for stream, _, _ in items)]),
         }

@@ -99,7 +99,7 @@ class RowTargetTrainer(UnlearningTrainer):
             return rows
         start = self.method_state["token_start"]
         places = [torch.arange(start[row], start[row + 1]) for row in forget.index.tolist()]
-        return self.method_state["token_targets"][torch.cat(places)].to(rows)
+        return self.method_state["token_targets"][torch.cat([torch.arange(0), *places])].to(rows)
 
     def _ask_tokens(self, proxy: torch.nn.Module) -> dict[str, torch.Tensor]:
         seen, _ = self._token_log_odds(self.splits.validation_tau, proxy)

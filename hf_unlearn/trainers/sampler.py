@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from hf_unlearn.trainers.schedule import FORGET, RETAIN, Schedule
+from hf_unlearn.trainers.schedule import FILLER, FORGET, RETAIN, Schedule
 
 _STREAM_KEYS = {FORGET: 1, RETAIN: 2}
 
@@ -35,7 +35,9 @@ class JointSampler:
     accumulation 2 and two processes with batch 4 train on the same rows. The forget stream ends each pass with a
     smaller batch where the division leaves one; the retain stream runs on across passes and is always full.
 
-    Iterating gives, for each micro-batch of this process, a list of `(stream, row)`, forget rows first.
+    Iterating gives, for each micro-batch of this process, a list of `(stream, row)`, forget rows first. A step with
+    fewer rows than micro-batches leaves some without any: those hold `(FILLER, (stream, row))`, one of the step's rows
+    that is forwarded for nothing, since all processes must run the model alike.
 
     Args:
         schedule (`Schedule`): phases and their streams.
@@ -64,7 +66,7 @@ class JointSampler:
     def __len__(self) -> int:
         return self.schedule.total_steps * self.accumulation
 
-    def __iter__(self) -> Iterator[list[tuple[str, int]]]:
+    def __iter__(self) -> Iterator[list[tuple]]:
         for step in range(self.schedule.total_steps):
             yield from self.micro_batches(step)
 
@@ -73,12 +75,15 @@ class JointSampler:
         phase, _ = self.schedule.at(step)
         return {name: self._stream_rows(name, self.schedule.stream_steps(step, name)) for name in phase.streams}
 
-    def micro_batches(self, step: int) -> list[list[tuple[str, int]]]:
+    def micro_batches(self, step: int) -> list[list[tuple]]:
         """This process's share of a step, one list per micro-batch."""
-        parts = self.accumulation * self.world_size
-        divided = {name: np.array_split(rows, parts) for name, rows in self.rows(step).items()}
+        parts, rows = self.accumulation * self.world_size, self.rows(step)
+        divided = {name: np.array_split(of_stream, parts) for name, of_stream in rows.items()}
         mine = range(self.rank, parts, self.world_size)
-        return [[(name, int(row)) for name in _ordered(divided) for row in divided[name][part]] for part in mine]
+        filler = [(FILLER, (name, int(of_stream[0]))) for name, of_stream in rows.items() if len(of_stream)][:1]
+        return [
+            [(name, int(row)) for name in _ordered(divided) for row in divided[name][part]] or filler for part in mine
+        ]
 
     def _stream_rows(self, stream: str, position: int) -> np.ndarray:
         size = self.streams[stream]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 FORGET, RETAIN = "forget", "retain"
+FILLER = "filler"  # a row that a micro-batch without rows forwards, and no loss sees
 
 
 @dataclass(frozen=True)
