@@ -22,7 +22,7 @@ from hf_unlearn.errors import UserError
 from hf_unlearn.methods import get_method
 from hf_unlearn.models import lora
 from hf_unlearn.report.table import render_table
-from hf_unlearn.tasks import TASK_NAMES, get_task
+from hf_unlearn.tasks import get_task, task_for, task_names
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.trainers.handover import save_result, score_model, trainer_evidence
 
@@ -82,8 +82,8 @@ def unlearn(
     forget: Forget,
     validation: "datasets.Dataset | None" = None,
     test: "datasets.Dataset | None" = None,
-    method: str = "nabla_tau",
-    task: str | None = None,
+    method: "str | type[UnlearningTrainer]" = "nabla_tau",
+    task: str | type[Task] | None = None,
     columns: dict[str, str] | None = None,
     max_length: int | None = None,
     forget_duplicates: bool = False,
@@ -107,8 +107,8 @@ def unlearn(
         forget: a [`ForgetRequest`], places of training rows, names of classes, or a share of the rows.
         validation, test: rows it was not trained on; half of `test` serves where there is no `validation`, which half
             `split_seed` decides.
-        method: a name in `hf_unlearn.methods.METHODS`.
-        task: one of `hf_unlearn.tasks.TASK_NAMES`; by default the model's class says it.
+        method: its name, its trainer class, or `module:Class`.
+        task: its name, its class, or `module:Class`; by default the model's class says it.
         columns: roles of columns, where their names do not tell, e.g. `{"label": "intent"}`.
         max_length: longest sequence in tokens.
         forget_duplicates: also forget retained rows that repeat a forgotten one.
@@ -135,20 +135,13 @@ def unlearn(
     return _result(trainer, merged=trained is not model, saved=output_dir is not None)
 
 
-def task_of(model: nn.Module) -> str:
-    """The task that a model's class is made for. Raises `UserError` where it is none of ours."""
-    from transformers.models.auto import modeling_auto as auto
-
-    known = {
-        "image_classification": auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
-        "text_classification": auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
-        "causal_lm": auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    }
-    name = type(model.get_base_model() if lora.is_peft(model) else model).__name__
-    for task, classes in known.items():
-        if name in classes.values() or any(name in names for names in classes.values() if isinstance(names, tuple)):
-            return task
-    raise UserError(f"{name} belongs to no task that is known; name one with task=: {', '.join(TASK_NAMES)}")
+def task_of(model: nn.Module) -> type[Task]:
+    """The task that a model's class is made for. Raises `UserError` where it is none that is known."""
+    task = task_for(model)
+    if task is None:
+        name = type(model.get_base_model() if lora.is_peft(model) else model).__name__
+        raise UserError(f"{name} belongs to no task that is known; name one with task=: {', '.join(task_names())}")
+    return task
 
 
 def _config(config_class, folder: str, values: dict[str, Any]):
@@ -225,7 +218,7 @@ def _prepare(
 def _with_adapter(model: nn.Module, task: Task) -> nn.Module:
     if lora.is_peft(model):
         raise UserError("use_peft=True: the model has an adapter already; leave use_peft out")
-    return lora.add_lora(model, r=8, alpha=16, dropout=0.0, task_name=task.name)
+    return lora.add_lora(model, r=8, alpha=16, dropout=0.0, task_type=task.peft_task_type)
 
 
 def _run(trainer: "UnlearningTrainer", rows: Prepared, retrained: Sequence[nn.Module]) -> None:

@@ -122,13 +122,13 @@ def test_splits_and_columns_by_name_or_by_argument():
 def test_the_tasks_are_told_by_the_models_class():
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    assert [task_of(SETUPS[kind]()[0]) for kind in SETUPS] == [
+    assert [task_of(SETUPS[kind]()[0]).name for kind in SETUPS] == [
         "image_classification",
         "text_classification",
         "causal_lm",
     ]
     tiny = GPT2Config(n_embd=8, n_layer=1, n_head=1, vocab_size=10, bos_token_id=0, eos_token_id=0)
-    assert task_of(GPT2LMHeadModel(tiny)) == "causal_lm"
+    assert task_of(GPT2LMHeadModel(tiny)).name == "causal_lm"
     with pytest.raises(UserError, match="Linear belongs to no task"):
         task_of(torch.nn.Linear(1, 1))
 
@@ -145,7 +145,7 @@ def test_the_tasks_are_told_by_the_models_class():
         ({"forget": range(40)}, "takes all 40 training rows"),
         ({"lerning_rate": 1}, "no argument 'lerning_rate'; did you mean learning_rate"),
         ({"method": "nabla"}, "unknown --method"),
-        ({"task": "regression"}, "unknown task"),
+        ({"task": "regression"}, "unknown --task"),
         ({"lr_scheduler_type": "none such"}, "refused by transformers"),
         ({"columns": {"label": "nowhere"}}, "no column 'nowhere'"),
     ],

@@ -76,7 +76,7 @@ DATA = {
     "no such folder": ({"dataset_name": "./nowhere"}, "no file or folder"),
     "no such data set": ({"dataset_name": "nobody/nothing"}, "nobody/nothing"),
     "no task": ({"task": None}, "no --task"),
-    "unknown task": ({"task": "translation"}, "the tasks are image_classification"),
+    "unknown task": ({"task": "translation"}, "there are image_classification"),
     "label column": ({"label_column": "colour"}, "it has text, label, question, answer, row_id"),
     "text column": ({"text_column": "colour"}, "it has text, label, question, answer, row_id"),
     "no such split": ({"validation_split": "dev"}, "the splits are"),

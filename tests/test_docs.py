@@ -60,9 +60,7 @@ def run_page(page: str, folder: Path, names: dict) -> dict:
 def test_the_examples_of_extending_run(workshop, monkeypatch, capsys):
     import hf_unlearn
     from hf_unlearn.errors import UserError
-    from hf_unlearn.methods import METHODS
 
-    monkeypatch.setitem(METHODS, "neg_grad", "")  # taken out again afterwards
     quick = hf_unlearn.unlearn
     monkeypatch.setattr(hf_unlearn, "unlearn", lambda *given, **more: quick(*given, **QUICK | more), raising=False)
     names = run_page("extending.md", workshop, toy_case())

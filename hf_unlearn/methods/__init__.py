@@ -1,23 +1,38 @@
 """Methods, one file each. A new method is a new file here and a line in `METHODS`."""
 
-import difflib
-import importlib
+from typing import TYPE_CHECKING
 
-from hf_unlearn.errors import UserError
+from hf_unlearn.registry import Registry
+
+if TYPE_CHECKING:
+    from hf_unlearn.trainers.base import UnlearningTrainer
 
 METHODS = {
     "nabla_tau": "hf_unlearn.methods.nabla_tau:NablaTauTrainer",
     "salun": "hf_unlearn.methods.salun:SalUnTrainer",
     "unsir": "hf_unlearn.methods.unsir:UnsirTrainer",
     "fine_tune": "hf_unlearn.methods.fine_tune:FineTuneTrainer",
+    "neg_grad_plus": "hf_unlearn.methods.neg_grad_plus:NegGradPlusTrainer",
+    "npo": "hf_unlearn.methods.npo:NPOTrainer",
+    "simnpo": "hf_unlearn.methods.simnpo:SimNPOTrainer",
+    "grad_diff": "hf_unlearn.methods.gradient_difference:GradDiffTrainer",
+    "wga": "hf_unlearn.methods.gradient_difference:WGATrainer",
+    "sat_imp": "hf_unlearn.methods.gradient_difference:SatImpTrainer",
+    "undial": "hf_unlearn.methods.demoted_label:UndialTrainer",
+    "ceu": "hf_unlearn.methods.demoted_label:CEUTrainer",
+    "delete": "hf_unlearn.methods.demoted_label:DeleteTrainer",
+    "idk_nll": "hf_unlearn.methods.refusals:IdkNLLTrainer",
+    "idk_dpo": "hf_unlearn.methods.refusals:IdkDPOTrainer",
+    "rmu": "hf_unlearn.methods.rmu:RMUTrainer",
 }
+_REGISTRY = Registry("method", METHODS, "hf_unlearn.trainers.base:UnlearningTrainer")
 
 
-def get_method(name: str):
-    """The trainer class of a method. Raises `UserError` for an unknown name."""
-    if name not in METHODS:
-        close = difflib.get_close_matches(name, METHODS, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(METHODS)}"
-        raise UserError(f"unknown --method '{name}'; {hint}")
-    module, _, attribute = METHODS[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+def get_method(method: "str | type[UnlearningTrainer]") -> "type[UnlearningTrainer]":
+    """The trainer class of a method: by its name, as `module:Class`, or as it is. Raises `UserError`."""
+    return _REGISTRY.get(method)
+
+
+def method_names() -> list[str]:
+    """Names of all methods, those of installed packages included."""
+    return _REGISTRY.names()

@@ -160,8 +160,7 @@ class UnsirTrainer(UnlearningTrainer):
     def __init__(
         self, model, args: UnsirConfig, splits, task, *arguments, recipe: KnownRecipe | None = None, **kwargs
     ):
-        if not task.has_classes:
-            raise UserError("--method unsir forgets classes, and a language model has none: use --method nabla_tau")
+        self.check_task(task)
         if not splits.forgotten_classes:
             raise UserError(
                 "--method unsir forgets whole classes and reads none of their rows: name them with --forget_classes"
@@ -181,6 +180,11 @@ class UnsirTrainer(UnlearningTrainer):
                 setattr(args, f"{phase}_learning_rate", rate)
         self._structure: list[dict[str, Any]] | None = None
         super().__init__(model, args, splits, task, *arguments, recipe=recipe, **kwargs)
+
+    @classmethod
+    def check_task(cls, task) -> None:
+        if not task.has_classes:
+            raise UserError("--method unsir forgets classes, and a language model has none: use --method nabla_tau")
 
     # Which rows, and when.
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 ADAPTER = "default"
 REFERENCE = "reference"
-_TASK_TYPES = {"text_classification": "SEQ_CLS", "causal_lm": "CAUSAL_LM"}  # peft has none for images
 _HEAD_NAMES = ("classifier", "score", "head", "fc", "lm_head")
 _HUB_KEYS = ("token", "cache_dir", "local_files_only", "force_download")
 
@@ -67,7 +66,7 @@ def add_lora(
     dropout: float,
     target_modules: list[str] | str | None = None,
     modules_to_save: list[str] | None = None,
-    task_name: str,
+    task_type: str | None,
 ) -> "PeftModel":
     """Put a fresh adapter on `model`; only the adapter and `modules_to_save` remain trainable.
 
@@ -75,7 +74,7 @@ def add_lora(
         r, alpha, dropout: rank, scaling numerator and dropout of the adapter.
         target_modules: name suffixes, or one regular expression for whole names. Default: [`default_lora_targets`].
         modules_to_save: name suffixes. Default: [`default_modules_to_save`], less what `target_modules` adapt.
-        task_name: the task's `name`.
+        task_type: the task's `peft_task_type`.
 
     Raises:
         `UserError`: a name matches nothing.
@@ -99,7 +98,7 @@ def add_lora(
         # peft appends to the lists that it is given.
         target_modules=target_modules if isinstance(target_modules, str) else list(target_modules),
         modules_to_save=list(modules_to_save) or None,
-        task_type=_TASK_TYPES.get(task_name),
+        task_type=task_type,
         fan_in_fan_out=all(isinstance(modules[name], Conv1D) for name in matched),
     )
     try:

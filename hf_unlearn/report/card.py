@@ -4,26 +4,16 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from hf_unlearn.errors import UserError
 from hf_unlearn.report.table import remarks, render_markdown
+from hf_unlearn.tasks import get_task
+
+if TYPE_CHECKING:
+    from hf_unlearn.tasks.base import Task
 
 PLACEHOLDER = "path/to/this/model"  # what a push replaces with the repository's name
-PIPELINES = {
-    "image_classification": "image-classification",
-    "text_classification": "text-classification",
-    "causal_lm": "text-generation",
-}
-AUTO_MODELS = {
-    "image-classification": "AutoModelForImageClassification",
-    "text-classification": "AutoModelForSequenceClassification",
-    "text-generation": "AutoModelForCausalLM",
-}
-EXAMPLE_INPUT = {
-    "image-classification": "image.png",
-    "text-classification": "Some text.",
-    "text-generation": "A question?",
-}
 REQUESTS = {
     "classes": "whole classes",
     "fraction": "a random share",
@@ -63,7 +53,7 @@ def render_card(
         picture: of the forgotten rows' losses before and after, as a path relative to the card.
         num_labels: of a classifier; an adapter records it nowhere, and its snippet needs it.
     """
-    pipeline, is_adapter = PIPELINES.get(evidence["task"]), library_name == "peft"
+    task, is_adapter = task_of(evidence), library_name == "peft"
     parts = [
         f"---\n{front_matter(evidence, base_model, license, library_name, model_id)}\n---",
         f"# A model that had to forget ({evidence['method']['name']})",
@@ -75,8 +65,8 @@ def render_card(
     if picture is not None:
         parts.append(f"![Losses of the forgotten rows, before and after]({picture})")
     parts += ["## Limits", " ".join([LIMITS, *adapter_limits(evidence)] if is_adapter else [LIMITS])]
-    if pipeline is not None:
-        snippet = adapter_usage(pipeline, model_id, num_labels) if is_adapter else usage(pipeline, model_id)
+    if task is not None:
+        snippet = adapter_usage(task, model_id, num_labels) if is_adapter else usage(task, model_id)
         parts += ["## Use", f"```python\n{snippet}\n```"]
     if citation := bibtex(evidence["method"].get("paper")):
         parts += ["## Citation", f"```bibtex\n{citation}\n```"]
@@ -94,7 +84,7 @@ def front_matter(
     """What the Hub reads: names, tags and the figures per split as `model-index`, in YAML."""
     from huggingface_hub import ModelCardData
 
-    base, data, pipeline = hub_id(base_model), dataset_id(evidence), PIPELINES.get(evidence["task"])
+    base, data, task = hub_id(base_model), dataset_id(evidence), task_of(evidence)
     results = eval_results(evidence)
     licenses = {"license": license} if isinstance(license, str) else dict(license or {})
     front = {
@@ -103,7 +93,7 @@ def front_matter(
         "base_model": base,
         "base_model_relation": base and ("adapter" if library_name == "peft" else "finetune"),
         "datasets": [data] if data else None,
-        "pipeline_tag": pipeline,
+        "pipeline_tag": task and task.pipeline_tag,
         "tags": list(dict.fromkeys(["unlearning", evidence["method"]["name"], "hf_unlearn"])),
         "metrics": sorted({result.metric_type for result in results} - {"loss"}) or None,
         "model_name": model_id if results else None,
@@ -116,17 +106,17 @@ def eval_results(evidence: Mapping[str, Any]) -> list:
     """The unlearned model's figures, one `EvalResult` per split and metric; those that are unknown are left out."""
     from huggingface_hub import EvalResult
 
-    model, pipeline = evidence["models"]["unlearned"], PIPELINES.get(evidence["task"])
-    if model is None or pipeline is None:
+    model, task = evidence["models"]["unlearned"], task_of(evidence)
+    if model is None or task is None:
         return []
-    unit = "token accuracy" if evidence["task"] == "causal_lm" else "accuracy"
+    unit = task.accuracy_name
     figures = [(split, "accuracy", f"{unit}, {split} rows", value) for split, value in model["accuracy"].items()]
     figures += [(split, "loss", f"loss in nats, {split} rows", value) for split, value in model["loss"].items()]
     figures.append(("forget", "roc_auc", "membership AUC of the loss", model["membership"]["loss_auc"]))
     source = dataset_id(evidence)
     return [
         EvalResult(
-            task_type=pipeline,
+            task_type=task.pipeline_tag,
             dataset_type=source or "local",
             dataset_name=source or dataset_name(evidence),
             dataset_split=split,
@@ -192,24 +182,32 @@ def came_with_adapter(evidence: Mapping[str, Any]) -> bool:
     return bool((evidence["model"].get("peft") or {}).get("given"))
 
 
-def usage(pipeline: str, model_id: str) -> str:
+def task_of(evidence: Mapping[str, Any]) -> "type[Task] | None":
+    """The task's class; `None` where it comes from a package that is not installed here."""
+    try:
+        return get_task(evidence["task"])
+    except UserError:
+        return None
+
+
+def usage(task: "type[Task]", model_id: str) -> str:
     """Python that loads the model and runs it once."""
     return (
-        f'from transformers import pipeline\n\nmodel = pipeline("{pipeline}", model="{model_id}")\n'
-        f'print(model("{EXAMPLE_INPUT[pipeline]}"))'
+        f'from transformers import pipeline\n\nmodel = pipeline("{task.pipeline_tag}", model="{model_id}")\n'
+        f'print(model("{task.example_input}"))'
     )
 
 
-def adapter_usage(pipeline: str, model_id: str, num_labels: int | None = None) -> str:
+def adapter_usage(task: "type[Task]", model_id: str, num_labels: int | None = None) -> str:
     """Python that loads the base, puts the adapter on it and runs it once."""
-    auto = AUTO_MODELS[pipeline]
+    auto, processor = task.auto_class, task.processor_argument
     labels = f", num_labels={num_labels}, ignore_mismatched_sizes=True" if num_labels else ""
-    processor = "image_processor" if pipeline == "image-classification" else "tokenizer"
     return (
         f"from peft import PeftConfig, PeftModel\nfrom transformers import {auto}, pipeline\n\n"
         f'adapter = "{model_id}"\nbase = PeftConfig.from_pretrained(adapter).base_model_name_or_path\n'
         f"model = PeftModel.from_pretrained({auto}.from_pretrained(base{labels}), adapter).merge_and_unload()\n"
-        f'model = pipeline("{pipeline}", model=model, {processor}=adapter)\nprint(model("{EXAMPLE_INPUT[pipeline]}"))'
+        f'model = pipeline("{task.pipeline_tag}", model=model, {processor}=adapter)\n'
+        f'print(model("{task.example_input}"))'
     )
 
 

@@ -4,7 +4,7 @@ import argparse
 import difflib
 import json
 import sys
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ class RunArguments:
 
     _argument_group_name = "what to run"
 
-    method: str = _arg("nabla_tau", "Unlearning method.")
+    method: str = _arg("nabla_tau", "Unlearning method: a name, or module:Class.")
     config: str | None = _arg(None, "YAML file; its values are defaults, the command line overrides them.")
     dry_run: bool = _arg(False, "Resolve everything, print the splits and the plan, train nothing, write nothing.")
 
@@ -56,7 +56,9 @@ class DataArguments:
         None, "Built-in (digits, docstrings, fictitious_authors), Hub name, or local folder or file."
     )
     dataset_config_name: str | None = _arg(None, "Configuration of a Hub data set.")
-    task: str | None = _arg(None, "image_classification, text_classification or causal_lm (built-ins know theirs).")
+    task: str | None = _arg(
+        None, "image_classification, text_classification, causal_lm or module:Class (built-ins know theirs)."
+    )
     train_split: str = _arg("train", "Split that the model was trained on.")
     validation_split: str | None = _arg(None, "Unseen rows that measure τ and steer (default: the usual names).")
     test_split: str | None = _arg(None, "Unseen rows that only report (default: the usual names).")
@@ -76,6 +78,13 @@ class DataArguments:
     )
     max_length: int | None = _arg(None, "Longest sequence in tokens (default: the tokenizer's, at most 512).")
     cache_rows: bool = _arg(True, "Keep encoded rows in memory.")
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Columns that were named, by their role."""
+        ending = "_column"
+        named = {f.name.removesuffix(ending): getattr(self, f.name) for f in fields(self) if f.name.endswith(ending)}
+        return {role: column for role, column in named.items() if column}
 
 
 @dataclass
@@ -181,11 +190,13 @@ def parse_arguments(argv: list[str] | None = None) -> Arguments:
     first = _Parser(add_help=False, allow_abbrev=False)
     first.add_argument("--config")
     first.add_argument("--method")
+    first.add_argument("--task")
     early, _ = first.parse_known_args(argv)
     values = _read_yaml(early.config) if early.config else {}
     method = get_method(str(early.method or values.get("method") or RunArguments.method))
 
-    parser = _build_parser(method.config_class)
+    task = early.task or values.get("task")
+    parser = _build_parser(method.config_class, _data_arguments(task and str(task)))
     known = {action.dest for action in parser._actions} - {"help"}
     for key in values:
         if key not in known:
@@ -213,17 +224,29 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(" ".join(message.split()))
 
 
-def _build_parser(config_class):
+def _data_arguments(task: str | None) -> type[DataArguments]:
+    """`DataArguments`, with a `--<role>_column` for each role of the task that has none there."""
+    from hf_unlearn.tasks import get_task
+
+    known = {f.name for f in fields(DataArguments)}
+    roles = [role for role in get_task(task).roles if f"{role}_column" not in known] if task else []
+    more = [(f"{role}_column", str | None, _arg(None, f"Column with the {role}.")) for role in roles]
+    return make_dataclass("DataArguments", more, bases=(DataArguments,)) if more else DataArguments
+
+
+def _build_parser(config_class, data_arguments):
     from transformers import HfArgumentParser
 
     class Parser(_Parser, HfArgumentParser):
         """Errors as one line instead of a page of usage."""
 
-    names = {f.name: group.__name__ for group in _GROUPS for f in fields(group)}
-    clash = [f.name for f in fields(config_class) if f.name in names]
-    assert not clash, f"fields of {config_class.__name__} are also in {names[clash[0]]}: {clash}"
+    groups = [data_arguments if group is DataArguments else group for group in _GROUPS]
+    taken = {f.name for group in groups for f in fields(group)}
+    clash = [f.name for f in fields(config_class) if f.name in taken]
+    if clash:
+        raise UserError(f"{config_class.__name__} has a field '{clash[0]}', an argument of every run; rename it")
     parser = Parser(
-        (*_GROUPS, config_class),
+        (*groups, config_class),
         prog="hf-unlearn train",
         usage="hf-unlearn train [--config FILE] [--argument value ...]",
         description="Values of the YAML file are defaults; the command line overrides them. Defaults of the training "

@@ -20,10 +20,8 @@ from hf_unlearn.run.loading import (
     load_model,
     load_processor,
 )
-from hf_unlearn.tasks import TASK_NAMES, get_task
+from hf_unlearn.tasks import get_task, task_names
 from hf_unlearn.tasks.base import Task
-
-COLUMN_ROLES = ("image", "text", "text_pair", "label", "question", "answer", "context", "messages")
 
 
 @dataclass
@@ -66,7 +64,7 @@ def prepare_data(arguments: Arguments) -> Data:
         trains_original=given is None,
         seed=arguments.trainer.seed,
         split_seed=arguments.split_seed,
-        columns={role: name for role in COLUMN_ROLES if (name := getattr(arguments.data, f"{role}_column"))},
+        columns=arguments.data.columns,
         label2id=load_label2id(arguments) if task_class.has_classes else None,
         forget_duplicates=arguments.request.forget_duplicates,
         cache_rows=arguments.data.cache_rows,
@@ -99,7 +97,7 @@ def _load_rows(arguments: Arguments) -> tuple[Source, ForgetRequest]:
         task=data.task and get_task(data.task).name,
     )
     if data.task is None and source.task is None:
-        raise UserError(f"no --task; name one of {', '.join(TASK_NAMES)}")
+        raise UserError(f"no --task; name one of {', '.join(task_names())}")
     if asked.forget_dataset:
         forget = load_source(asked.forget_dataset, train_split=data.train_split, task=data.task)
         source.train, request.rows = join_forget_retain(forget.train, source.train)

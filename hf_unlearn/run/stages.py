@@ -156,7 +156,7 @@ def _with_adapter(arguments: Arguments, task: Task, model: torch.nn.Module) -> t
         dropout=options.lora_dropout,
         target_modules=options.lora_target_modules,
         modules_to_save=options.lora_modules_to_save,
-        task_name=task.name,
+        task_type=task.peft_task_type,
     )
 
 

@@ -1,24 +1,34 @@
 """The tasks by name. Each is one class in one file, imported when it is asked for."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
-from hf_unlearn.errors import UserError
+from hf_unlearn.registry import Registry
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from hf_unlearn.tasks.base import Task
 
-_TASKS = {
-    "image_classification": "ImageClassification",
-    "text_classification": "TextClassification",
-    "causal_lm": "CausalLM",
+TASKS = {
+    "image_classification": "hf_unlearn.tasks.image_classification:ImageClassification",
+    "text_classification": "hf_unlearn.tasks.text_classification:TextClassification",
+    "causal_lm": "hf_unlearn.tasks.causal_lm:CausalLM",
 }
-TASK_NAMES: tuple[str, ...] = tuple(_TASKS)
+_REGISTRY = Registry("task", TASKS, "hf_unlearn.tasks.base:Task")
 
 
-def get_task(name: str) -> "type[Task]":
-    """The class of a task: one of `TASK_NAMES`, `-` for `_` allowed. Raises `UserError` for any other name."""
-    key = name.replace("-", "_")
-    if key not in _TASKS:
-        raise UserError(f"unknown task {name!r}: the tasks are {', '.join(TASK_NAMES)}")
-    return getattr(import_module(f"hf_unlearn.tasks.{key}"), _TASKS[key])
+def get_task(task: "str | type[Task]") -> "type[Task]":
+    """The class of a task: by its name (`-` for `_` allowed), as `module:Class`, or as it is. Raises `UserError`."""
+    if isinstance(task, str) and ":" not in task:
+        task = task.replace("-", "_")
+    return _REGISTRY.get(task)
+
+
+def task_names() -> list[str]:
+    """Names of all tasks, those of installed packages included."""
+    return _REGISTRY.names()
+
+
+def task_for(model: "nn.Module") -> "type[Task] | None":
+    """The task that a model's class is made for; `None` where it is none of those that are known."""
+    return next((task for task in map(get_task, task_names()) if task.serves(model)), None)

@@ -1,5 +1,6 @@
 """A task holds everything in which modalities differ, and only that. Methods never ask which task they run on."""
 
+import importlib
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
@@ -17,11 +18,30 @@ class Task(ABC):
         columns (`dict[str, str]`): the role each column plays, as [`Task.detect_columns`] returns it.
         label_names (`list[str]`, *optional*): class names in the order of the label ids (classifiers only).
         max_length (`int`, *optional*): longest sequence in tokens (text only).
+
+    Attributes:
+        name (`str`): what `--task` takes and the evidence says.
+        roles (`tuple[str, ...]`): what a column can be; `--<role>_column` names one.
+        auto_class (`str`): the class of `transformers` that loads this task's models.
+        pipeline_tag (`str`): of the model card, and of the `pipeline` in its usage snippet.
+        example_input (`str`): of that snippet.
+        processor_argument (`str`): by which a `pipeline` takes the processor.
+        accuracy_name (`str`): what an accuracy counts, in the card.
+        peft_task_type (`str`, *optional*): of adapters; peft has none for some tasks.
+        has_classes (`bool`): whether rows have a label out of several.
+        wrong_labels (`str`): what serves as a wrong label: `soft`, all others at once, or `uniform`, one drawn alike.
     """
 
     name: ClassVar[str]
+    roles: ClassVar[tuple[str, ...]]
+    auto_class: ClassVar[str]
+    pipeline_tag: ClassVar[str]
+    example_input: ClassVar[str] = "An example."
+    processor_argument: ClassVar[str] = "tokenizer"
+    accuracy_name: ClassVar[str] = "accuracy"
+    peft_task_type: ClassVar[str | None] = None
     has_classes: ClassVar[bool] = True
-    wrong_labels: ClassVar[str] = "soft"  # what serves as a wrong label: all others at once, or one drawn alike
+    wrong_labels: ClassVar[str] = "soft"
 
     def __init__(
         self,
@@ -36,9 +56,17 @@ class Task(ABC):
         self.max_length = max_length
 
     @classmethod
-    @abstractmethod
     def auto_model(cls):
         """The `transformers` auto class that loads this task's models (imported on first use)."""
+        return getattr(importlib.import_module("transformers"), cls.auto_class)
+
+    @classmethod
+    def serves(cls, model: torch.nn.Module) -> bool:
+        """Whether the class of `model`, inside all wrappers, is one that `auto_model` loads."""
+        names = set()
+        for known in cls.auto_model()._model_mapping._model_mapping.values():
+            names |= {known} if isinstance(known, str) else set(known)
+        return type(unwrap(model)).__name__ in names
 
     @classmethod
     @abstractmethod
@@ -71,6 +99,25 @@ class Task(ABC):
 
     def check_model(self, model: torch.nn.Module) -> None:  # noqa: B027
         """Raises `UserError` if `model` cannot do this task on this data."""
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether rows have an answer that [`with_answers`] can replace."""
+        return False
+
+    def with_answers(self, rows: dict[str, list], answers: list[str]) -> dict[str, list]:
+        """Raw columns of a few rows with other answers, one for each row; for tasks with answers."""
+        raise NotImplementedError(f"rows of {self.name} have no answers")
+
+    def token_mask(self, batch: dict[str, torch.Tensor], hidden: torch.Tensor) -> torch.Tensor:
+        """Which positions of a layer's output `(batch, seq, hidden)` are the row's own: `(batch, seq)` bool.
+
+        Positions that are not padding; for causal LMs the answer's tokens.
+        """
+        mask = batch.get("attention_mask")
+        if mask is None or mask.shape != hidden.shape[:2]:
+            return torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
+        return mask.bool()
 
     def prepare_model(self, model: torch.nn.Module) -> None:
         """Check a freshly loaded model and settle what depends on it (padding id, longest input).

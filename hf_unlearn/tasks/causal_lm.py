@@ -13,7 +13,6 @@ from hf_unlearn.tasks.predictions import Predictions
 from hf_unlearn.tasks.supervised_head import supervised_logits
 from hf_unlearn.tasks.tokenizing import fit_max_length, load_tokenizer, pad_token_id, text_of
 
-ROLES = ("question", "answer", "context", "messages", "text")
 MESSAGES = ("messages", "conversations", "conversation", "chat")
 # (question, answer) pairs of columns, in the order they are looked for.
 PAIRS = (
@@ -45,6 +44,12 @@ class CausalLM(Task):
     """
 
     name: ClassVar[str] = "causal_lm"
+    roles: ClassVar[tuple[str, ...]] = ("question", "answer", "context", "messages", "text")
+    auto_class: ClassVar[str] = "AutoModelForCausalLM"
+    pipeline_tag: ClassVar[str] = "text-generation"
+    example_input: ClassVar[str] = "A question?"
+    accuracy_name: ClassVar[str] = "token accuracy"
+    peft_task_type: ClassVar[str | None] = "CAUSAL_LM"
     has_classes: ClassVar[bool] = False
     wrong_labels: ClassVar[str] = "uniform"  # a token made likely is soon the most likely one
 
@@ -66,19 +71,13 @@ class CausalLM(Task):
         self.prompt_template = prompt_template
 
     @classmethod
-    def auto_model(cls):
-        from transformers import AutoModelForCausalLM
-
-        return AutoModelForCausalLM
-
-    @classmethod
     def load_processor(cls, name_or_path: str, **hub_kwargs):
         return load_tokenizer(name_or_path, **hub_kwargs)
 
     @classmethod
     def detect_columns(cls, column_names: list[str], features: Any, overrides: dict[str, str]) -> dict[str, str]:
         """Roles: `messages`; or `question` and `answer` (and `context`, put after the question); or `text`."""
-        chosen = check_overrides(overrides, ROLES, column_names)
+        chosen = check_overrides(overrides, cls.roles, column_names)
         if "messages" in chosen or "text" in chosen:
             return chosen
         if "question" in chosen or "answer" in chosen:
@@ -133,6 +132,22 @@ class CausalLM(Task):
         labels = batch["labels"]
         logits, targets, example = supervised_logits(model, model_inputs(model, batch), labels)
         return Predictions(logits, targets, len(labels), example)
+
+    @property
+    def has_answers(self) -> bool:
+        return "answer" in self.columns or "messages" in self.columns
+
+    def with_answers(self, rows: dict[str, list], answers: list[str]) -> dict[str, list]:
+        """The answer's column, or the last message of the assistant, replaced."""
+        if "messages" not in self.columns:
+            return rows | {self.columns["answer"]: list(answers)}
+        column = self.columns["messages"]
+        chats = [_chat(chat, -1) for chat in rows[column]]
+        replaced = [[*chat[:-1], {**chat[-1], "content": a}] for chat, a in zip(chats, answers, strict=True)]
+        return rows | {column: replaced}
+
+    def token_mask(self, batch: dict[str, torch.Tensor], hidden: torch.Tensor) -> torch.Tensor:
+        return batch["labels"] != -100
 
     def _question_answer(self, row: dict[str, list], i: int, position: int) -> tuple[Any, Any]:
         question, answer = row["question"][i], row["answer"][i]

@@ -17,12 +17,11 @@ class ImageClassification(ClassificationTask):
     """Any model of `AutoModelForImageClassification`. See [`Task`] for the arguments."""
 
     name: ClassVar[str] = "image_classification"
-
-    @classmethod
-    def auto_model(cls):
-        from transformers import AutoModelForImageClassification
-
-        return AutoModelForImageClassification
+    roles: ClassVar[tuple[str, ...]] = ("image", "label")
+    auto_class: ClassVar[str] = "AutoModelForImageClassification"
+    pipeline_tag: ClassVar[str] = "image-classification"
+    example_input: ClassVar[str] = "image.png"
+    processor_argument: ClassVar[str] = "image_processor"
 
     @classmethod
     def load_processor(cls, name_or_path: str, **hub_kwargs):
@@ -36,7 +35,7 @@ class ImageClassification(ClassificationTask):
     @classmethod
     def detect_columns(cls, column_names: list[str], features: Any, overrides: dict[str, str]) -> dict[str, str]:
         """Roles: `image`, `label`."""
-        chosen = check_overrides(overrides, ("image", "label"), column_names)
+        chosen = check_overrides(overrides, cls.roles, column_names)
         names = ("image", "img", "images", "pixels", "picture", "photo")
         image = chosen.get("image") or find(names, column_names) or only_feature("Image", features)
         if image is None:

@@ -18,15 +18,14 @@ class TextClassification(ClassificationTask):
     """Any model of `AutoModelForSequenceClassification`. See [`Task`] for the arguments."""
 
     name: ClassVar[str] = "text_classification"
+    roles: ClassVar[tuple[str, ...]] = ("text", "text_pair", "label")
+    auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
+    pipeline_tag: ClassVar[str] = "text-classification"
+    example_input: ClassVar[str] = "Some text."
+    peft_task_type: ClassVar[str | None] = "SEQ_CLS"
     # What `prepare_model` learns from the model.
     _pad_id: int | None = None
     _padding_side: str = "right"
-
-    @classmethod
-    def auto_model(cls):
-        from transformers import AutoModelForSequenceClassification
-
-        return AutoModelForSequenceClassification
 
     @classmethod
     def load_processor(cls, name_or_path: str, **hub_kwargs):
@@ -35,7 +34,7 @@ class TextClassification(ClassificationTask):
     @classmethod
     def detect_columns(cls, column_names: list[str], features: Any, overrides: dict[str, str]) -> dict[str, str]:
         """Roles: `text`, `label`, and `text_pair` where the data has a second text."""
-        chosen = check_overrides(overrides, ("text", "text_pair", "label"), column_names)
+        chosen = check_overrides(overrides, cls.roles, column_names)
         columns = {"label": label_column(column_names, features, chosen)}
         pair = next(((a, b) for a, b in PAIRS if a in column_names and b in column_names), None)
         if pair and "text" not in chosen:

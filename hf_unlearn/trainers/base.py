@@ -22,6 +22,7 @@ from hf_unlearn.trainers.config import KnownRecipe, UnlearningConfig, default_le
 from hf_unlearn.trainers.joint_batch import JointCollator, JointDataset
 from hf_unlearn.trainers.measuring import Measuring
 from hf_unlearn.trainers.modes import has_batch_norm, set_training_mode
+from hf_unlearn.trainers.originals import Originals, Pass
 from hf_unlearn.trainers.pass_clock import PassClock
 from hf_unlearn.trainers.pushing import Pushing
 from hf_unlearn.trainers.saliency_lens import SaliencyLens
@@ -32,12 +33,12 @@ from hf_unlearn.trainers.split_output import SplitOutput
 METHOD_STATE_NAME = "method_state.safetensors"
 
 
-class UnlearningTrainer(Measuring, Pushing, Trainer):
+class UnlearningTrainer(Measuring, Originals, Pushing, Trainer):
     """A `transformers.Trainer` over joint batches of forget and retain rows.
 
-    A method implements [`unlearning_loss`], and may override [`phases`] (what is trained when) and [`prepare`] (what
-    it measures before the first step). DDP, FSDP, accumulation, precision, adapters, checkpoints and logging are
-    Trainer's own.
+    A method implements [`unlearning_loss`], may override [`phases`] (what is trained when) and [`prepare`] (what it
+    measures before the first step), and may ask for what [`Originals`] lists. DDP, FSDP, accumulation, precision,
+    adapters, checkpoints and logging are Trainer's own.
 
     Args:
         model: the original model, full or a `PeftModel`; changed in place.
@@ -49,7 +50,7 @@ class UnlearningTrainer(Measuring, Pushing, Trainer):
         recipe (`KnownRecipe`): how the original was made, where that is known.
 
     Raises:
-        `UserError`: several GPUs without a launcher.
+        `UserError`: several GPUs without a launcher, or a task that the method does not serve.
         `NonFiniteLossError`: from [`train`], on every process, before a broken update is made; a checkpoint of the
             last good step is written first.
     """
@@ -72,6 +73,7 @@ class UnlearningTrainer(Measuring, Pushing, Trainer):
         recipe: KnownRecipe | None = None,
         **kwargs,
     ):
+        self.check_task(task)
         if args.n_gpu > 1:
             raise UserError(
                 f"{args.n_gpu} GPUs are visible to one process; start with `accelerate launch`, or show it one with "
@@ -112,6 +114,10 @@ class UnlearningTrainer(Measuring, Pushing, Trainer):
             self.remove_callback(PrinterCallback)
 
     # What a method writes.
+
+    @classmethod
+    def check_task(cls, task: Task) -> None:
+        """Raises `UserError` for a task that the method does not serve."""
 
     def unlearning_loss(self, forget: SplitOutput | None = None, retain: SplitOutput | None = None) -> torch.Tensor:
         """The method's loss for one micro-batch, a scalar. A stream that the phase does not read is `None`."""
@@ -243,22 +249,24 @@ class UnlearningTrainer(Measuring, Pushing, Trainer):
         inputs, index, first = batch["inputs"], batch["index"], int(batch["forget_size"])
         if only_forget:
             inputs, index = {k: v[: max(first, 1)] for k, v in inputs.items()}, index[: max(first, 1)]
+        layers = self.hidden_layers()
         if not len(index):
             with eval_mode(model):  # a filler leaves no trace in BatchNorm's statistics
-                parts = self.task.predict(model, inputs).split(0)[0].split(0)
+                parts = Pass.of(self.task, model, inputs, layers).split(0)[0].split(0)
         elif self._separate_forwards and 0 < first < len(index):
-            parts = [
-                self.task.predict(model, {k: v[rows] for k, v in inputs.items()})
-                for rows in (slice(0, first), slice(first, None))
-            ]
+            halves = (slice(0, first), slice(first, None))
+            parts = [Pass.of(self.task, model, {k: v[h] for k, v in inputs.items()}, layers) for h in halves]
         else:
-            parts = self.task.predict(model, inputs).split(first)
+            parts = Pass.of(self.task, model, inputs, layers).split(first)
+        originals = self._ask_original(inputs, first, len(index))
         phase, _ = self.schedule.at(self.state.global_step)
         sizes, micro_batches = self.stream_sizes(), self.args.world_size * self.current_gradient_accumulation_steps
         outputs = {}
-        for stream, predictions, rows in zip((FORGET, RETAIN), parts, (index[:first], index[first:]), strict=True):
+        rows = (index[:first], index[first:])
+        for stream, part, original, own in zip((FORGET, RETAIN), parts, originals, rows, strict=True):
             if stream in phase.streams:
-                outputs[stream] = SplitOutput(stream, predictions, rows, micro_batches / sizes[stream].batch)
+                scale = micro_batches / sizes[stream].batch
+                outputs[stream] = SplitOutput(stream, part.predictions, own, scale, part, original)
         return outputs
 
     def training_step(self, model, inputs, num_items_in_batch=None):
@@ -326,8 +334,8 @@ class UnlearningTrainer(Measuring, Pushing, Trainer):
     def _inner_training_loop(self, batch_size=None, args=None, resume_from_checkpoint=None, **kwargs):
         if resume_from_checkpoint is None:
             self.method_state, self._asked_at = {}, {}
-            prepared = self.prepare()
-            self.method_state.update(prepared)
+            self.method_state.update(self._measure_originals())
+            self.method_state.update(self.prepare())
             if self.lens is not None:
                 self.method_state.update(self.lens.prepare())
             set_seed(self.args.seed)  # whatever the preparation drew, the steps start from the same state

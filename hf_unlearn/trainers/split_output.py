@@ -1,8 +1,13 @@
 """What a method sees of one stream in one micro-batch."""
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from hf_unlearn.tasks.predictions import Predictions
+
+if TYPE_CHECKING:
+    from hf_unlearn.trainers.originals import Pass
 
 
 class SplitOutput:
@@ -15,12 +20,28 @@ class SplitOutput:
         logits (`torch.Tensor`): `(rows, classes)`.
         loss (`torch.Tensor`): `(size,)`, per-example cross-entropy in nats.
         log_odds (`torch.Tensor`): `(size,)`, log(p / (1 − p)) of the label.
+        tokens (`torch.Tensor`): `(size,)`, supervised tokens; 1 for classifiers.
+        log_prob (`torch.Tensor`): `(size,)`, summed log-probability of the supervised tokens.
+        hidden (`dict[str, torch.Tensor]`): outputs `(size, seq, hidden)` of the layers that the method asks for.
+        mask (`torch.Tensor`, *optional*): with them, `(size, seq)` bool: a row's own positions.
+        original (`Pass`, *optional*): the original's predictions and hidden states for the same rows, if asked for.
     """
 
-    def __init__(self, stream: str, predictions: Predictions, index: torch.Tensor, scale: float):
+    def __init__(
+        self,
+        stream: str,
+        predictions: Predictions,
+        index: torch.Tensor,
+        scale: float,
+        ran: "Pass | None" = None,
+        original: "Pass | None" = None,
+    ):
         self.stream = stream
         self.predictions = predictions
         self.index = index
+        self.hidden = ran.hidden if ran else {}
+        self.mask = ran.mask if ran else None
+        self.original = original
         self._scale = scale
 
     def __len__(self) -> int:
@@ -41,6 +62,14 @@ class SplitOutput:
     @property
     def log_odds(self) -> torch.Tensor:
         return self.predictions.log_odds
+
+    @property
+    def tokens(self) -> torch.Tensor:
+        return self.predictions.token_count
+
+    @property
+    def log_prob(self) -> torch.Tensor:
+        return -self.loss * self.tokens
 
     def loss_for(self, labels: torch.Tensor) -> torch.Tensor:
         """Per-example cross-entropy `(size,)` against other labels `(rows,)`."""

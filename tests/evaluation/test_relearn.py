@@ -62,7 +62,7 @@ def test_a_model_that_knows_needs_no_step_and_one_that_cannot_gets_none(setup):
 
 def test_models_side_by_side_and_adapters_in_full(setup):
     model, splits, task = setup
-    adapted = lora.add_lora(copy.deepcopy(model), r=2, alpha=4, dropout=0.0, task_name=task.name)
+    adapted = lora.add_lora(copy.deepcopy(model), r=2, alpha=4, dropout=0.0, task_type=task.peft_task_type)
     found = relearn_times({"unlearned": adapted, "twin 1": model}, task, splits.forget, **OPTIONS)
     assert found["unlearned"] == found["twin 1"]  # a fresh adapter changes nothing, and all weights are trained
 

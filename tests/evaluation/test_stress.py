@@ -111,7 +111,7 @@ def test_adapters_are_disturbed_as_the_model_that_they_make(tmp_path):
     from hf_unlearn.models import lora
 
     model, splits, task = SETUPS["lm"]()
-    adapted = lora.add_lora(copy.deepcopy(model), r=2, alpha=4, dropout=0.0, task_name=task.name)
+    adapted = lora.add_lora(copy.deepcopy(model), r=2, alpha=4, dropout=0.0, task_type=task.peft_task_type)
     block = stress({"unlearned": adapted, "twin 1": model}, task, splits, learning_rate=1e-2, steps=2)
     few = block["relearning"]["few_forget_rows"]  # a fresh adapter changes nothing
     assert few["unlearned"]["after"] == pytest.approx(few["twins"]["after"], abs=1e-5)

@@ -34,7 +34,7 @@ def test_same_weights_are_at_distance_0_and_other_layers_are_refused():
 def test_an_adapter_counts_by_its_effective_weights():
     model, _, task = text_setup(torch.float64)
     plain = copy.deepcopy(model)
-    adapted = lora.add_lora(model, r=2, alpha=4, dropout=0.0, task_name=task.name).double()
+    adapted = lora.add_lora(model, r=2, alpha=4, dropout=0.0, task_type=task.peft_task_type).double()
     assert weight_distance(adapted, plain).total == 0  # a fresh adapter changes nothing
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():

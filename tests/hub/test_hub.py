@@ -145,7 +145,7 @@ def adapter_result(task: str, folder: Path, base: Path):
     columns = toy_task.columns if task == "lm" else None
     from hf_unlearn.models.lora import add_lora
 
-    peft_model = add_lora(model, r=2, alpha=4, dropout=0.0, task_name=toy_task.name)
+    peft_model = add_lora(model, r=2, alpha=4, dropout=0.0, task_type=toy_task.peft_task_type)
     done = unlearn(peft_model, toy_task.processor, rows, forget=[1, 4, 9], columns=columns, **QUICK)
     done.save(folder, save_adapter=True)
     return done, {k: v for k, v in toy_task.collate(splits.test.__getitems__(range(5))).items() if k != "labels"}

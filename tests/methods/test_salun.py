@@ -33,7 +33,7 @@ def trainer(tmp_path, setup, method="salun", **kwargs):
 def adapted(setup):
     model, splits, task = setup
     torch.manual_seed(0)
-    return lora.add_lora(model, r=2, alpha=4, dropout=0.0, task_name=task.name), splits, task
+    return lora.add_lora(model, r=2, alpha=4, dropout=0.0, task_type=task.peft_task_type), splits, task
 
 
 def batch_of(t, keys):

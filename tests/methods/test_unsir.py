@@ -74,7 +74,7 @@ def learned(setup, steps=200):
 def test_no_forget_row_is_read_and_no_kept_row_beyond_the_subset(tmp_path, kind, variant):
     setup = by_class(text_setup() if kind == "text" else image_setup(), gone=(1, 3))
     if kind == "lora":
-        adapted = lora.add_lora(setup[0], r=2, alpha=4, dropout=0.0, task_name="image_classification")
+        adapted = lora.add_lora(setup[0], r=2, alpha=4, dropout=0.0, task_type=None)
         setup = (adapted, *setup[1:])
     read = set()
     original = setup[1].retain.task.encode

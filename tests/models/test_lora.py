@@ -76,7 +76,9 @@ def logits(model, inputs):
 
 
 def adapted(model, task, **kwargs):
-    return lora.add_lora(model, **{"r": 4, "alpha": 8, "dropout": 0.0, "task_name": task, **kwargs})
+    return lora.add_lora(
+        model, **{"r": 4, "alpha": 8, "dropout": 0.0, "task_type": get_task(task).peft_task_type, **kwargs}
+    )
 
 
 def train(model, inputs, steps=3):

@@ -64,7 +64,7 @@ def build(name, adapter=False):
         task.prepare_model(model)
         batch = text_batch(task)
     if adapter:
-        model = lora.add_lora(model, r=2, alpha=4, dropout=0.0, task_name=task.name).eval()
+        model = lora.add_lora(model, r=2, alpha=4, dropout=0.0, task_type=task.peft_task_type).eval()
     return model, task, batch
 
 

@@ -229,7 +229,9 @@ def test_the_snippet_runs(make_evidence, tmp_path, monkeypatch, capsys, task, li
             .auto_model()
             .from_pretrained(tmp_path / "base", **({"num_labels": labels} if labels else {}))
         )
-        add_lora(base, r=2, alpha=4, dropout=0.0, task_name=task).save_pretrained(tmp_path / "adapter")
+        add_lora(base, r=2, alpha=4, dropout=0.0, task_type=get_task(task).peft_task_type).save_pretrained(
+            tmp_path / "adapter"
+        )
         processor.save_pretrained(tmp_path / "adapter")
     Image.new("RGB", (8, 8), "red").save(tmp_path / "image.png")
     monkeypatch.chdir(tmp_path)

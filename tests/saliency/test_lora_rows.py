@@ -17,7 +17,7 @@ from hf_unlearn.saliency.measure import measure_saliency, trainable
 
 def adapted(kind="image", r=4, **more):
     model, splits, task = toy.SETUPS[kind]()
-    return lora.add_lora(model, r=r, alpha=8, dropout=0.1, task_name=task.name, **more), splits, task
+    return lora.add_lora(model, r=r, alpha=8, dropout=0.1, task_type=task.peft_task_type, **more), splits, task
 
 
 def randomize_b(model, layers=None):

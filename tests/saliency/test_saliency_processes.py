@@ -107,7 +107,7 @@ def check_mask(kind, adapter):
     model, splits, task = toy.SETUPS[kind]()
     other = toy.SETUPS[kind]()[0]
     if adapter:
-        options = {"r": 4, "alpha": 8, "dropout": 0.0, "task_name": task.name}
+        options = {"r": 4, "alpha": 8, "dropout": 0.0, "task_type": task.peft_task_type}
         torch.manual_seed(0)
         model = lora.add_lora(model, **options)
         torch.manual_seed(0)

@@ -10,7 +10,7 @@ from transformers import ResNetConfig, ResNetForImageClassification, ViTConfig, 
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from hf_unlearn.errors import RowError, UserError
-from hf_unlearn.tasks import TASK_NAMES, get_task
+from hf_unlearn.tasks import TASKS, get_task
 from hf_unlearn.tasks.image_classification import ImageClassification
 
 COLUMNS = {"image": "image", "label": "label"}
@@ -154,7 +154,7 @@ def test_processor_of_a_folder(tmp_path):
 
 
 def test_task_names():
-    assert [get_task(name).name for name in TASK_NAMES] == list(TASK_NAMES)
+    assert [get_task(name).name for name in TASKS] == list(TASKS)
     assert get_task("causal-lm").name == "causal_lm"
     with pytest.raises(UserError, match="image_classification, text_classification, causal_lm"):
         get_task("translation")

@@ -58,7 +58,7 @@ def test_a_tied_head_keeps_its_table_and_an_adapter_is_merged():
     proxy = make_proxy(tied, 1)
     assert torch.equal(proxy.lm_head.weight, tied.get_input_embeddings().weight)
     image, _, _ = image_setup()
-    adapted = add_lora(image, r=2, alpha=4, dropout=0.0, task_name="image_classification")
+    adapted = add_lora(image, r=2, alpha=4, dropout=0.0, task_type=None)
     assert not hasattr(make_proxy(adapted, 1), "peft_config")
 
 

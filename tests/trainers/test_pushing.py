@@ -24,7 +24,7 @@ def make(folder, kind="image", adapter=False, **more):
     if adapter:
         from hf_unlearn.models.lora import add_lora
 
-        model = add_lora(model, r=2, alpha=4, dropout=0.0, task_name=task.name)
+        model = add_lora(model, r=2, alpha=4, dropout=0.0, task_type=task.peft_task_type)
     args = FineTuneConfig(output_dir=str(folder), max_steps=3, use_cpu=True, disable_tqdm=True, **more)
     return FineTuneTrainer(model, args, splits, task, quiet=True)
 

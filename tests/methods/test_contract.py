@@ -1,0 +1,143 @@
+"""What every registered method keeps: a method passes by standing in `METHODS`.
+
+Steps do not depend on how they are divided, a resumed run is the run, LoRA moves the adapter alone, a mask holds the
+other weights still, and an unfit task is refused in one line. Each on every task that the method serves.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from toy import SETUPS
+
+from hf_unlearn.errors import UserError
+from hf_unlearn.methods import METHODS, get_method
+from hf_unlearn.models import lora
+
+QUICK = {"max_steps": 2, "learning_rate": 1e-2, "use_cpu": True, "disable_tqdm": True, "logging_steps": 1}
+# What makes a method quick, and what it cannot be asked without.
+OPTIONS = {
+    "nabla_tau": {"proxy_epochs": 1},
+    "salun": {"proxy_epochs": 1},
+    "unsir": {"noise_steps": 1, "impair_steps": 1, "repair_steps": 1, "noise_rows": 8},
+}
+REMOVES_CLASSES = {"unsir"}
+REFUSES_MASKS = {"unsir"}
+KINDS = ("image", "lm")
+TWO_PROCESSES = (("npo", "lm"), ("neg_grad_plus", "image"))
+
+
+def serves(method: str, kind: str) -> bool:
+    try:
+        get_method(method).check_task(case(method, kind)[2])
+    except UserError as error:
+        assert "\n" not in str(error)
+        return False
+    return True
+
+
+def case(method: str, kind: str):
+    model, splits, task = SETUPS[kind](torch.float64)
+    if method in REMOVES_CLASSES:
+        splits.forgotten_classes = (0,)
+    return model, splits, task
+
+
+def make(folder, method: str, kind: str, adapter: bool = False, parts: int = 1, **more):
+    model, splits, task = case(method, kind)
+    if adapter:
+        torch.manual_seed(0)
+        model = lora.add_lora(model, r=2, alpha=4, dropout=0.0, task_type=task.peft_task_type)
+    trainer_class = get_method(method)
+    sizes = {"per_device_train_batch_size": 8 // parts, "per_device_forget_batch_size": 8 // parts}
+    sizes["gradient_accumulation_steps"] = parts
+    args = trainer_class.config_class(output_dir=str(folder), **QUICK | OPTIONS.get(method, {}) | sizes | more)
+    return trainer_class(model, args, splits, task, quiet=True)
+
+
+def weights(model) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+CASES = [(method, kind) for method in METHODS for kind in KINDS]
+each = pytest.mark.parametrize(("method", "kind"), CASES)
+
+
+@pytest.fixture
+def served(method, kind):
+    if not serves(method, kind):
+        pytest.skip(f"{method} does not serve {kind}")
+
+
+@each
+def test_a_step_does_not_depend_on_its_division_and_a_mask_holds_the_others_still(tmp_path, served, method, kind):
+    mask = {} if method in REFUSES_MASKS else {"saliency": 0.5}
+    whole, divided = (make(tmp_path, method, kind, parts=parts, **mask) for parts in (1, 2))
+    start = {name: p.detach().clone() for name, p in whole.model.named_parameters()}
+    whole.train()
+    divided.train()
+    assert (weights(whole.model) - weights(divided.model)).abs().max() < 1e-9
+    moved = {name: p != start[name] for name, p in whole.model.named_parameters()}
+    assert any(m.any() for m in moved.values())
+    if mask:
+        kept = whole.lens.mask.masks
+        assert not any((m & ~kept[name]).any() if name in kept else m.any() for name, m in moved.items())
+    else:
+        with pytest.raises(UserError):
+            make(tmp_path, method, kind, saliency=0.5)
+
+
+@each
+def test_a_resumed_run_is_the_run_and_lora_moves_the_adapter_alone(tmp_path, served, method, kind):
+    whole = make(tmp_path / "whole", method, kind, adapter=True, save_strategy="steps", save_steps=1)
+    start = {name: p.detach().clone() for name, p in whole.model.named_parameters()}
+    trained = {name for name, p in whole.model.named_parameters() if p.requires_grad}
+    whole.train()
+    again = make(tmp_path / "again", method, kind, adapter=True)
+    torch.manual_seed(1)
+    again.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-1"))
+    assert torch.equal(weights(whole.model), weights(again.model)) and again.examples == whole.examples
+    moved = {name for name, p in whole.model.named_parameters() if not torch.equal(p, start[name])}
+    assert moved and moved <= trained < start.keys()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_unfit_task_is_refused(tmp_path, method):
+    for kind in KINDS:
+        if not serves(method, kind):
+            with pytest.raises(UserError):
+                make(tmp_path, method, kind)
+
+
+TWO = """
+import os, sys
+import torch, torch.distributed as dist
+sys.path[:0] = {paths!r}
+import test_contract
+for method, kind in test_contract.TWO_PROCESSES:
+    trainer = test_contract.make({out!r}, method, kind, parts=2, gradient_accumulation_steps=1, ddp_backend="gloo")
+    assert trainer.args.world_size == 2
+    trainer.train()
+    if trainer.args.process_index == 0:
+        torch.save(test_contract.weights(trainer.model), os.path.join({out!r}, method))
+dist.barrier()
+dist.destroy_process_group()
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+def test_two_processes_are_one(tmp_path):
+    script = tmp_path / "two.py"
+    here = Path(__file__).parent
+    script.write_text(TWO.format(paths=[str(here), str(here.parent)], out=str(tmp_path)))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=dict(os.environ))
+    assert done.returncode == 0, done.stderr[-3000:]
+    for method, kind in TWO_PROCESSES:
+        one = make(tmp_path / "one", method, kind)
+        one.train()
+        assert (weights(one.model) - torch.load(tmp_path / method)).abs().max() < 1e-9
