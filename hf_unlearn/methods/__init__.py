@@ -24,6 +24,10 @@ METHODS = {
     "idk_nll": "hf_unlearn.methods.refusals:IdkNLLTrainer",
     "idk_dpo": "hf_unlearn.methods.refusals:IdkDPOTrainer",
     "rmu": "hf_unlearn.methods.rmu:RMUTrainer",
+    "scrub": "hf_unlearn.methods.scrub:ScrubTrainer",
+    "bad_teacher": "hf_unlearn.methods.bad_teacher:BadTeacherTrainer",
+    "ssd": "hf_unlearn.methods.ssd:SSDTrainer",
+    "influence": "hf_unlearn.methods.influence:InfluenceTrainer",
 }
 _REGISTRY = Registry("method", METHODS, "hf_unlearn.trainers.base:UnlearningTrainer")
 

@@ -87,19 +87,21 @@ class ForgetRetainTrainer(UnlearningTrainer):
         return loss + self.args.alpha * retain.mean(self.retain_losses(retain))
 
 
-def divergence(output: SplitOutput) -> torch.Tensor:
-    """KL(θ₀‖θ) = Σ p₀(log p₀ − log p) over labels, `(size,)`: mean over a row's supervised tokens."""
+def divergence(output: SplitOutput, temperature: float = 1.0) -> torch.Tensor:
+    """T²·KL(p⁰‖p) = T²·Σ p⁰(log p⁰ − log p) over labels, softmaxes at temperature T, p⁰ the original's: `(size,)`,
+    mean over a row's supervised tokens."""
     original = output.original.predictions.logits
 
     def of_rows(log_probs: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        before = original[places].to(log_probs.dtype).log_softmax(1)
-        return (before.exp() * (before - log_probs)).sum(1)
+        before = (original[places].to(log_probs.dtype) / temperature).log_softmax(1)
+        after = (log_probs / temperature).log_softmax(1)
+        return temperature**2 * (before.exp() * (before - after)).sum(1)
 
     return mean_by_places(output, of_rows)
 
 
 def mean_by_places(output: SplitOutput, figure: RowFigure) -> torch.Tensor:
-    """Mean over each row's tokens of `figure(log_probs, places)`, `(size,)`; `places` are those of the tokens among all
-    of the micro-batch's. It is computed a few tokens at a time, so that no vocabulary is copied as a whole."""
+    """Mean over each row's tokens of `figure(log_probs, places)`, `(size,)`; `places` number the rows of logits.
+    A few tokens at a time, so that no vocabulary is copied as a whole."""
     places = torch.arange(len(output.logits), device=output.logits.device)
     return output.predictions.example_mean(by_rows(figure, output.logits, places))

@@ -125,8 +125,8 @@ class Originals:
             torch.clear_autocast_cache()
 
     def _ask_original(self, inputs: dict[str, Any], first: int, size: int) -> list[Pass | None]:
-        """The original's pass over a micro-batch of `size` rows (0: a filler), in eval mode and without gradient; `None`
-        where nobody asks."""
+        """The original's pass over a micro-batch of `size` rows (0: a filler), in eval mode and without gradient.
+        `None` where nobody asks."""
         if not self.asks_original or not torch.is_grad_enabled():
             return [None, None]
         with torch.no_grad(), self.original_weights() as wrapped:
