@@ -1,28 +1,33 @@
 """∇τ: ascent on the forget rows that stops by itself at the loss of unseen data, beside descent on the rest."""
 
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 
 from hf_unlearn.errors import UserError
+from hf_unlearn.trainers.published import PublishedConfig, PublishedSteps
 from hf_unlearn.trainers.row_target_trainer import RowTargetConfig, RowTargetTrainer
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase
 from hf_unlearn.trainers.split_output import SplitOutput
 
 PAPER_RATE = 1e-3
+PAPER_DECAY = 0.01  # AdamW's own
 TAU_EVERY = 5  # forget epochs between two measurements of τ in the published schedule
 FORGET_WEIGHT = 0.3
 PULL_UP = 0.2  # weight of rows below their target, in the last quarter: a weak return for those that fell too far
 
 
 @dataclass
-class NablaTauConfig(RowTargetConfig):
+class NablaTauConfig(PublishedConfig, RowTargetConfig):
     """Arguments of [`NablaTauTrainer`]. None of them has to be tuned.
 
     Args:
         variant: `rows` (default), `held` or `paper`, see [`NablaTauTrainer`].
         alpha: weight α₀ of the forget term at the start of the published schedule; `None` is (5/3)·|D_f|/|D_train|.
     """
+
+    published: ClassVar[dict[str, Any]] = {"optim": "adamw_torch", "weight_decay": PAPER_DECAY}
 
     variant: str = field(
         default="rows",
@@ -43,7 +48,7 @@ class NablaTauConfig(RowTargetConfig):
             raise UserError(f"--alpha is {self.alpha}; it must lie in (0, 1]")
 
 
-class NablaTauTrainer(RowTargetTrainer):
+class NablaTauTrainer(PublishedSteps, RowTargetTrainer):
     """∇τ (Trippa et al. 2024, arXiv 2403.14339): L = α·ReLU(τ − L_f)² + (1 − α)·L_r (equation 4).
 
     `variant="paper"` is the published form: L_f is the mean over the step's forget rows, τ the current model's mean

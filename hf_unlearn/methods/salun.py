@@ -2,12 +2,14 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from transformers import TrainerCallback
 
 from hf_unlearn.errors import UserError
 from hf_unlearn.saliency.soft_threshold import PREFIX, SoftThreshold
+from hf_unlearn.trainers.published import PublishedConfig, PublishedSteps
 from hf_unlearn.trainers.random_labels import draws, soft_losses, uniform_labels
 from hf_unlearn.trainers.row_target_trainer import RowTargetConfig, RowTargetTrainer
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase
@@ -15,11 +17,12 @@ from hf_unlearn.trainers.split_output import SplitOutput
 
 SHARE = 0.5  # of the weights may move, as published
 PAPER_EPOCHS = 10
+PAPER_RATE = 0.013
 MOST_PULL = 10.0  # 1/p beyond it would let single rows rule a step
 
 
 @dataclass
-class SalUnConfig(RowTargetConfig):
+class SalUnConfig(PublishedConfig, RowTargetConfig):
     """Arguments of [`SalUnTrainer`]. None of them has to be tuned.
 
     `saliency` is 0.5 where nothing else is said, as published; 1 masks nothing, which leaves plain random labels.
@@ -34,6 +37,10 @@ class SalUnConfig(RowTargetConfig):
         soft_threshold: instead of a mask: the part of the weights, in (0, 1], that a step pulls back to the original,
             those that moved least; falls linearly to 0 over the run. Keeps a copy of the weights.
     """
+
+    published: ClassVar[dict[str, Any]] = {
+        "optim": "sgd", "optim_args": "momentum=0.9", "weight_decay": 5e-4, "disable_dropout": False
+    }  # fmt: skip
 
     variant: str = field(
         default="rows",
@@ -81,7 +88,7 @@ class SalUnConfig(RowTargetConfig):
             self.saliency = SHARE
 
 
-class SalUnTrainer(RowTargetTrainer):
+class SalUnTrainer(PublishedSteps, RowTargetTrainer):
     """SalUn (Fan et al. 2024, arXiv 2310.12508): descent on wrong labels y′ for the forget rows and on the true ones
     for the rest, moving only the weights whose saliency |∇L_f(θ₀)| is in the upper half (equations 3 to 5).
 
@@ -114,12 +121,18 @@ class SalUnTrainer(RowTargetTrainer):
     def __init__(self, model, args, *arguments, **kwargs):
         if args.num_train_epochs is None and args.variant == "paper":
             args.num_train_epochs = PAPER_EPOCHS
+        if args.learning_rate is None and args.variant == "paper":
+            args.learning_rate = PAPER_RATE
         super().__init__(model, args, *arguments, **kwargs)
         if args.labels is None:
             args.labels = self.task.wrong_labels
         self._soft: SoftThreshold | None = None
         if args.soft_threshold is not None:
             self.add_callback(_PullBack(self))
+
+    @property
+    def ends_passes(self) -> bool:
+        return self.as_published
 
     def default_forget_batch(self) -> int:
         if self.args.variant != "paper":
@@ -170,10 +183,7 @@ class SalUnTrainer(RowTargetTrainer):
 
     def _share(self, stream: str) -> float:
         """Weight of a stream's mean: as published, every example of a step counts the same."""
-        if self.args.variant == "rows" or self.args.mixing == "sequential":
-            return 1.0
-        sizes = self.stream_sizes()
-        return sizes[stream].batch / sum(size.batch for size in sizes.values())
+        return self.share_of_step(stream) if self.as_published else 1.0
 
     def _forget_term(self, forget: SplitOutput) -> torch.Tensor:
         loss = self.wrong_label_losses(forget)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,7 +15,8 @@ from hf_unlearn.models import lora
 from hf_unlearn.models.noise import ErrorMaximizingNoise, find_space
 from hf_unlearn.tasks.forward import unwrap, without_data_parallel
 from hf_unlearn.trainers.base import UnlearningTrainer
-from hf_unlearn.trainers.config import KnownRecipe, UnlearningConfig, default_learning_rate
+from hf_unlearn.trainers.config import KnownRecipe, default_learning_rate
+from hf_unlearn.trainers.published import PublishedConfig, PublishedSteps
 from hf_unlearn.trainers.sampler import JointSampler
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase
 from hf_unlearn.trainers.split_output import SplitOutput
@@ -33,7 +34,7 @@ UNKNOWN_EPOCHS = 10.0  # assumed for retraining where the recipe is not known
 
 
 @dataclass
-class UnsirConfig(UnlearningConfig):
+class UnsirConfig(PublishedConfig):
     """Arguments of [`UnsirTrainer`]. None of them has to be tuned.
 
     Args:
@@ -50,6 +51,8 @@ class UnsirConfig(UnlearningConfig):
         learning_rate: `None` is 0.35 of the recipe's, or set by the model's width.
         retrain_epochs: epochs that retraining would take; `None`: the recipe's, or 10.
     """
+
+    published: ClassVar[dict[str, Any]] = {"optim": "adamw_torch", "disable_dropout": False}  # without decay: Adam
 
     per_device_train_batch_size: int = field(default=16, metadata={"help": "Retain rows per process and micro-batch."})
     variant: str = field(
@@ -126,7 +129,7 @@ class NoiseRows:
         return [{**row, "labels": int(self.labels[i])} for row, i in zip(features, batch, strict=True)]
 
 
-class UnsirTrainer(UnlearningTrainer):
+class UnsirTrainer(PublishedSteps, UnlearningTrainer):
     """UNSIR (Tarun et al. 2023, arXiv 2111.08947): noise on which the model errs most about the forgotten classes,
     impairing on that noise, repairing on the rest.
 
@@ -225,7 +228,7 @@ class UnsirTrainer(UnlearningTrainer):
         return [
             Phase(NOISE, args.noise_steps, (), args.noise_learning_rate),
             Phase(IMPAIR, args.impair_steps, both, args.impair_learning_rate),
-            Phase(REPAIR, args.repair_steps, (RETAIN,), args.repair_learning_rate, end),
+            Phase(REPAIR, args.repair_steps, (RETAIN,), args.repair_learning_rate, end, fresh_optimizer=end is None),
         ]
 
     def _set_steps(self) -> None:
@@ -244,6 +247,10 @@ class UnsirTrainer(UnlearningTrainer):
             default = {phase: max(FEWEST_STEPS, int(steps * share)) for phase, steps in STEPS.items()}
         args.impair_steps = args.impair_steps or default[IMPAIR]
         args.repair_steps = args.repair_steps or default[REPAIR]
+
+    @property
+    def ends_passes(self) -> bool:
+        return self.as_published
 
     def _sampler(self) -> JointSampler:
         sampler = super()._sampler()
@@ -341,8 +348,7 @@ class UnsirTrainer(UnlearningTrainer):
         if self.args.variant != "paper":
             return noise + loss
         # Every example of the shuffled union weighs the same, of whichever kind it is.
-        sizes = self.stream_sizes()
-        return (noise * sizes[FORGET].batch + loss * sizes[RETAIN].batch) / sizes[RETAIN].batch
+        return noise * self.share_of_step(FORGET) + loss * self.share_of_step(RETAIN)
 
     def record(self, name: str, value: torch.Tensor | float) -> None:
         super().record("noise_loss" if name == "forget_loss" else name, value)
@@ -354,8 +360,9 @@ class PublishedSampler(JointSampler):
 
     def __init__(self, sampler: JointSampler):
         super().__init__(
-            sampler.schedule, sampler.streams, sampler.seed, sampler.accumulation, sampler.world_size, sampler.rank
-        )
+            sampler.schedule, sampler.streams, sampler.seed, sampler.accumulation, sampler.world_size, sampler.rank,
+            sampler.ends_passes,
+        )  # fmt: skip
 
     @cached_property
     def _union(self) -> np.ndarray:
@@ -368,7 +375,8 @@ class PublishedSampler(JointSampler):
         phase, at = self.schedule.at(step)
         size = self.streams[RETAIN].batch
         if phase.name == IMPAIR:
-            items = self._union[np.arange(at * size, (at + 1) * size) % len(self._union)]
+            at %= -(-len(self._union) // size)
+            items = self._union[at * size : (at + 1) * size]
             return {FORGET: -1 - items[items < 0], RETAIN: items[items >= 0]}
         if phase.name == REPAIR:
             return {RETAIN: self._stream_rows(RETAIN, at)}

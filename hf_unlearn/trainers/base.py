@@ -60,6 +60,7 @@ class UnlearningTrainer(Measuring, Originals, Pushing, Trainer):
     paper: ClassVar[dict[str, str] | None] = None
     side_progress: Callable[[str], TrainerCallback] | None = None  # makes the progress bar of a training on the side
     forget_digest: str | None = None  # says in a mask file which rows it was measured on
+    ends_passes = False  # whether a pass over the retain rows ends with a smaller batch, rather than running on
     loss_is_scaled_for_ga = False  # ours are per-micro-batch shares; Trainer divides by the number of micro-batches
 
     def __init__(
@@ -154,7 +155,7 @@ class UnlearningTrainer(Measuring, Originals, Pushing, Trainer):
             value = function(mean)
             (slope,) = torch.autograd.grad(value, mean)
         share = slope * output.mean(getattr(output, values))
-        weight = count.item() / self.stream_sizes()[output.stream].batch  # a smaller last batch counts for less
+        weight = count.item() / self.step_rows(output.stream)  # a smaller last batch counts for less
         return value.detach() * weight + share - share.detach()
 
     def record(self, name: str, value: torch.Tensor | float) -> None:
@@ -188,18 +189,24 @@ class UnlearningTrainer(Measuring, Originals, Pushing, Trainer):
         }
         return {name: StreamSize(len(r), min(len(r), batch[name] * parts)) for name, r in rows.items()}
 
+    def step_rows(self, stream: str) -> int:
+        """The number of rows that a step's mean over `stream` is divided by."""
+        return self.stream_sizes()[stream].batch
+
     def passes(self, step: int) -> float:
         """Passes over the retain rows (or the forget rows, where no phase reads retain) after `step` steps."""
         sizes = self.stream_sizes()
         stream = RETAIN if any(RETAIN in phase.streams for phase in self.schedule.phases) else FORGET
-        return self.schedule.stream_steps(step, stream) * sizes[stream].batch / sizes[stream].rows
+        steps = self.schedule.stream_steps(step, stream)
+        return steps / sizes[stream].batches if self.ends_passes else steps * sizes[stream].batch / sizes[stream].rows
 
     def _sampler(self) -> JointSampler:
         args = self.args
         seed = args.seed if args.data_seed is None else args.data_seed
         accumulation = args.gradient_accumulation_steps
         sizes = self.stream_sizes()
-        return JointSampler(self.schedule, sizes, seed, accumulation, args.world_size, args.process_index)
+        share = (accumulation, args.world_size, args.process_index)
+        return JointSampler(self.schedule, sizes, seed, *share, ends_passes=self.ends_passes)
 
     def get_train_dataloader(self) -> DataLoader:
         # Not prepared by accelerate: the sampler divides over processes itself and keeps no state.
@@ -234,6 +241,9 @@ class UnlearningTrainer(Measuring, Originals, Pushing, Trainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         set_training_mode(model, disable_dropout=self.args.disable_dropout)
+        phase, at = self.schedule.at(self.state.global_step)
+        if phase.fresh_optimizer and at == 0 and self._first_of_step("optimizer"):
+            self.optimizer.state.clear()
         if self.lens is not None:
             self.lens.freeze_buffers()
         outputs = self._run(model, inputs)
@@ -260,12 +270,12 @@ class UnlearningTrainer(Measuring, Originals, Pushing, Trainer):
             parts = Pass.of(self.task, model, inputs, layers).split(first)
         originals = self._ask_original(inputs, first, len(index))
         phase, _ = self.schedule.at(self.state.global_step)
-        sizes, micro_batches = self.stream_sizes(), self.args.world_size * self.current_gradient_accumulation_steps
+        micro_batches = self.args.world_size * self.current_gradient_accumulation_steps
         outputs = {}
         rows = (index[:first], index[first:])
         for stream, part, original, own in zip((FORGET, RETAIN), parts, originals, rows, strict=True):
             if stream in phase.streams:
-                scale = micro_batches / sizes[stream].batch
+                scale = micro_batches / self.step_rows(stream)
                 outputs[stream] = SplitOutput(stream, part.predictions, own, scale, part, original)
         return outputs
 

@@ -33,7 +33,8 @@ class JointSampler:
 
     The global batch of a step does not depend on how it is divided, so batch 8 × accumulation 1, batch 4 ×
     accumulation 2 and two processes with batch 4 train on the same rows. The forget stream ends each pass with a
-    smaller batch where the division leaves one; the retain stream runs on across passes and is always full.
+    smaller batch where the division leaves one; the retain stream runs on across passes and is always full, unless
+    `ends_passes`.
 
     Iterating gives, for each micro-batch of this process, a list of `(stream, row)`, forget rows first. A step with
     fewer rows than micro-batches leaves some without any: those hold `(FILLER, (stream, row))`, one of the step's rows
@@ -44,6 +45,7 @@ class JointSampler:
         streams (`dict[str, StreamSize]`): sizes of `forget` and `retain`.
         seed (`int`): of the order of rows.
         accumulation, world_size, rank (`int`): how a global batch is divided.
+        ends_passes (`bool`): the retain stream, too, ends each pass with a smaller batch.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class JointSampler:
         accumulation: int = 1,
         world_size: int = 1,
         rank: int = 0,
+        ends_passes: bool = False,
     ):
         self.schedule = schedule
         self.streams = streams
@@ -61,6 +64,7 @@ class JointSampler:
         self.accumulation = accumulation
         self.world_size = world_size
         self.rank = rank
+        self.ends_passes = ends_passes
         self._order = lru_cache(maxsize=4)(self._draw_order)
 
     def __len__(self) -> int:
@@ -87,7 +91,7 @@ class JointSampler:
 
     def _stream_rows(self, stream: str, position: int) -> np.ndarray:
         size = self.streams[stream]
-        if stream == FORGET:
+        if stream == FORGET or self.ends_passes:
             epoch, batch = divmod(position, size.batches)
             return self._order(stream, epoch)[batch * size.batch : (batch + 1) * size.batch]
         start = position * size.batch

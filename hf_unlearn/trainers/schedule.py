@@ -17,6 +17,7 @@ class Phase:
         learning_rate: rate at the phase's first step. `None` leaves the rate to the `TrainingArguments`.
         final_learning_rate: rate that would follow the last step, reached linearly. `None`: constant.
         rate_every: the rate changes every so many steps (1: every step).
+        fresh_optimizer: whether momentum and the like of earlier phases are dropped.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Phase:
     learning_rate: float | None = None
     final_learning_rate: float | None = None
     rate_every: int = 1
+    fresh_optimizer: bool = False
 
     def rate(self, step: int) -> float | None:
         """Learning rate at step `step` of the phase, counted from 0."""

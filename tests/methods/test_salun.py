@@ -21,10 +21,11 @@ def trainer(tmp_path, setup, method="salun", **kwargs):
     model, splits, task = setup
     trainer_class, config_class = METHODS[method]
     defaults = {"num_train_epochs": 2, "per_device_train_batch_size": 8, "per_device_forget_batch_size": 4}
+    defaults["learning_rate"] = 1e-2
     if method != "fine_tune":
         defaults["proxy_epochs"] = 1
     args = config_class(
-        output_dir=str(tmp_path), learning_rate=1e-2, use_cpu=True, disable_tqdm=True, logging_steps=1,
+        output_dir=str(tmp_path), use_cpu=True, disable_tqdm=True, logging_steps=1,
         **(defaults | kwargs),
     )  # fmt: skip
     return trainer_class(model, args, splits, task, quiet=True)
@@ -165,6 +166,41 @@ def test_in_the_published_mixture_every_example_weighs_the_same(tmp_path):
     outputs = t._run(t.model, batch_of(t, keys))
     every = torch.cat([t.wrong_label_losses(outputs["forget"]), outputs["retain"].loss])
     assert t.unlearning_loss(**outputs).item() == pytest.approx(every.mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("mixing", ["shuffled", "sequential"])
+def test_the_published_loop_step_by_step(tmp_path, mixing):
+    """SGD at 0.013 with momentum 0.9 and weight decay 5e-4 of every tensor, no clipping, a constant rate, means over
+    the rows of a batch; after a step masked weights are θ₀ again and their momentum is 0."""
+    reference, splits, task = image_setup(torch.float64)
+    t = trainer(tmp_path, image_setup(torch.float64), variant="paper", mixing=mixing, learning_rate=None)
+    t.train()
+    start = snapshot(reference)
+    momentum = {name: torch.zeros_like(p) for name, p in reference.named_parameters()}
+    sampler, passes = t._sampler(), 0
+    for step in range(t.schedule.total_steps):
+        losses, rows = [], sampler.rows(step)
+        for stream, which in rows.items():
+            batch = task.collate(getattr(splits, stream).__getitems__(which.tolist()))
+            labels = batch["labels"].clone()
+            if stream == "forget":
+                for i, row in enumerate(which.tolist()):
+                    drawn = int(np.random.default_rng([t.args.seed, 3, passes // 3, row]).random() * 3)
+                    labels[i] = [k for k in range(4) if k != labels[i]][drawn]
+                passes += 1
+            logits = reference(pixel_values=batch["pixel_values"]).logits
+            losses.append(torch.nn.functional.cross_entropy(logits, labels, reduction="none"))
+        reference.zero_grad()
+        torch.cat(losses).mean().backward()
+        with torch.no_grad():
+            for name, p in reference.named_parameters():
+                moving = t.lens.mask.masks[name]
+                momentum[name] = (0.9 * momentum[name] + p.grad + 5e-4 * p) * moving
+                p.copy_(torch.where(moving, p - 0.013 * momentum[name], start[name]))
+    assert t.schedule.total_steps == (2 * 4 if mixing == "shuffled" else 2 * (3 + 4))
+    assert len(sampler.rows(t.schedule.total_steps - 1)["retain"]) == 6  # the pass ends: 30 rows in eights
+    for name, p in t.model.named_parameters():
+        assert torch.allclose(p, reference.get_parameter(name), rtol=0, atol=1e-10), name
 
 
 def test_sequential_reads_forget_and_retain_rows_in_turn(tmp_path):

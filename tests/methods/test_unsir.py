@@ -307,3 +307,37 @@ def test_a_picture_of_the_phases(tmp_path):
     assert picture == tmp_path / "phases.svg" and "<svg" in picture.read_text()
     with pytest.raises(ValueError, match="no evaluation"):
         plot_phases([{"loss": 1.0}], phases, tmp_path / "none.svg")
+
+
+def test_the_published_loop_step_by_step(tmp_path):
+    """Adam at 0.02 over 20 copies of the noise and the subset, shuffled; then a new Adam at 0.01 over the subset.
+    Neither clipping nor decay, plain means over a batch, the last one smaller."""
+    reference = image_setup(torch.float64)[0]
+    own = {"noise_space": "pixels", "noise_steps": 2, "impair_steps": None, "repair_steps": None}
+    trainer = make(tmp_path, by_class(image_setup(torch.float64)), variant="paper", **own)
+    trainer.train()
+    sampler, noise, streams = trainer._sampler(), trainer.noise, trainer.train_dataset.streams
+    kept = len(streams[RETAIN])
+    impair, repair = -(-(20 * 6 + kept) // 8), -(-kept // 8)
+    assert trainer.schedule.total_steps == 2 + impair + repair
+    read = {FORGET: [], RETAIN: []}
+    for step in range(2, 2 + impair + repair):
+        if step in (2, 2 + impair):
+            optimizer = torch.optim.Adam(reference.parameters(), lr=0.02 if step == 2 else 0.01)
+        rows = {name: which.tolist() for name, which in sampler.rows(step).items()}
+        pixels, labels = [], []
+        if rows.get(FORGET):
+            pixels.append(noise.values(torch.tensor(rows[FORGET])).double())
+            labels.append(torch.as_tensor(streams[FORGET].labels[rows[FORGET]]))
+        if rows[RETAIN]:
+            batch = trainer.task.collate(streams[RETAIN].__getitems__(rows[RETAIN]))
+            pixels.append(batch["pixel_values"].double())
+            labels.append(batch["labels"])
+        optimizer.zero_grad()
+        F.cross_entropy(reference(pixel_values=torch.cat(pixels)).logits, torch.cat(labels)).backward()
+        optimizer.step()
+        if step < 2 + impair:
+            for name, which in rows.items():
+                read[name] += which
+    assert sorted(read[FORGET]) == sorted(list(range(6)) * 20) and sorted(read[RETAIN]) == list(range(kept))
+    assert (weights(trainer.model) - weights(reference)).abs().max() < 1e-6

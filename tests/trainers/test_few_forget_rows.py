@@ -31,12 +31,12 @@ def few(kind, forget=2):
     return model, splits, task
 
 
-def make(folder, setup, method, options, parts, **more):
+def make(folder, setup, method, options, parts, batch=8, **more):
     model, splits, task = setup
     trainer_class = get_method(method)
     args = trainer_class.config_class(
         output_dir=str(folder), use_cpu=True, disable_tqdm=True, logging_steps=1, learning_rate=1e-2,
-        per_device_train_batch_size=8 // parts, per_device_forget_batch_size=max(1, 2 // parts),
+        per_device_train_batch_size=batch // parts, per_device_forget_batch_size=max(1, 2 // parts),
         gradient_accumulation_steps=parts, **options, **more,
     )  # fmt: skip
     return trainer_class(model, args, splits, task, quiet=True)
