@@ -107,8 +107,8 @@ def _load_rows(arguments: Arguments) -> tuple[Source, ForgetRequest]:
 def _make_task(arguments: Arguments, source: Source, task_class: type[Task], columns, label_names) -> Task:
     options: dict[str, Any] = {}
     if arguments.data.prompt_template is not None:
-        if task_class.has_classes:
-            raise UserError(f"--prompt_template is for causal_lm; {task_class.name} has no prompts")
+        if not task_class.has_prompts:
+            raise UserError(f"--prompt_template is for tasks with prompts; {task_class.name} has none")
         options["prompt_template"] = arguments.data.prompt_template
     processor = load_processor(arguments, source, task_class)
     return task_class(processor, columns, label_names=label_names, max_length=arguments.data.max_length, **options)

@@ -29,6 +29,7 @@ class Task(ABC):
         accuracy_name (`str`): what an accuracy counts, in the card.
         peft_task_type (`str`, *optional*): of adapters; peft has none for some tasks.
         has_classes (`bool`): whether rows have a label out of several.
+        has_prompts (`bool`): whether the class takes a `prompt_template`.
         wrong_labels (`str`): what serves as a wrong label: `soft`, all others at once, or `uniform`, one drawn alike.
     """
 
@@ -41,6 +42,7 @@ class Task(ABC):
     accuracy_name: ClassVar[str] = "accuracy"
     peft_task_type: ClassVar[str | None] = None
     has_classes: ClassVar[bool] = True
+    has_prompts: ClassVar[bool] = False
     wrong_labels: ClassVar[str] = "soft"
 
     def __init__(

@@ -51,6 +51,7 @@ class CausalLM(Task):
     accuracy_name: ClassVar[str] = "token accuracy"
     peft_task_type: ClassVar[str | None] = "CAUSAL_LM"
     has_classes: ClassVar[bool] = False
+    has_prompts: ClassVar[bool] = True
     wrong_labels: ClassVar[str] = "uniform"  # a token made likely is soon the most likely one
 
     def __init__(

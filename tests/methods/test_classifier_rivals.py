@@ -9,8 +9,8 @@ from hf_unlearn.methods import get_method
 from hf_unlearn.tasks.predictions import Predictions
 
 
-def make(method, folder, **more):
-    model, splits, task = image_setup(torch.float64, roles={"forget": 4, "retain": 8, "validation_tau": 4,
+def make(method, folder, dtype=torch.float64, **more):
+    model, splits, task = image_setup(dtype, roles={"forget": 4, "retain": 8, "validation_tau": 4,
                                                             "validation_stop": 4, "test": 4})  # fmt: skip
     options = {"output_dir": str(folder), "use_cpu": True, "disable_tqdm": True, "per_device_train_batch_size": 8}
     kind = get_method(method)
@@ -79,6 +79,22 @@ def test_the_original_is_the_model_with_its_starting_weights(tmp_path):
     assert trainer.unlearning_loss(forget=forget).item() == pytest.approx(by_hand.item(), abs=1e-9)
 
 
+def test_the_original_is_itself_under_mixed_precision_too(tmp_path):
+    """Autocast keeps rounded weights by the place of the parameters, which hold two models in turn."""
+    trainer = make("scrub", tmp_path, torch.float32)
+    trainer.method_state = trainer._measure_originals()
+    with torch.autocast("cpu", torch.bfloat16):
+        start = outputs(trainer, ("forget",))["forget"]
+    with torch.no_grad():
+        for p in trainer.model.parameters():
+            p += 0.1 * torch.randn_like(p)
+    with torch.autocast("cpu", torch.bfloat16):
+        moved = outputs(trainer, ("forget",))["forget"]
+        again = outputs(trainer, ("forget",))["forget"]
+    assert torch.equal(moved.original.predictions.logits, start.logits)
+    assert torch.equal(moved.logits, again.logits) and not torch.equal(moved.logits, start.logits)
+
+
 def test_scrub_takes_turns_and_then_repairs(tmp_path):
     trainer = make("scrub", tmp_path, num_train_epochs=3, forget_epochs=2)
     names = [phase.name for phase in trainer.schedule.phases]
@@ -98,14 +114,15 @@ def test_bad_teacher(tmp_path):
         get_method("bad_teacher").check_task(SETUPS["lm"]()[2])
 
 
-def test_ssd_dampens_what_matters_more_for_forget_rows(tmp_path):
-    trainer = make("ssd", tmp_path, selection=1.5, dampening=0.5)
+@pytest.mark.parametrize("dampening", [0.5, 5.0])  # with 5 some weights would grow
+def test_ssd_dampens_what_matters_more_for_forget_rows(tmp_path, dampening):
+    trainer = make("ssd", tmp_path, selection=1.5, dampening=dampening)
     start = flat(trainer.model)
     forget = gradients(trainer.model, trainer.splits.forget).square().mean(0)
     whole = (4 * forget + 8 * gradients(trainer.model, trainer.splits.retain).square().mean(0)) / 12
     chosen = forget > 1.5 * whole
     trainer.train()
-    expected = torch.where(chosen, start * (0.5 * whole / forget).clamp(max=1), start)
+    expected = torch.where(chosen, start * (dampening * whole / forget).clamp(max=1), start)
     assert chosen.any() and torch.allclose(flat(trainer.model), expected, atol=1e-12)
     assert trainer.state.global_step == 1 and trainer.examples == 12
 
