@@ -15,7 +15,7 @@ from hf_unlearn.models import lora
 from hf_unlearn.models.noise import ErrorMaximizingNoise, find_space
 from hf_unlearn.tasks.forward import unwrap, without_data_parallel
 from hf_unlearn.trainers.base import UnlearningTrainer
-from hf_unlearn.trainers.config import KnownRecipe, default_learning_rate
+from hf_unlearn.trainers.config import KnownRecipe, UnlearningConfig, default_learning_rate
 from hf_unlearn.trainers.published import PublishedConfig, PublishedSteps
 from hf_unlearn.trainers.sampler import JointSampler
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase
@@ -34,7 +34,7 @@ UNKNOWN_EPOCHS = 10.0  # assumed for retraining where the recipe is not known
 
 
 @dataclass
-class UnsirConfig(PublishedConfig):
+class UnsirConfig(PublishedConfig, UnlearningConfig):
     """Arguments of [`UnsirTrainer`]. None of them has to be tuned.
 
     Args:

@@ -5,9 +5,8 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
-from transformers import TrainingArguments
+from transformers import SchedulerType, TrainingArguments
 
-from hf_unlearn.trainers.config import UnlearningConfig
 from hf_unlearn.trainers.sampler import JointSampler
 
 PAPER = "paper"
@@ -23,8 +22,11 @@ _PUBLISHED = {"max_grad_norm": 0.0, "lr_scheduler_type": "constant"}  # no paper
 
 
 @dataclass
-class PublishedConfig(UnlearningConfig):
+class PublishedConfig:
     """Arguments of methods with a `variant="paper"`. What is not given is the published value there.
+
+    Stands before the method's other config among its bases. It has no base itself, or the fields that it would inherit
+    would take the place of theirs.
 
     Args:
         max_grad_norm: `None` is 1 (paper: gradients are not clipped).
@@ -42,7 +44,7 @@ class PublishedConfig(UnlearningConfig):
     weight_decay: float | None = field(
         default=None, metadata={"help": "Weight decay (default: 0; variant paper: as published)."}
     )
-    lr_scheduler_type: str | None = field(
+    lr_scheduler_type: SchedulerType | None = field(
         default=None, metadata={"help": "How the rate changes (default: linear; variant paper: as published)."}
     )
     optim: str | None = field(

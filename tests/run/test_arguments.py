@@ -54,6 +54,9 @@ def test_defaults_depend_on_the_method(tmp_path):
     assert parse(tmp_path, "method: nabla_tau").trainer.per_device_train_batch_size == 16
     assert parse(tmp_path, "method: nabla_tau", "--method", "fine_tune").trainer.per_device_train_batch_size == 64
     assert parse_arguments([]).run.method == "nabla_tau"
+    for method in ("nabla_tau", "salun"):  # two configs among the bases: neither hides the other's defaults
+        values = parse(tmp_path, f"method: {method}").trainer
+        assert values.num_train_epochs is None and values.max_grad_norm == 1.0 and values.lr_scheduler_type == "linear"
 
 
 @pytest.mark.parametrize(
