@@ -10,6 +10,8 @@ from hf_unlearn.data.sources import load_source
 from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation import account
 from hf_unlearn.evaluation.comparison import ModelScores
+from hf_unlearn.evaluation.generation import MAX_NEW_TOKENS
+from hf_unlearn.evaluation.language_metrics import DEFINITIONS
 from hf_unlearn.evaluation.language_table import LanguageData, language_block, measure
 from hf_unlearn.evaluation.perturbed import make_choices
 from hf_unlearn.evaluation.stress import stress
@@ -49,7 +51,11 @@ class EvaluateArguments:
         default=False, metadata={"help": "Also disturb the models: does what was forgotten come back? (minutes)"}
     )
     max_new_tokens: int = field(
-        default=64, metadata={"help": "causal_lm: longest generated answer in tokens; 0 generates none."}
+        default=MAX_NEW_TOKENS, metadata={"help": "causal_lm: longest generated answer in tokens; 0 generates none."}
+    )
+    definition: str = field(
+        default="ours",
+        metadata={"help": "causal_lm: whose definitions the figures follow.", "choices": sorted(DEFINITIONS)},
     )
     perturbed_data: list[str] | None = field(
         default=None,
@@ -145,8 +151,8 @@ def language_data(own: EvaluateArguments, arguments: Arguments, data: Data) -> L
         return load_source(name, train_split=arguments.data.train_split, task=data.task.name).train
 
     others = [load(name) for name in own.perturbed_data or []]
-    options = {"max_new_tokens": own.max_new_tokens, "seed": arguments.trainer.seed}
-    found = LanguageData.build(data.task, data.splits, others, **options)
+    options = {"max_new_tokens": own.max_new_tokens, "definition": DEFINITIONS[own.definition]}
+    found = LanguageData.build(data.task, data.splits, others, seed=arguments.trainer.seed, **options)
     given = {"real_authors": own.real_authors, "world_facts": own.world_facts}
     found.choices |= {role: make_choices(data.task, load(name)) for role, name in given.items() if name is not None}
     return found

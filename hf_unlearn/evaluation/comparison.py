@@ -3,6 +3,7 @@
 import numpy as np
 
 from hf_unlearn.evaluation.intervals import clopper_pearson, mean_share_interval, normal_interval
+from hf_unlearn.evaluation.judged_figures import judge_model
 from hf_unlearn.evaluation.metrics import (
     evaluation_metrics,
     mean_of,
@@ -23,13 +24,14 @@ LOSSES = ("forget_loss", "retain_loss", "test_loss")
 
 
 def compare(original: ModelScores | None, unlearned: ModelScores | None, twins: list[ModelScores]) -> dict[str, dict]:
-    """The evidence blocks `models`, `gap`, `floor` and `difference`; what cannot be known is `None`.
+    """The evidence blocks `models`, `gap`, `floor`, `difference` and `judged`; what cannot be known is `None`.
 
     - `models`: accuracies and shares as fractions, losses in nats. `retrained` is the mean over twins (`None` without
       twins); its row statistics are those of each twin against the others, the yardstick of the other two columns.
       `intervals` hold 95 % intervals over rows; for `retrained` the lowest and the highest twin.
     - `gap`: |unlearned − mean of the twins|: accuracies, membership AUC and their `average` in percentage points,
       losses in nats. `difference` is the same with its sign: positive where the unlearned model is higher.
+    - `judged`: whether the unlearned model, or the original, could be one more twin: see [`judge_model`].
     - `floor`: the gap of each twin against the mean of the other twins, averaged. `None` with fewer than two twins.
 
     Row statistics need two twins for a model and three for the twins themselves; below four they are rough.
@@ -47,6 +49,7 @@ def compare(original: ModelScores | None, unlearned: ModelScores | None, twins: 
         "gap": _gap(difference),
         "floor": mean_of(leave_one_out) if len(twins) >= 2 else _gap(_difference(None, [])),
         "difference": difference,
+        "judged": {"original": judge_model(original, twins), "unlearned": judge_model(unlearned, twins)},
     }
 
 

@@ -8,6 +8,8 @@ from hf_unlearn.tasks.base import Task
 from hf_unlearn.tasks.forward import model_inputs, pad, position_limit, unwrap
 from hf_unlearn.tasks.tokenizing import pad_token_id
 
+MAX_NEW_TOKENS = 200  # as in TOFU
+
 
 def has_prompts(task: Task) -> bool:
     """Whether rows are questions with answers, rather than running text."""
@@ -21,39 +23,46 @@ def answers(task: Task, rows: Rows) -> list[str]:
 
 @torch.no_grad()
 def generate(
-    model: torch.nn.Module, task: Task, rows: Rows, *, max_new_tokens: int = 64, batch_size: int = 64
+    model: torch.nn.Module, task: Task, rows: Rows, *, max_new_tokens: int = MAX_NEW_TOKENS, batch_size: int = 64
 ) -> list[str]:
     """The most likely continuation of each row's prompt, token by token (greedy), without special tokens.
 
-    A batch generates no more tokens than its longest true answer has, nor than the model has positions for: recall of
-    the answers needs no more. Not divided over processes; the model's mode is left as it was.
+    Every row may have `max_new_tokens`, or as many as the model has positions for behind its own prompt, whatever
+    stands beside it in the batch. Not divided over processes; the model's mode is left as it was.
     """
-    inner, training = unwrap(model), model.training
+    training = model.training
     model.eval()
-    limit, fill = position_limit(model), pad_token_id(task.processor)
-    device = next(model.parameters()).device
+    limit = position_limit(model)
     texts: list[str] = []
     try:
         for start in range(0, len(rows), batch_size):
             features = _features(rows, range(start, min(start + batch_size, len(rows))))
             prompts = [_prompt(feature) for feature in features]
-            batch = pad(prompts, {"input_ids": fill, "attention_mask": 0}, "left")
-            longest = max(int((feature["labels"] >= 0).sum()) for feature in features)
-            room = max_new_tokens if limit is None else limit - batch["input_ids"].shape[1]
-            new = min(max_new_tokens, longest, room)
-            inputs = {k: v.to(device) for k, v in model_inputs(model, batch).items() if torch.is_tensor(v)}
-            found = inner.generate(
-                **inputs,
-                max_new_tokens=max(new, 1),
-                do_sample=False,
-                num_beams=1,
-                pad_token_id=fill,
-                eos_token_id=task.processor.eos_token_id,
-            )
-            texts += [_text(task, ids) for ids in found[:, batch["input_ids"].shape[1] :]]
+            longest = max(len(prompt["input_ids"]) for prompt in prompts)
+            if limit is None or longest + max_new_tokens <= limit:
+                texts += _continue(model, task, prompts, max_new_tokens)
+                continue
+            for prompt in prompts:  # each to its own end
+                room = limit - len(prompt["input_ids"])
+                texts += _continue(model, task, [prompt], min(max_new_tokens, max(room, 1)))
     finally:
         model.train(training)
     return texts
+
+
+def _continue(model: torch.nn.Module, task: Task, prompts: list[dict], new: int) -> list[str]:
+    fill, device = pad_token_id(task.processor), next(model.parameters()).device
+    batch = pad(prompts, {"input_ids": fill, "attention_mask": 0}, "left")
+    inputs = {k: v.to(device) for k, v in model_inputs(model, batch).items() if torch.is_tensor(v)}
+    found = unwrap(model).generate(
+        **inputs,
+        max_new_tokens=new,
+        do_sample=False,
+        num_beams=1,
+        pad_token_id=fill,
+        eos_token_id=task.processor.eos_token_id,
+    )
+    return [_text(task, ids) for ids in found[:, batch["input_ids"].shape[1] :]]
 
 
 def sample_rows(rows: Rows, most: int, seed: int) -> Rows:

@@ -50,11 +50,6 @@ def reference_score(tokens: TokenScores, reference: TokenScores) -> np.ndarray:
     return loss_score(tokens) - loss_score(reference)
 
 
-def gradient_norm_score(gradient_norm: np.ndarray) -> np.ndarray:
-    """Minus the norm of each row's loss gradient, `(rows,)`: rows that were learned from pull little."""
-    return -np.asarray(gradient_norm, float)
-
-
 def _lowest_mean(tokens: TokenScores, values: np.ndarray, share: float) -> np.ndarray:
     """Mean of each row's lowest ⌊share · length⌋ values, at least one."""
     if not 0 < share <= 1:

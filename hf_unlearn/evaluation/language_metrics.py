@@ -4,6 +4,7 @@ Functions of rows give `(rows,)` arrays; functions of splits give a number, or `
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import hmean, ks_2samp
@@ -11,6 +12,30 @@ from scipy.stats import hmean, ks_2samp
 from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation.token_scores import TokenScores
 
+
+@dataclass(frozen=True)
+class Definition:
+    """Whose definition the language figures follow, where the field's differ from each other.
+
+    Args:
+        name: as it stands beside the figures.
+        drops_end: exact memorization, extraction strength and Min-K %++ leave out the last token of an answer.
+        min_k_share: share of the least likely tokens that Min-K % and Min-K %++ look at.
+        least_strength: a row whose last token is wrong has an extraction strength of 1/L, not 0.
+    """
+
+    name: str
+    drops_end: bool
+    min_k_share: float
+    least_strength: bool
+
+    def tokens(self, tokens: TokenScores) -> TokenScores:
+        """The tokens that exact recall is judged on."""
+        return tokens.without_last() if self.drops_end else tokens
+
+
+OURS = Definition("ours", drops_end=False, min_k_share=0.2, least_strength=False)
+DEFINITIONS = {"ours": OURS, "tofu": Definition("tofu", drops_end=True, min_k_share=0.4, least_strength=True)}
 RETAIN_FIGURES = ("retain_probability", "retain_rouge", "retain_truth_ratio")
 UTILITY_FIGURES = tuple(
     f"{split}_{figure}"
@@ -35,18 +60,22 @@ def normalised_probability(answer: np.ndarray, wrong: np.ndarray) -> np.ndarray:
     return answer / (answer + np.asarray(wrong, float).sum(axis=1))
 
 
-def exact_memorization(tokens: TokenScores) -> np.ndarray:
+def exact_memorization(tokens: TokenScores, definition: Definition = OURS) -> np.ndarray:
     """Share of a row's tokens that the model would choose itself, given the true ones before. NaN without a token."""
+    tokens = definition.tokens(tokens)
     return tokens.row_mean(tokens.is_argmax)
 
 
-def extraction_strength(tokens: TokenScores) -> np.ndarray:
+def extraction_strength(tokens: TokenScores, definition: Definition = OURS) -> np.ndarray:
     """1 − k/L, with k the fewest of the L tokens after which the model would choose every further one (Carlini et al.
-    2021). A row whose last token is wrong, so also one that is wrong throughout, scores 0. NaN without a token."""
-    strengths = []
+    2021). A row whose last token is wrong, so also one that is wrong throughout, scores 0 (TOFU: 1/L). NaN without a
+    token."""
+    tokens, strengths = definition.tokens(tokens), []
     for hits in tokens.of_rows(tokens.is_argmax):
         wrong = np.flatnonzero(hits == 0)
         prefix = wrong[-1] + 1 if len(wrong) else 0
+        if definition.least_strength:
+            prefix = min(prefix, len(hits) - 1)
         strengths.append(1 - prefix / len(hits) if len(hits) else np.nan)
     return np.array(strengths)
 

@@ -10,7 +10,7 @@ import torch
 from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.evaluation import language_metrics as metrics
 from hf_unlearn.evaluation.attacks import threshold_attack
-from hf_unlearn.evaluation.generation import answers, generate, has_prompts, sample_rows
+from hf_unlearn.evaluation.generation import MAX_NEW_TOKENS, answers, generate, has_prompts, sample_rows
 from hf_unlearn.evaluation.language_attacks import (
     loss_score,
     min_k_plus_plus_score,
@@ -42,13 +42,15 @@ class LanguageData:
         splits: the roles.
         choices: by role, and `real_authors` and `world_facts` where they are given, for pretrained models.
         max_new_tokens: of a generated answer; 0 generates none.
+        definition: whose figures; see [`Definition`](language_metrics.py).
         seed: draws the rows that answers are generated for.
     """
 
     task: Task
     splits: UnlearningSplits
     choices: dict[str, Choices | None]
-    max_new_tokens: int = 64
+    max_new_tokens: int = MAX_NEW_TOKENS
+    definition: metrics.Definition = metrics.OURS
     seed: int = 0
 
     @classmethod
@@ -109,6 +111,7 @@ def language_block(models: Mapping[str, Measured | None], data: LanguageData) ->
     """JSON types only. `models`: `original` (may be `None`), `unlearned`, and any others as twins.
 
     Returns:
+        - `definition`: whose definitions the figures follow, `ours` or `tofu`.
         - `figures[name][model]` with the models `original`, `unlearned` and `twins` (the mean): by role probability,
           ROUGE-L recall, extraction strength, exact memorization and truth ratio; `model_utility`.
         - `attacks[name][model]`: the AUC of forget against unseen rows; the reference is the first twin (for this
@@ -119,8 +122,10 @@ def language_block(models: Mapping[str, Measured | None], data: LanguageData) ->
     twins = [name for name in models if name not in ("original", "unlearned")]
     known = {name: found for name, found in models.items() if found is not None}
     bytes_ = {name: zlib_bytes(answers(data.task, getattr(data.splits, name))) for name in ("forget", "nonmembers")}
-    figures = {name: _figures(found) for name, found in known.items()}
-    attacks = {name: _attacks(found, _reference(name, twins, known), bytes_) for name, found in known.items()}
+    figures = {name: _figures(found, data.definition) for name, found in known.items()}
+    attacks = {
+        name: _attacks(found, _reference(name, twins, known), bytes_, data.definition) for name, found in known.items()
+    }
     aucs = {name: found["min_k"]["value"] for name, found in attacks.items()}
     twin_auc = _mean([aucs[name] for name in twins]) if twins else None
     ratios = {
@@ -131,6 +136,7 @@ def language_block(models: Mapping[str, Measured | None], data: LanguageData) ->
         for name in ("original", "unlearned", *twins[1:2])
     }
     return {
+        "definition": data.definition.name,
         "figures": _by_figure(figures, twins),
         "attacks": _by_figure(attacks, twins),
         "priv_leak": {name: metrics.priv_leak(aucs.get(name), twin_auc) for name in ("original", "unlearned")},
@@ -140,14 +146,14 @@ def language_block(models: Mapping[str, Measured | None], data: LanguageData) ->
     }
 
 
-def _figures(found: Measured) -> dict[str, float | None]:
+def _figures(found: Measured, definition: metrics.Definition) -> dict[str, float | None]:
     figures: dict[str, float | None] = {}
     for role, name in ROLES.items():
         tokens = found.tokens[name]
         figures[f"{role}_probability"] = _row_mean(metrics.probability(tokens))
         figures[f"{role}_rouge"] = _row_mean(found.rouge.get(role))
-        figures[f"{role}_extraction_strength"] = _row_mean(metrics.extraction_strength(tokens))
-        figures[f"{role}_exact_memorization"] = _row_mean(metrics.exact_memorization(tokens))
+        figures[f"{role}_extraction_strength"] = _row_mean(metrics.extraction_strength(tokens, definition))
+        figures[f"{role}_exact_memorization"] = _row_mean(metrics.exact_memorization(tokens, definition))
     for role, choice in found.choices.items():
         ratio = metrics.truth_ratio_forget if role == "forget" else metrics.truth_ratio_utility
         figures[f"{role}_truth_ratio"] = ratio(choice["truth_ratio"])
@@ -159,14 +165,16 @@ def _figures(found: Measured) -> dict[str, float | None]:
     return figures
 
 
-def _attacks(found: Measured, reference: Measured | None, compressed: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def _attacks(
+    found: Measured, reference: Measured | None, compressed: Mapping[str, np.ndarray], definition: metrics.Definition
+) -> dict[str, Any]:
     """The AUC of each attack, as a figure with its interval."""
-    sides = {name: found.tokens[name] for name in ("forget", "nonmembers")}
+    sides, share = {name: found.tokens[name] for name in ("forget", "nonmembers")}, definition.min_k_share
     scores = {
         "loss": [loss_score(tokens) for tokens in sides.values()],
         "zlib": [zlib_score(tokens, compressed[name]) for name, tokens in sides.items()],
-        "min_k": [min_k_score(tokens) for tokens in sides.values()],
-        "min_k_plus_plus": [min_k_plus_plus_score(tokens) for tokens in sides.values()],
+        "min_k": [min_k_score(tokens, share) for tokens in sides.values()],
+        "min_k_plus_plus": [min_k_plus_plus_score(definition.tokens(tokens), share) for tokens in sides.values()],
     }
     if reference is not None:
         scores["reference"] = [reference_score(tokens, reference.tokens[name]) for name, tokens in sides.items()]

@@ -29,15 +29,27 @@ def loss_auc(member_loss: np.ndarray, nonmember_loss: np.ndarray) -> Auc:
         member_loss (`np.ndarray`): `(members,)`, any unit.
         nonmember_loss (`np.ndarray`): `(nonmembers,)`.
     """
+    placed = placements(member_loss, nonmember_loss)
+    if placed is None:
+        return Auc(None, None)
+    beaten, beaten_by = placed
+    variance = beaten.var(ddof=1) / len(beaten) + beaten_by.var(ddof=1) / len(beaten_by)
+    return Auc(float(beaten.mean()), float(np.sqrt(variance)))
+
+
+def placements(member_loss: np.ndarray, nonmember_loss: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """For each row the share of the other side that it tells apart: `(members,)` and `(nonmembers,)`.
+
+    The mean of either is the AUC, and their variances give its standard error (DeLong et al. 1988; from midranks, Sun
+    and Xu 2014). `None` with fewer than two rows on either side, or where a loss is NaN.
+    """
     members, nonmembers = -np.asarray(member_loss, float), -np.asarray(nonmember_loss, float)
     if min(len(members), len(nonmembers)) < 2 or np.isnan(members).any() or np.isnan(nonmembers).any():
-        return Auc(None, None)
-    # For each row the share of the other side that it beats, from midranks (Sun and Xu 2014, fast DeLong).
+        return None
     ranks = rankdata(np.concatenate([members, nonmembers]))
     beaten = (ranks[: len(members)] - rankdata(members)) / len(nonmembers)
     beaten_by = 1 - (ranks[len(members) :] - rankdata(nonmembers)) / len(members)
-    variance = beaten.var(ddof=1) / len(members) + beaten_by.var(ddof=1) / len(nonmembers)
-    return Auc(float(beaten.mean()), float(np.sqrt(variance)))
+    return beaten, beaten_by
 
 
 def row_z(phi: np.ndarray, twins_phi: np.ndarray) -> np.ndarray | None:

@@ -5,9 +5,7 @@ The figure means something only beside that of the twins, with the same rows, ra
 """
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -87,16 +85,6 @@ def relearn(
             if step % every == 0:
                 accuracy.append(_accuracy(model, task, rows, batch_size))
     return Relearning(step if accuracy[-1] >= target else None, target, tuple(accuracy), every)
-
-
-def relearn_times(
-    models: Mapping[str, torch.nn.Module], task: Task, rows: Rows, *, original_accuracy: float, **options: Any
-) -> dict[str, Relearning]:
-    """[`relearn`] for several models side by side, `{"unlearned": …, "twin 1": …}`, all under the same conditions."""
-    return {
-        name: relearn(model, task, rows, original_accuracy=original_accuracy, **options)
-        for name, model in models.items()
-    }
 
 
 def fine_tuned_copy(

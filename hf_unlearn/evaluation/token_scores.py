@@ -33,3 +33,10 @@ class TokenScores:
     def row_mean(self, values: np.ndarray) -> np.ndarray:
         """Mean of `(tokens,)` values over each example's tokens, `(n,)`; NaN for an example without any."""
         return np.array([row.mean() if len(row) else np.nan for row in self.of_rows(values)])
+
+    def without_last(self) -> "TokenScores":
+        """Without the last token of each example, which ends an answer; an example of one token keeps it."""
+        kept = np.ones(len(self.log_prob), bool)
+        kept[np.cumsum(self.count)[self.count > 1] - 1] = False
+        arrays = (self.log_prob, self.is_argmax, self.mean_log_prob, self.sd_log_prob)
+        return TokenScores(*(values[kept] for values in arrays), self.count - (self.count > 1))

@@ -12,6 +12,7 @@ from typing import Any
 
 from hf_unlearn.errors import UserError
 from hf_unlearn.hub.private_paths import check_text, is_local_name
+from hf_unlearn.progress import say
 from hf_unlearn.report.card import ADAPTER as ADAPTER_LIMIT
 from hf_unlearn.report.card import adapter_limits, came_with_adapter, render_card
 from hf_unlearn.report.evidence import EVIDENCE, read_evidence
@@ -46,6 +47,7 @@ REQUEST = {
     "rows",
     "classes",
 }  # what may be public of it
+REMOVED_CLASSES = "removed_classes.json"  # their ids, beside the model; stays here
 LOADING_STATE = ("is_local", "local_files_only")  # how this machine loaded a tokenizer
 
 
@@ -53,7 +55,7 @@ def stage(output_dir: str | os.PathLike, destination: str | os.PathLike, *, push
     """Copy what may leave this machine from a finished output folder into `destination`.
 
     Whole (or merged) weights go where there are some, else the adapter. Names of local folders are taken out of the
-    configurations.
+    configurations, and so are names of removed classes unless the request is published.
 
     Args:
         push_adapter: also where switching the adapter off gives the forgotten rows back.
@@ -75,6 +77,7 @@ def stage(output_dir: str | os.PathLike, destination: str | os.PathLike, *, push
         _copy(folder, name, destination)
     _complete_card(destination / "README.md", evidence, is_adapter)
     names = list(dict.fromkeys([*names, "README.md"]))
+    _rename_removed(destination / "config.json", folder, evidence)
     for name in names:
         _clean(destination / name, folder)
         if name.endswith((".md", ".html", ".json", ".jinja", ".svg")) and name not in VOCABULARY:
@@ -157,6 +160,23 @@ def _complete_card(card: Path, evidence: dict[str, Any], is_adapter: bool) -> No
     text = card.read_text(encoding="utf-8", errors="replace")
     if is_adapter and ADAPTER_LIMIT not in text:
         card.write_text(f"{text.rstrip()}\n\n{' '.join(adapter_limits(evidence))}\n", encoding="utf-8")
+
+
+def _rename_removed(config: Path, folder: Path, evidence: dict[str, Any]) -> None:
+    """Call removed classes `removed_<id>` in a staged configuration, and say so."""
+    told = (evidence["data"]["request"] or {}).get("classes")
+    if told or not (folder / REMOVED_CLASSES).is_file() or not config.is_file():
+        return
+    content = _read_json(config)
+    names = content.get("id2label")
+    removed = {str(place) for place in _read_json(folder / REMOVED_CLASSES).get("ids", [])} & set(names or {})
+    if not removed:
+        return
+    renamed = {place: f"removed_{place}" if place in removed else name for place, name in names.items()}
+    content |= {"id2label": renamed, "label2id": {name: int(place) for place, name in renamed.items()}}
+    config.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    as_what = ", ".join(f"removed_{place}" for place in sorted(removed, key=int))
+    say(f"note       pushed without the names of removed classes: {as_what}; --publish_request keeps them")
 
 
 def _clean(path: Path, folder: Path) -> None:

@@ -72,7 +72,7 @@ class NablaTauTrainer(PublishedSteps, RowTargetTrainer):
     method = "nabla_tau"
     paper = {
         "title": "∇τ: Gradient-based and Task-Agnostic machine Unlearning",
-        "authors": "Trippa et al.",
+        "authors": "Daniel Trippa, Cesare Campagnano, Maria Sofia Bucarelli, Gabriele Tolomei, Fabrizio Silvestri",
         "year": "2024",
         "id": "arXiv:2403.14339",
     }

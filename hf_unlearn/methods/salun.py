@@ -113,7 +113,7 @@ class SalUnTrainer(PublishedSteps, RowTargetTrainer):
     paper = {
         "title": "SalUn: Empowering Machine Unlearning via Gradient-based Weight Saliency in Both Image "
         "Classification and Generation",
-        "authors": "Fan et al.",
+        "authors": "Chongyu Fan, Jiancheng Liu, Yihua Zhang, Eric Wong, Dennis Wei, Sijia Liu",
         "year": "2024",
         "id": "arXiv:2310.12508",
     }

@@ -155,7 +155,7 @@ class UnsirTrainer(PublishedSteps, UnlearningTrainer):
     method = "unsir"
     paper = {
         "title": "Fast Yet Effective Machine Unlearning",
-        "authors": "Tarun et al.",
+        "authors": "Ayush K. Tarun, Vikram S. Chundawat, Murari Mandal, Mohan Kankanhalli",
         "year": "2023",
         "id": "arXiv:2111.08947",
     }

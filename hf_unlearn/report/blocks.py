@@ -98,6 +98,25 @@ class Models(TypedDict):
     retrained: ModelFigures | None
 
 
+class Figure(TypedDict):
+    """A figure beside the twins': see [`judge`](../evaluation/judgement.py)."""
+
+    difference: float
+    interval: list[float]
+    margin: float
+    worse: str
+    p: float
+    seen: float
+    twins_needed: int | None
+
+
+class Judged(TypedDict):
+    """Whether a model could be one more twin, figure by figure; `None` with fewer than two twins."""
+
+    original: dict[str, Figure | None] | None
+    unlearned: dict[str, Figure | None] | None
+
+
 class Evidence(TypedDict, total=False):
     """The whole file. `recipe` is that of the original and the twins, where one is known."""
 
@@ -110,6 +129,7 @@ class Evidence(TypedDict, total=False):
     gap: Gap
     floor: Gap
     difference: dict[str, float | None]
+    judged: Judged
     recipe: dict[str, Any] | None
     seeds: Seeds
     cost: Cost
@@ -127,7 +147,7 @@ MODEL_KEYS: dict[str, tuple[str, ...]] = {
     "membership": ("loss_auc", "loss_auc_se"),
     "rows": ("median_forget_loss", "top5_loss_share", "rms_z", "remembered", "over_forgotten", "level_corrected"),
 }
-REQUIRED = ("method", "model", "data", "models", "gap", "floor", "seeds", "cost", "environment")
+REQUIRED = ("method", "model", "data", "models", "gap", "floor", "judged", "seeds", "cost", "environment")
 KEYS: dict[str, tuple[str, ...]] = {
     **{name: tuple(Evidence.__annotations__[name].__annotations__) for name in REQUIRED},
     "data.splits": SPLIT_KEYS,

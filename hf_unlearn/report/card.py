@@ -56,7 +56,7 @@ def render_card(
     task, is_adapter = task_of(evidence), library_name == "peft"
     parts = [
         f"---\n{front_matter(evidence, base_model, license, library_name, model_id)}\n---",
-        f"# A model that had to forget ({evidence['method']['name']})",
+        f"# {_title(evidence, base_model)}",
         forgotten(evidence),
         "## Figures",
         render_markdown(evidence),
@@ -72,6 +72,14 @@ def render_card(
         parts += ["## Citation", f"```bibtex\n{citation}\n```"]
     parts += ["## Made with", versions(evidence)]
     return "\n\n".join(parts) + "\n"
+
+
+def _title(evidence: Mapping[str, Any], base_model: str | None) -> str:
+    """The model's name where it has a public one, else what it was made for."""
+    base, task = hub_id(base_model), str(evidence["task"]).replace("_", " ")
+    name = base or f"{dataset_name(evidence)} ({task})"
+    method = evidence["method"]["name"]
+    return f"{name}, {'unlearned' if method == 'made elsewhere' else f'unlearned with {method}'}"
 
 
 def front_matter(
@@ -150,7 +158,15 @@ def cited(paper: Mapping[str, str] | None) -> str:
     if not paper:
         return ""
     number = paper["id"].removeprefix("arXiv:")
-    return f", after {paper['authors']} {paper['year']}, [{paper['title']}](https://arxiv.org/abs/{number})"
+    return f", after {short_authors(paper['authors'])} {paper['year']}, [{paper['title']}](https://arxiv.org/abs/{number})"
+
+
+def short_authors(authors: str) -> str:
+    """`Ada Lovelace, Alan Turing, Grace Hopper` as `Lovelace et al.`; two as `Lovelace and Turing`."""
+    if authors.endswith("et al."):
+        return authors
+    names = [name.split()[-1] for name in authors.split(", ")]
+    return f"{names[0]} et al." if len(names) > 2 else " and ".join(names)
 
 
 def bibtex(paper: Mapping[str, str] | None) -> str | None:

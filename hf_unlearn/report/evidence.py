@@ -5,6 +5,7 @@ import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,8 @@ def build_evidence(
     blocks = {"method": method, "model": model, "data": data, "cost": cost, "environment": environment, "seeds": seeds}
     blocks |= comparison
     evidence: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "method": None, "task": task}
-    for name in ("method", "model", "data", "models", "gap", "floor", "difference", "seeds", "cost", "environment"):
+    compared = ("models", "gap", "floor", "difference", "judged")
+    for name in ("method", "model", "data", *compared, "seeds", "cost", "environment"):
         block = dict(blocks.get(name) or {})
         evidence[name] = {key: block.get(key) for key in KEYS.get(name, ())} | block
     splits = evidence["data"]["splits"] or {}
@@ -100,11 +102,14 @@ def write_json(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
 
 
 def plain(value: Any) -> Any:
-    """`value` in the types of JSON: NumPy scalars as numbers, tuples as lists, non-finite numbers as `None`."""
+    """`value` in the types of JSON: NumPy scalars as numbers, tuples as lists, members of an `Enum` as their values,
+    non-finite numbers as `None`."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
+    if isinstance(value, Enum):
+        return plain(value.value)
     if hasattr(value, "tolist"):  # NumPy scalars and arrays
         return plain(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):

@@ -5,7 +5,7 @@ from html import escape
 from typing import Any
 
 from hf_unlearn.report import plots as draw
-from hf_unlearn.report.card import REQUESTS, hub_id
+from hf_unlearn.report.card import REQUESTS, hub_id, short_authors
 from hf_unlearn.report.evidence import plain
 from hf_unlearn.report.language import language_rows
 from hf_unlearn.report.page import bullets, page, paragraph, plot, plots, section, table
@@ -14,6 +14,8 @@ from hf_unlearn.report.table import ABSENT, legend, number, percent, table_rows
 from hf_unlearn.report.unchecked import unchecked
 from hf_unlearn.report.verdict import headline, verdict
 
+REMOVED_UNSEEN = "Unseen rows of the removed classes"
+LEAST_ROC = 30  # rows on either side: below, a curve on logarithmic scales is a few steps of chance
 ROLES = {"forget": "Forget rows", "retain": "Retain rows", "unseen": "Unseen rows"}
 ROW_FIGURES = {
     "rms z": ("rms_z", number),
@@ -74,7 +76,7 @@ def _paper(paper: Mapping[str, str] | None) -> str:
     if not paper:
         return ""
     address = "https://arxiv.org/abs/" + str(paper.get("id", "")).removeprefix("arXiv:")
-    cited = f"{paper.get('authors')} {paper.get('year')}"
+    cited = f"{short_authors(str(paper.get('authors')))} {paper.get('year')}"
     return f', after {escape(cited)}, <a href="{escape(address)}">{escape(str(paper.get("title")))}</a>'
 
 
@@ -83,9 +85,8 @@ def _figures(evidence: Mapping[str, Any]) -> str:
         row for row in table_rows(evidence, intervals=True) if not row[0].startswith(("seconds", "examples", "peak"))
     ]
     rows = [(row[0].replace("  level", "rms z, level"), *row[1:]) for row in rows]
-    return table(
-        rows, "In brackets: 95 % intervals over rows, for these models; of the twins, the lowest and the highest"
-    )
+    caption = "In brackets: 95 % intervals over rows, for these models; of the twins, the lowest and the highest"
+    return table(rows, caption)
 
 
 def _losses(evidence: Mapping[str, Any]) -> str:
@@ -97,6 +98,7 @@ def _losses(evidence: Mapping[str, Any]) -> str:
     for role, title in ROLES.items():
         counts = {name: sum(roles[role]) for name, roles in found["counts"].items()}
         if any(counts.values()):
+            title = REMOVED_UNSEEN if role == "unseen" and _own_unseen(models) else title
             alt = f"Histogram of the losses of {title.lower()} under {_listed(counts)}. {_means(models, role)}"
             svg = draw.svg(draw.loss_histogram(found, role), f"loss-{role}", escape(alt))
             figures.append(plot(svg, title, _means(models, role)))
@@ -106,12 +108,18 @@ def _losses(evidence: Mapping[str, Any]) -> str:
     return plots(figures) + paragraph(hint, "muted")
 
 
+def _own_unseen(models: Mapping[str, Any]) -> bool:
+    """Whether unseen rows are not the test rows: those of a removed class."""
+    return any(model and "nonmembers" in model["loss"] for model in models.values())
+
+
 def _means(models: Mapping[str, Any], role: str) -> str:
-    role = "test" if role == "unseen" else role
+    if role == "unseen":
+        role = "nonmembers" if _own_unseen(models) else "test"
     named = {"original": "original", "unlearned": "unlearned", "retrained": "twins"}
     means = {label: models[name]["loss"].get(role) for name, label in named.items() if models[name]}
     means = {label: value for label, value in means.items() if value is not None}
-    of = " of test rows" if role == "test" else ""
+    of = {"test": " of test rows", "nonmembers": " of these"}.get(role, "")
     return (
         f"Mean loss{of}: " + ", ".join(f"{name} {value:.3g}" for name, value in means.items()) + "." if means else ""
     )
@@ -120,7 +128,10 @@ def _means(models: Mapping[str, Any], role: str) -> str:
 def _attacks(evidence: Mapping[str, Any]) -> str:
     parts = []
     roc = (evidence.get("distributions") or {}).get("roc")
-    if roc:
+    if roc and min(roc["members"], roc["nonmembers"]) < LEAST_ROC:
+        few = f"No ROC curve: there are {roc['members']} forget rows and {roc['nonmembers']} unseen ones."
+        parts.append(paragraph(f"{few} {_aucs(evidence)}", "muted"))
+    elif roc:
         alt = f"ROC curves of the loss attack on logarithmic scales, for {_listed(roc['tpr'])}. {_aucs(evidence)}"
         caption = f"Who calls rows of low loss forget rows finds this share. {_aucs(evidence)}"
         caption += " The band is the range of the twins." if roc["twins_range"] else ""

@@ -13,7 +13,7 @@ import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 # Drawn in these colours, which the page replaces by its own.
 TEXT, GRID, MUTED = "#010203", "#040506", "#070809"
@@ -50,6 +50,7 @@ STYLE = {
     "legend.frameon": False,
     "hatch.linewidth": 0.8,
 }
+MOST_TICKS = 5  # on a logarithmic axis: more would run into each other
 SIZE = (4.3, 3.1)  # inches: a phone shows one to a row at about its own size
 
 
@@ -208,11 +209,25 @@ def _axes(x: str, y: str, height: float = SIZE[1], left: float = 0.62) -> tuple[
 
 
 def _log(axes: Axes, which: str) -> None:
-    """A logarithmic scale with plain numbers at powers of ten."""
+    """A logarithmic scale with plain numbers: at powers of ten, and in between where fewer than two are seen."""
     axes.set(**{f"{which}scale": "log"})
     axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(_Decades())
     axis.set_major_formatter("{x:g}")
     axis.set_minor_locator(NullLocator())
+
+
+class _Decades(LogLocator):
+    """Powers of ten; within one decade 1, 2 and 5 times, and within a factor of two ordinary steps."""
+
+    def tick_values(self, low: float, high: float):
+        for subs in ((1.0,), (1.0, 2.0, 5.0)):
+            self.set_params(subs=subs)
+            ticks = super().tick_values(low, high)
+            seen = ticks[(ticks >= low) & (ticks <= high)]
+            if len(seen) >= 2:
+                return seen[:: -(-len(seen) // MOST_TICKS)]
+        return MaxNLocator(4).tick_values(low, high)
 
 
 def _stairs(axes: Axes, edges: Sequence[float], counts: Mapping[str, Sequence[int]]) -> None:

@@ -51,7 +51,7 @@ def legend(evidence: Mapping[str, Any], *, costs: bool = True) -> str:
     return (
         "gap: unlearned to the mean of the twins; floor: a twin to the others; in points, losses in nats. Row figures "
         "and KS distance are against the twins, and theirs each against the others."
-    ) + (" In brackets: share of one retraining." if costs else "")
+    ) + (" ±: standard error over rows. In brackets: share of one retraining." if costs else "")
 
 
 def table_rows(evidence: Mapping[str, Any], *, intervals: bool = False) -> list[Row]:

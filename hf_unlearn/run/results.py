@@ -12,6 +12,7 @@ from hf_unlearn.progress import say
 from hf_unlearn.report.blocks import Evidence, Seeds
 from hf_unlearn.report.phases import plot_phases
 from hf_unlearn.report.table import render_table
+from hf_unlearn.report.verdict import dear
 from hf_unlearn.run.arguments import Arguments
 from hf_unlearn.run.loading import get_recipe
 from hf_unlearn.run.recipe import Trained
@@ -146,8 +147,19 @@ def print_plan(arguments: Arguments, data: Data, original: Trained) -> None:
         print(f"phase      {phase.name}: {phase.steps:,} steps of {rows or 'no rows'}, learning rate {rate:.2g}")
     for line in trainer.plan() + (trainer.lens.plan() if trainer.lens is not None else []):
         print(f"method     {line}")
+    if line := dear(_planned_share(arguments, data, trainer)):
+        print(f"cost       {line}")
     print(f"retrain    {arguments.recipe.retrain} twins")
     print(f"output     {arguments.trainer.output_dir} (nothing was written)")
+
+
+def _planned_share(arguments: Arguments, data: Data, trainer: UnlearningTrainer) -> float | None:
+    """Rows of the planned steps over those of one retraining; `None` without a recipe."""
+    if not arguments.has_recipe:
+        return None
+    sizes = trainer.stream_sizes()
+    rows = sum(phase.steps * sum(sizes[s].batch for s in phase.streams) for phase in trainer.schedule.phases)
+    return rows / (get_recipe(arguments).num_train_epochs * len(data.splits.retain))
 
 
 def _adapter_notes(arguments: Arguments, trainer: UnlearningTrainer) -> list[str]:

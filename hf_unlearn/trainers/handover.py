@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hf_unlearn.evaluation.account import SCORED, Scored, describe_model, make_evidence
 from hf_unlearn.evaluation.comparison import ModelScores
 from hf_unlearn.evaluation.scoring import score_splits
-from hf_unlearn.hub.staging import ADAPTER, WEIGHTS
+from hf_unlearn.hub.staging import ADAPTER, REMOVED_CLASSES, WEIGHTS
 from hf_unlearn.models import lora
 from hf_unlearn.report.blocks import Data, Evidence
 from hf_unlearn.report.card import base_license, render_card
@@ -112,6 +112,24 @@ def save_model(trainer: "UnlearningTrainer", folder: str | os.PathLike, *, save_
         model = lora.merge(model)
     model.save_pretrained(folder, **lora.save_kwargs(model))
     trainer.processing_class.save_pretrained(folder)
+    removed = removed_classes(trainer)
+    if removed:
+        write_json(folder / REMOVED_CLASSES, {"ids": removed})
+    else:
+        (folder / REMOVED_CLASSES).unlink(missing_ok=True)
+
+
+def removed_classes(trainer: "UnlearningTrainer") -> list[int]:
+    """Ids of the classes of which no row is kept."""
+    task, column = trainer.task, trainer.task.columns.get("label")
+    if not task.has_classes or column is None:
+        return []
+    ids = {}
+    for role in ("forget", "retain"):
+        rows = getattr(trainer.splits, role)
+        labels = rows.source.select(rows.indices)[column]
+        ids[role] = {task.label_id(label, place) for place, label in zip(rows.indices, labels, strict=True)}
+    return sorted(ids["forget"] - ids["retain"])
 
 
 def write_documents(

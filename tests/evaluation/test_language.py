@@ -132,7 +132,7 @@ def test_min_k_plus_plus_where_only_one_token_is_possible():
     assert attacks.min_k_plus_plus_score(sure, 0.5).tolist() == [0.0]
 
 
-def test_loss_zlib_reference_and_gradient_scores():
+def test_loss_zlib_and_reference_scores():
     t, reference = tokens(), tokens([[-1.0] * 5, [-2.0], [-2.2, -2.2]])
     loss = np.array([-5.8 / 5, -1.0, -2.2])
     assert attacks.loss_score(t) == pytest.approx(loss)
@@ -141,6 +141,19 @@ def test_loss_zlib_reference_and_gradient_scores():
     sizes = attacks.zlib_bytes(texts)
     assert sizes.tolist() == [len(zlib.compress(text.encode())) for text in texts]
     assert attacks.zlib_score(t, sizes) == pytest.approx(loss / sizes)
-    assert attacks.gradient_norm_score([1.0, 3.0]).tolist() == [-1.0, -3.0]
     with pytest.raises(UserError, match="same rows"):
         attacks.reference_score(t, tokens([[-1.0]], [[1]]))
+
+
+def test_definitions_differ_in_the_end_token_and_in_rows_that_never_match():
+    tofu = metrics.DEFINITIONS["tofu"]
+    # Right, wrong, right, and an end token that is wrong; a row of one token.
+    hits = np.array([1.0, 0, 1, 0, 1])
+    tokens = TokenScores(np.log([0.9, 0.1, 0.8, 0.2, 0.5]), hits, np.zeros(5), np.ones(5), np.array([4, 1]))
+    assert metrics.exact_memorization(tokens).tolist() == [0.5, 1.0]
+    assert metrics.exact_memorization(tokens, tofu) == pytest.approx([2 / 3, 1.0])
+    assert metrics.extraction_strength(tokens).tolist() == [0.0, 1.0]
+    assert metrics.extraction_strength(tokens, tofu) == pytest.approx([1 / 3, 1.0])
+    never = TokenScores(np.zeros(4), np.zeros(4), np.zeros(4), np.ones(4), np.array([4]))
+    assert metrics.extraction_strength(never).tolist() == [0.0]
+    assert metrics.extraction_strength(never, tofu) == pytest.approx([1 / 3])

@@ -101,6 +101,19 @@ def test_citation():
     )
 
 
+def test_all_authors_are_cited_and_the_text_is_short(make_evidence):
+    evidence = make_evidence(0)
+    evidence["method"]["paper"]["authors"] = "Ada Lovelace, Alan Turing, Grace Hopper"
+    card = render_card(evidence)
+    assert "author = {Ada Lovelace and Alan Turing and Grace Hopper}" in card and "after Lovelace et al. 2024" in card
+
+
+def test_the_title_names_the_model(make_evidence):
+    evidence = make_evidence(0)
+    assert "\n# digits (image classification), unlearned with nabla_tau\n" in render_card(evidence)
+    assert "\n# someone/vit, unlearned with nabla_tau\n" in render_card(evidence, base_model="someone/vit")
+
+
 def test_local_paths_and_the_request_stay_private(make_evidence, tmp_path):
     evidence = make_evidence(0)
     evidence["data"]["source"] = str(tmp_path / "patients")

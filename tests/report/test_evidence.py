@@ -4,6 +4,7 @@ import math
 import socket
 import subprocess
 import sys
+from enum import Enum
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from hf_unlearn.report import SCHEMA_VERSION, build_evidence, environment, validate, write_json
 from hf_unlearn.report.blocks import KEYS
+from hf_unlearn.report.evidence import plain
 
 
 def test_a_run_has_every_key_with_and_without_twins(make_evidence):
@@ -42,6 +44,13 @@ def test_validate_names_what_is_missing(make_evidence):
     assert set(validate(evidence)) == {
         "task", "gap.average", "models.original.loss.test", "cost", "models.unlearned.rows", "schema_version 1",
     }  # fmt: skip
+
+
+def test_settings_are_written_as_one_would_type_them():
+    class Kind(Enum):
+        LINEAR = "linear"
+
+    assert plain({"lr_scheduler_type": Kind.LINEAR}) == {"lr_scheduler_type": "linear"}
 
 
 def test_written_json_is_strict(tmp_path):

@@ -4,6 +4,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from hf_unlearn.report import plots
 from hf_unlearn.report.html import render_html
 from hf_unlearn.report.training import POINTS, training_block
 from hf_unlearn.report.verdict import headline
@@ -164,3 +165,25 @@ def test_training_curves_are_the_logs_thinned():
     assert len(long["step"]) == POINTS and (long["step"][0], long["step"][-1]) == (0, 999)
     assert long["value"] == [float(step) for step in long["step"]]
     assert training_block([]) == {"curves": {}}
+
+
+def test_no_roc_curve_over_a_handful_of_rows(make_evidence):
+    evidence = make_evidence(2, plots=True)
+    assert "ROC of the loss attack" in render_html(evidence)
+    evidence["distributions"]["roc"]["members"] = 15
+    page = render_html(evidence)
+    assert "ROC of the loss attack" not in page and "15 forget rows" in page
+
+
+def test_unseen_rows_of_a_removed_class_have_their_own_name_and_mean(make_evidence):
+    evidence = make_evidence(2, plots=True)
+    for model in evidence["models"].values():
+        model["loss"]["nonmembers"] = 7.25
+    page = render_html(evidence)
+    assert "Unseen rows of the removed classes" in page and "Mean loss of these: original 7.25" in page
+
+
+def test_a_logarithmic_axis_has_two_numbers_at_least():
+    for low, high in ((0.9, 130), (12, 85), (31, 48)):
+        ticks = plots._Decades().tick_values(low, high)
+        assert sum(low <= tick <= high for tick in ticks) >= 2
