@@ -42,6 +42,7 @@ def render_card(
     model_id: str = PLACEHOLDER,
     picture: str | None = None,
     num_labels: int | None = None,
+    grey: bool = False,
 ) -> str:
     """README.md for the Hub: YAML front matter and a short text, without rows, their ids or the request's values.
 
@@ -52,6 +53,7 @@ def render_card(
         model_id: what the usage snippet loads.
         picture: of the forgotten rows' losses before and after, as a path relative to the card.
         num_labels: of a classifier; an adapter records it nowhere, and its snippet needs it.
+        grey: whether a model of images reads one channel, which pipelines do not give.
     """
     task, is_adapter = task_of(evidence), library_name == "peft"
     parts = [
@@ -66,7 +68,7 @@ def render_card(
         parts.append(f"![Losses of the forgotten rows, before and after]({picture})")
     parts += ["## Limits", " ".join([LIMITS, *adapter_limits(evidence)] if is_adapter else [LIMITS])]
     if task is not None:
-        snippet = adapter_usage(task, model_id, num_labels) if is_adapter else usage(task, model_id)
+        snippet = adapter_usage(task, model_id, num_labels) if is_adapter else usage(task, model_id, grey)
         parts += ["## Use", f"```python\n{snippet}\n```"]
     if citation := bibtex(evidence["method"].get("paper")):
         parts += ["## Citation", f"```bibtex\n{citation}\n```"]
@@ -206,8 +208,16 @@ def task_of(evidence: Mapping[str, Any]) -> "type[Task] | None":
         return None
 
 
-def usage(task: "type[Task]", model_id: str) -> str:
+def usage(task: "type[Task]", model_id: str, grey: bool = False) -> str:
     """Python that loads the model and runs it once."""
+    if grey:
+        return (
+            f"from PIL import Image\nfrom transformers import AutoImageProcessor, {task.auto_class}\n\n"
+            f'model = {task.auto_class}.from_pretrained("{model_id}")\n'
+            f'image = Image.open("{task.example_input}").convert("L")  # the model reads grey images\n'
+            f'inputs = AutoImageProcessor.from_pretrained("{model_id}")(image, return_tensors="pt")\n'
+            "print(model.config.id2label[model(**inputs).logits.argmax().item()])"
+        )
     return (
         f'from transformers import pipeline\n\nmodel = pipeline("{task.pipeline_tag}", model="{model_id}")\n'
         f'print(model("{task.example_input}"))'

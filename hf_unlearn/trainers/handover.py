@@ -1,5 +1,6 @@
 """What a trainer hands over where no command does it: its model, processor, evidence, report and card, in a folder."""
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -156,8 +157,13 @@ def write_documents(
         library_name=library_name,
         picture=save_picture(evidence, folder),
         num_labels=num_labels,
+        grey=_reads_grey(folder / "config.json"),
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _reads_grey(config: Path) -> bool:
+    return config.is_file() and json.loads(config.read_text(encoding="utf-8")).get("num_channels") == 1
 
 
 def base_name(model: "torch.nn.Module") -> str | None:

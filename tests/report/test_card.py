@@ -108,6 +108,23 @@ def test_all_authors_are_cited_and_the_text_is_short(make_evidence):
     assert "author = {Ada Lovelace and Alan Turing and Grace Hopper}" in card and "after Lovelace et al. 2024" in card
 
 
+def test_the_snippet_for_grey_images_runs(make_evidence, tmp_path, monkeypatch, capsys):
+    from PIL import Image
+    from transformers import ViTConfig, ViTForImageClassification
+
+    from hf_unlearn.data.builtin.digits import make_processor
+
+    sizes = {"image_size": 8, "patch_size": 4, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    config = ViTConfig(**sizes, num_channels=1, intermediate_size=8, id2label={0: "zero", 1: "one"})
+    ViTForImageClassification(config).save_pretrained(tmp_path / "model")
+    make_processor().save_pretrained(tmp_path / "model")
+    Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
+    monkeypatch.chdir(tmp_path)
+    card = render_card(make_evidence(0), model_id="model", grey=True)
+    exec(card.split("```python\n")[1].split("```")[0], {})
+    assert capsys.readouterr().out.strip() in ("zero", "one")
+
+
 def test_the_title_names_the_model(make_evidence):
     evidence = make_evidence(0)
     assert "\n# digits (image classification), unlearned with nabla_tau\n" in render_card(evidence)
