@@ -195,7 +195,7 @@ class Impair(UnlearningTrainer):
         return [Phase("impair", self.args.max_steps, learning_rate=rate)]
 
     def _run(self, model, batch, only_forget=False):
-        size, rows = int(batch["forget_size"]), self.splits.forget
+        size, rows = batch["forget_size"], self.splits.forget
         if not size or not isinstance(rows, SoftPrompts):
             return super()._run(model, batch, only_forget)
         places = prompt_places(batch["inputs"], self.task)[:size]

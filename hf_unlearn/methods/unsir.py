@@ -334,7 +334,7 @@ class UnsirTrainer(PublishedSteps, UnlearningTrainer):
                 values[gone] = values[kept].mean(0)
 
     def _run(self, model, batch: dict[str, Any], only_forget: bool = False) -> dict[str, SplitOutput]:
-        size = int(batch["forget_size"])
+        size = batch["forget_size"]
         if not size:
             return super()._run(model, batch, only_forget)
         with self.noise.inside(model, batch["inputs"], batch["index"][:size]):

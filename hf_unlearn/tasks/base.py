@@ -99,6 +99,11 @@ class Task(ABC):
     def predict(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> Predictions:
         """Run `model` (wrapped by DDP/FSDP or not) once on a collated batch, without passing labels to it."""
 
+    def host_facts(self, batch: dict[str, torch.Tensor]) -> dict[str, list]:
+        """What [`Task.predict`] would otherwise have to ask the device about a collated batch: lists with an entry for
+        each row, added to the batch while it is on the host. None for most tasks."""
+        return {}
+
     def check_model(self, model: torch.nn.Module) -> None:  # noqa: B027
         """Raises `UserError` if `model` cannot do this task on this data."""
 

@@ -10,7 +10,7 @@ from hf_unlearn.tasks.base import Task
 from hf_unlearn.tasks.columns import check_overrides, find, missing, only_feature
 from hf_unlearn.tasks.forward import model_inputs, pad
 from hf_unlearn.tasks.predictions import Predictions
-from hf_unlearn.tasks.supervised_head import supervised_logits
+from hf_unlearn.tasks.supervised_head import supervised, supervised_logits
 from hf_unlearn.tasks.tokenizing import fit_max_length, load_tokenizer, pad_token_id, text_of
 
 MESSAGES = ("messages", "conversations", "conversation", "chat")
@@ -129,10 +129,15 @@ class CausalLM(Task):
         """`input_ids`, `attention_mask` and `labels` (-100 where not supervised), `(batch, seq)`, padded right."""
         return pad(features, {"input_ids": pad_token_id(self.processor), "labels": -100})
 
-    def predict(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> Predictions:
-        labels = batch["labels"]
-        logits, targets, example = supervised_logits(model, model_inputs(model, batch), labels)
-        return Predictions(logits, targets, len(labels), example)
+    def host_facts(self, batch: dict[str, torch.Tensor]) -> dict[str, list]:
+        """`supervised`: tokens of each row that have a label and something to be told from."""
+        return {"supervised": supervised(batch["labels"]).sum(1).tolist()} if batch else {}
+
+    def predict(self, model: torch.nn.Module, batch: dict[str, Any]) -> Predictions:
+        counts = (batch if "supervised" in batch else self.host_facts(batch))["supervised"]
+        inputs = model_inputs(model, {key: value for key, value in batch.items() if key != "supervised"})
+        logits, targets, example = supervised_logits(model, inputs, batch["labels"], counts)
+        return Predictions(logits, targets, len(counts), example, counts)
 
     @property
     def has_answers(self) -> bool:

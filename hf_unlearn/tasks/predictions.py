@@ -21,14 +21,22 @@ class Predictions:
         labels (`torch.Tensor`): `(rows,)`, class or token ids.
         size (`int`): number of examples.
         example (`torch.Tensor`, *optional*): `(rows,)`, in `0 … size - 1`, ascending. `None`: row i is example i.
+        counts (`list[int]`): rows of each example, `(size,)`, on the host. Where it is not given it is counted on the
+            device, which waits for it.
     """
 
     logits: torch.Tensor
     labels: torch.Tensor
     size: int
     example: torch.Tensor | None = None
+    counts: list[int] | None = None
     _log_odds: torch.Tensor | None = field(default=None, repr=False)
     _uncertainty: dict[str, torch.Tensor] | None = field(default=None, repr=False)
+
+    def __post_init__(self):
+        if self.counts is None:
+            of_rows = self.example is not None
+            self.counts = torch.bincount(self.example, minlength=self.size).tolist() if of_rows else [1] * self.size
 
     def example_mean(self, values: torch.Tensor) -> torch.Tensor:
         """Mean of `values` `(rows,)` over the rows of each example: `(size,)`."""
@@ -116,9 +124,7 @@ class Predictions:
     @property
     def token_count(self) -> torch.Tensor:
         """Supervised tokens of each example, `(size,)`; 1 for classifiers."""
-        if self.example is None:
-            return torch.ones_like(self.labels)
-        return torch.bincount(self.example, minlength=self.size)
+        return torch.tensor(self.counts)
 
     @property
     def label(self) -> torch.Tensor:
@@ -128,14 +134,11 @@ class Predictions:
     def split(self, first: int) -> tuple["Predictions", "Predictions"]:
         """The first `first` examples, and the others. Their log-odds are parts of the whole's, so that one backward
         pass leaves one gradient of the logits rather than one for each part."""
-        if self.example is None:
-            cut, example = first, None
-        else:
-            cut, example = int((self.example < first).sum()), self.example
-        log_odds, halves = self.label_log_odds, []
-        for rows, start, size in ((slice(0, cut), 0, first), (slice(cut, None), first, self.size - first)):
-            owner = None if example is None else example[rows] - start
-            halves.append(Predictions(self.logits[rows], self.labels[rows], size, owner, log_odds[rows]))
+        counts = self.counts[:first], self.counts[first:]
+        cut, log_odds, halves = sum(counts[0]), self.label_log_odds, []
+        for rows, start, mine in ((slice(0, cut), 0, counts[0]), (slice(cut, None), first, counts[1])):
+            owner = None if self.example is None else self.example[rows] - start
+            halves.append(Predictions(self.logits[rows], self.labels[rows], len(mine), owner, mine, log_odds[rows]))
         return halves[0], halves[1]
 
     @property

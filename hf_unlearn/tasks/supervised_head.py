@@ -20,8 +20,13 @@ _HALF_TOLERANCE = 2e-2
 _COMPARED_ROWS = 2
 
 
+def supervised(labels: torch.Tensor) -> torch.Tensor:
+    """Which positions tell a token that has a label, `(batch, seq - 1)` bool, for `labels` `(batch, seq)`."""
+    return labels[:, 1:] != -100
+
+
 def supervised_logits(
-    model: nn.Module, inputs: dict[str, Any], labels: torch.Tensor
+    model: nn.Module, inputs: dict[str, Any], labels: torch.Tensor, counts: list[int]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Logits where the next token has a label.
 
@@ -34,17 +39,27 @@ def supervised_logits(
         model (`nn.Module`): wrapped by DDP, FSDP, peft or nothing.
         inputs (`dict`): what its forward takes.
         labels (`torch.Tensor`): `(batch, seq)`, -100 where a token is not supervised.
+        counts (`list[int]`): supervised positions of each example.
 
     Returns:
         logits `(rows, vocabulary)`, their labels `(rows,)`, and the example each belongs to `(rows,)`.
     """
-    example, position = (labels[:, 1:] != -100).nonzero(as_tuple=True)
+    example, position = _places(labels, sum(counts))
     targets = labels[example, position + 1]
     if _head_agrees(model, inputs, labels):
         logits = _head_only(model, inputs, labels.shape, example, position)
     else:
         logits = logits_of(model(**inputs))[example, position]
     return logits, targets, example
+
+
+def _places(labels: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Example and position of the `count` supervised positions, in order. `nonzero`, where their number is known: it
+    would wait for the device to tell it."""
+    found = supervised(labels)
+    wanted = torch.arange(1, count + 1, device=labels.device)
+    flat = torch.searchsorted(found.flatten().cumsum(0), wanted)
+    return flat // found.shape[1], flat % found.shape[1]
 
 
 def _head_only(model, inputs, shape, example, position) -> torch.Tensor:
@@ -97,7 +112,7 @@ def _compare(model: nn.Module, inputs: dict[str, Any], labels: torch.Tensor) -> 
         return "it names no output embeddings"
     inputs = {k: v[:_COMPARED_ROWS] if torch.is_tensor(v) else v for k, v in inputs.items()}
     labels = labels[:_COMPARED_ROWS]
-    example, position = (labels[:, 1:] != -100).nonzero(as_tuple=True)
+    example, position = supervised(labels).nonzero(as_tuple=True)
     head_dtypes = []
     handle = head.register_forward_hook(lambda module, args, output: head_dtypes.append(output.dtype))
     try:

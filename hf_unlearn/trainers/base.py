@@ -7,9 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch.utils.data import DataLoader
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, set_seed
-from transformers.trainer_utils import seed_worker
 
 from hf_unlearn.data.rows import Rows
 from hf_unlearn.data.splits import UnlearningSplits
@@ -20,6 +18,7 @@ from hf_unlearn.tasks.base import Task
 from hf_unlearn.tasks.forward import eval_mode
 from hf_unlearn.trainers.config import KnownRecipe, UnlearningConfig, default_learning_rate
 from hf_unlearn.trainers.joint_batch import JointCollator, JointDataset
+from hf_unlearn.trainers.loading import Loading
 from hf_unlearn.trainers.measuring import Measuring
 from hf_unlearn.trainers.modes import has_batch_norm, set_training_mode
 from hf_unlearn.trainers.originals import Originals, Pass
@@ -33,7 +32,7 @@ from hf_unlearn.trainers.split_output import SplitOutput
 METHOD_STATE_NAME = "method_state.safetensors"
 
 
-class UnlearningTrainer(Measuring, Originals, Pushing, Trainer):
+class UnlearningTrainer(Measuring, Originals, Loading, Pushing, Trainer):
     """A `transformers.Trainer` over joint batches of forget and retain rows.
 
     A method implements [`unlearning_loss`], may override [`phases`] (what is trained when) and [`prepare`] (what it
@@ -90,7 +89,7 @@ class UnlearningTrainer(Measuring, Originals, Pushing, Trainer):
         self.method_state: dict[str, torch.Tensor] = {}
         self.last_scores: dict[str, SplitScores] = {}
         self._step_batches: list[dict[str, Any]] = []
-        self._step_means: dict[tuple[str, str], torch.Tensor] = {}
+        self._step_means: dict[tuple[str, str], tuple[torch.Tensor, int]] = {}
         self._recorded: dict[str, list[torch.Tensor]] = {}
         self._finite: torch.Tensor | None = None
         self._asked_at: dict[str, int] = {}
@@ -155,7 +154,7 @@ class UnlearningTrainer(Measuring, Originals, Pushing, Trainer):
             value = function(mean)
             (slope,) = torch.autograd.grad(value, mean)
         share = slope * output.mean(getattr(output, values))
-        weight = count.item() / self.step_rows(output.stream)  # a smaller last batch counts for less
+        weight = count / self.step_rows(output.stream)  # a smaller last batch counts for less
         return value.detach() * weight + share - share.detach()
 
     def record(self, name: str, value: torch.Tensor | float) -> None:
@@ -208,17 +207,6 @@ class UnlearningTrainer(Measuring, Originals, Pushing, Trainer):
         share = (accumulation, args.world_size, args.process_index)
         return JointSampler(self.schedule, sizes, seed, *share, ends_passes=self.ends_passes)
 
-    def get_train_dataloader(self) -> DataLoader:
-        # Not prepared by accelerate: the sampler divides over processes itself and keeps no state.
-        return DataLoader(
-            self.train_dataset,
-            batch_sampler=self._sampler(),
-            collate_fn=self.data_collator,
-            num_workers=self.args.dataloader_num_workers,
-            pin_memory=self.args.dataloader_pin_memory and self.args.device.type != "cpu",
-            worker_init_fn=seed_worker if self.args.dataloader_num_workers else None,
-        )
-
     def set_initial_training_values(self, args, dataloader):
         # One Trainer epoch holds the whole schedule; PassClock counts the passes that people call epochs.
         _, steps, examples, _, batch, steps_in_epoch, _ = super().set_initial_training_values(args, dataloader)
@@ -256,15 +244,15 @@ class UnlearningTrainer(Measuring, Originals, Pushing, Trainer):
 
     def _run(self, model, batch: dict[str, Any], only_forget: bool = False) -> dict[str, SplitOutput]:
         """Forward a joint micro-batch: one `SplitOutput` per stream of the current phase."""
-        inputs, index, first = batch["inputs"], batch["index"], int(batch["forget_size"])
+        inputs, index, places, first = batch["inputs"], batch["index"], batch["rows"], batch["forget_size"]
         if only_forget:
-            inputs, index = {k: v[: max(first, 1)] for k, v in inputs.items()}, index[: max(first, 1)]
-        layers = self.hidden_layers()
-        if not len(index):
+            few = slice(0, max(first, 1))
+            inputs, index, places = {k: v[few] for k, v in inputs.items()}, index[few], places[few]
+        layers, halves = self.hidden_layers(), (slice(0, first), slice(first, None))
+        if not places:
             with eval_mode(model):  # a filler leaves no trace in BatchNorm's statistics
                 parts = Pass.of(self.task, model, inputs, layers).split(0)[0].split(0)
-        elif self._separate_forwards and 0 < first < len(index):
-            halves = (slice(0, first), slice(first, None))
+        elif self._separate_forwards and 0 < first < len(places):
             parts = [Pass.of(self.task, model, {k: v[h] for k, v in inputs.items()}, layers) for h in halves]
         else:
             parts = Pass.of(self.task, model, inputs, layers).split(first)
@@ -272,11 +260,12 @@ class UnlearningTrainer(Measuring, Originals, Pushing, Trainer):
         phase, _ = self.schedule.at(self.state.global_step)
         micro_batches = self.args.world_size * self.current_gradient_accumulation_steps
         outputs = {}
-        rows = (index[:first], index[first:])
-        for stream, part, original, own in zip((FORGET, RETAIN), parts, originals, rows, strict=True):
+        for stream, part, original, own in zip((FORGET, RETAIN), parts, originals, halves, strict=True):
             if stream in phase.streams:
                 scale = micro_batches / self.step_rows(stream)
-                outputs[stream] = SplitOutput(stream, part.predictions, own, scale, part, original)
+                outputs[stream] = SplitOutput(
+                    stream, part.predictions, index[own], scale, part, original, rows=places[own]
+                )
         return outputs
 
     def training_step(self, model, inputs, num_items_in_batch=None):
@@ -298,7 +287,7 @@ class UnlearningTrainer(Measuring, Originals, Pushing, Trainer):
         self._step_batches, self._step_means, self._finite = batches, {}, None
         return batches, items
 
-    def _step_total(self, output: SplitOutput, values: str) -> tuple[torch.Tensor, torch.Tensor]:
+    def _step_total(self, output: SplitOutput, values: str) -> tuple[torch.Tensor, int]:
         """Sum and number of per-example values over the whole step, in float64, without gradient."""
         key = (output.stream, values)
         if key not in self._step_means:
@@ -311,13 +300,19 @@ class UnlearningTrainer(Measuring, Originals, Pushing, Trainer):
                 outputs += [run[output.stream] for run in runs]
                 self.count_examples(sum(len(o) for o in outputs[1:]) * self.args.world_size)
             total = sum(getattr(o, values).detach().double().sum() for o in outputs)
-            count = torch.tensor(sum(len(o) for o in outputs), dtype=torch.float64, device=total.device)
-            self._step_means[key] = self.accelerator.reduce(torch.stack([total, count]), reduction="sum")
-        total, count = self._step_means[key]
-        return total, count
+            count = sum(len(o) for o in outputs)
+            if self.args.world_size > 1:
+                both = self.accelerator.reduce(torch.stack([total, total.new_tensor(count)]), reduction="sum")
+                total, count = both[0], int(both[1])
+            self._step_means[key] = total, count
+        return self._step_means[key]
 
     def _get_grad_norm(self, model, grad_norm=None):
-        """Also the last moment before an update: stop here if the loss or the gradient is not finite."""
+        """Also the last moment before an update: stop here if the loss or the gradient is not finite.
+
+        This is where a step waits for the device; the next step's rows are made ready first.
+        """
+        self._fetch_next_step()
         grad_norm = super()._get_grad_norm(model, grad_norm)
         finite = self._finite if self._finite is not None else torch.ones((), dtype=torch.bool)
         if getattr(self.accelerator, "scaler", None) is None:  # a loss scaler skips steps with overflow itself
@@ -340,6 +335,8 @@ class UnlearningTrainer(Measuring, Originals, Pushing, Trainer):
                 self.model.zero_grad()
                 self._save_checkpoint(self.model, trial=None)
             raise
+        finally:
+            self._ahead = None  # and with it the loader's workers
 
     def _inner_training_loop(self, batch_size=None, args=None, resume_from_checkpoint=None, **kwargs):
         if resume_from_checkpoint is None:

@@ -66,6 +66,10 @@ class UnlearningConfig(TrainingArguments):
     weight_decay: float = field(default=0.0, metadata={"help": "Decoupled weight decay."})
     logging_steps: float = field(default=5, metadata={"help": "Log every so many steps."})
     save_strategy: str = field(default="no", metadata={"help": "When to save checkpoints (no, steps, epoch)."})
+    logging_nan_inf_filter: bool = field(
+        default=False,
+        metadata={"help": "Nothing to filter here: a loss that is not finite stops the run before its update."},
+    )
     push_to_hub: bool = field(
         default=False, metadata={"help": "Push the finished result: model, processor, evidence, report and card."}
     )

@@ -37,16 +37,21 @@ class JointDataset(torch.utils.data.Dataset):
 class JointCollator:
     """Pads forget and retain rows together, so that one forward serves both.
 
-    Returns `{"inputs": …, "index": (batch,), "forget_size": (1,)}`; the first `forget_size` rows are forget rows and
-    `index` is each row's place in its own split. Inputs without an index belong to fillers.
+    Returns `{"inputs", "index", "rows", "forget_size"}`. The first `forget_size` rows are forget rows; `index`
+    `(batch,)` is each row's place in its own split, and `rows` the same as a list. Inputs without an index belong to
+    fillers. What the host has to know of a batch is said here by numbers that stay on the host: asking the device for
+    it later would wait for the device.
     """
 
     def __init__(self, task: Task):
         self.task = task
 
     def __call__(self, items: list[tuple[str, Any, dict[str, Any]]]) -> dict[str, Any]:
+        inputs = dict(self.task.collate([features for _, _, features in items])) if items else {}
+        rows = [row for stream, row, _ in items if stream != FILLER]
         return {
-            "inputs": dict(self.task.collate([features for _, _, features in items])) if items else {},
-            "index": torch.tensor([row for stream, row, _ in items if stream != FILLER], dtype=torch.int64),
-            "forget_size": torch.tensor([sum(stream == FORGET for stream, _, _ in items)]),
+            "inputs": inputs | self.task.host_facts(inputs),
+            "index": torch.tensor(rows, dtype=torch.int64),
+            "rows": rows,
+            "forget_size": sum(stream == FORGET for stream, _, _ in items),
         }

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import nn
@@ -27,11 +28,12 @@ def make_proxy(model: nn.Module, seed: int, start: Callable[[int], nn.Module] | 
         start: makes the recipe's start from a seed.
     """
     original = lora.merge(model) if lora.is_peft(model) else model
+    reference = next(original.parameters())
     devices = [p.device for p in original.parameters() if p.device.type == "cuda"][:1]
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
-        proxy = start(seed) if start is not None else type(original)(copy.deepcopy(original.config))
-    reference = next(original.parameters())
+        with reference.device if start is None else nullcontext():  # fresh weights are drawn where they are needed
+            proxy = start(seed) if start is not None else type(original)(copy.deepcopy(original.config))
     proxy = proxy.to(device=reference.device, dtype=reference.dtype)
     if start is not None and (proxy.config._name_or_path or has_token_table(original)):
         return proxy

@@ -13,11 +13,9 @@ def draws(output: SplitOutput, seed: int, epoch: int) -> torch.Tensor:
 
     What is drawn for a row depends neither on the batch it comes in nor on the process.
     """
-    example = output.predictions.example
-    counts = np.ones(len(output), dtype=int) if example is None else np.bincount(example.cpu(), minlength=len(output))
     parts = [
         np.random.default_rng([seed, _KEY, epoch, row]).random(count)
-        for row, count in zip(output.index.tolist(), counts, strict=True)
+        for row, count in zip(output.rows, output.predictions.counts, strict=True)
     ]
     return torch.as_tensor(np.concatenate(parts) if parts else np.zeros(0), device=output.labels.device)
 

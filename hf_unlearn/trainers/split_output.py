@@ -16,6 +16,7 @@ class SplitOutput:
     Attributes:
         stream (`str`): `forget` or `retain`.
         index (`torch.Tensor`): `(size,)`, each row's place in its split.
+        rows (`list[int]`): the same on the host, where reading it does not wait for the device.
         labels (`torch.Tensor`): `(rows,)`, class ids, or token ids of the supervised positions.
         logits (`torch.Tensor`): `(rows, classes)`.
         loss (`torch.Tensor`): `(size,)`, per-example cross-entropy in nats.
@@ -35,10 +36,12 @@ class SplitOutput:
         scale: float,
         ran: "Pass | None" = None,
         original: "Pass | None" = None,
+        rows: list[int] | None = None,
     ):
         self.stream = stream
         self.predictions = predictions
         self.index = index
+        self.rows = index.tolist() if rows is None else rows
         self.hidden = ran.hidden if ran else {}
         self.mask = ran.mask if ran else None
         self.original = original
