@@ -37,8 +37,10 @@ class Plain:
     """A model that is nothing but weights, and an optimizer step over them."""
 
     def __init__(self, kind: type[torch.optim.Optimizer], options: dict, masks: dict[str, torch.Tensor]):
-        generator = torch.Generator().manual_seed(0)
-        self.model = torch.nn.ParameterDict({name: torch.empty(mask.shape) for name, mask in masks.items()})
+        device = next(iter(masks.values())).device
+        generator = torch.Generator(device).manual_seed(0)
+        empty = {name: torch.empty(mask.shape, device=device) for name, mask in masks.items()}
+        self.model = torch.nn.ParameterDict(empty)
         for parameter in self.model.values():
             torch.nn.init.normal_(parameter, std=0.02, generator=generator)
             parameter.grad = torch.empty_like(parameter).normal_(std=1e-3, generator=generator)

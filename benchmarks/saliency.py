@@ -46,12 +46,12 @@ def shapes(width: int) -> dict[str, tuple[int, ...]]:
     return found | {"head.weight": (1000, width), "head.bias": (1000,)}
 
 
-def saliencies(sizes: dict[str, tuple[int, ...]], seed: int):
+def saliencies(sizes: dict[str, tuple[int, ...]], seed: int, device: str = "cpu"):
     """Made in place: what is measured afterwards is not hidden below a peak of this."""
     import torch
 
-    generator = torch.Generator().manual_seed(seed)
-    return {n: torch.empty(s).normal_(generator=generator).abs_().pow_(3) for n, s in sizes.items()}
+    generator = torch.Generator(device).manual_seed(seed)
+    return {n: torch.empty(s, device=device).normal_(generator=generator).abs_().pow_(3) for n, s in sizes.items()}
 
 
 def published(scores, share: float):

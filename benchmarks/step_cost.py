@@ -61,41 +61,21 @@ def build(kind: str):
 
 def make_trainer(kind: str, method: str, scratch: str, steps: int):
     """A plain Trainer, the ∇τ trainer with one of its schedules, masked or not, or SalUn, over the same rows."""
-    from transformers import PrinterCallback, Trainer, TrainingArguments
-
-    from hf_unlearn.data.rows import Rows
-    from hf_unlearn.data.splits import UnlearningSplits
-    from hf_unlearn.methods.nabla_tau import NablaTauConfig, NablaTauTrainer
-    from hf_unlearn.methods.salun import SalUnConfig, SalUnTrainer
+    import step_setup
 
     model, source, task = build(kind)
-    shared = {"output_dir": scratch, "max_steps": steps, "use_cpu": True, "disable_tqdm": True,
-              "logging_strategy": "no", "save_strategy": "no", "dataloader_pin_memory": False, "seed": 0}  # fmt: skip
+    trainer = step_setup.make_trainer(
+        method, model, source, task, scratch, examples=EXAMPLES, forget=FORGET, steps=steps, use_cpu=True,
+        dataloader_pin_memory=False,
+    )  # fmt: skip
     if method == "plain":
-        rows = Rows(source, task)
-        rows.__getitems__(range(len(rows)))
-        args = TrainingArguments(per_device_train_batch_size=EXAMPLES, remove_unused_columns=False, **shared)
-        trainer = Trainer(model, args, train_dataset=rows, data_collator=task.collate)
-        trainer.remove_callback(PrinterCallback)
         return trainer
-    bounds = {"forget": (0, 32), "retain": (32, 96), "validation_tau": (96, 120), "validation_stop": (120, 124)}
-    whole = Rows(source, task)
-    whole.__getitems__(range(len(whole)))
-    parts = {name: whole.select(range(*bound)) for name, bound in bounds.items()}
-    splits = UnlearningSplits(**parts, test=whole.select(range(124, 128)))
-    shared |= {"per_device_train_batch_size": EXAMPLES - FORGET, "per_device_forget_batch_size": FORGET}
-    if method == "salun":
-        trainer = SalUnTrainer(model, SalUnConfig(**shared), splits, task, quiet=True)
-    else:
-        schedule, _, masked = method.partition(" ")
-        args = NablaTauConfig(variant=schedule, saliency=0.5 if masked else None, **shared)
-        trainer = NablaTauTrainer(model, args, splits, task, quiet=True)
     import torch
 
     def prepared():  # the steps are measured here; what comes before them is counted in examples by quality.py
         state = {"targets": torch.full((32,), -1.0), "spread": torch.tensor(2.0), "tau": torch.tensor(5.0)}
         if not task.has_classes:
-            counts = [int((f["labels"] != -100).sum()) for f in splits.forget.__getitems__(range(32))]
+            counts = [int((f["labels"] != -100).sum()) for f in trainer.splits.forget.__getitems__(range(32))]
             state["token_start"] = torch.tensor([0, *counts]).cumsum(0)
             state["token_targets"] = torch.full((sum(counts),), -1.0)
         return state
