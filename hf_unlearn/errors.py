@@ -2,7 +2,17 @@
 
 
 class UserError(Exception):
-    """A mistake in the input: printed as one line on stderr, exit status 2, nothing written."""
+    """A mistake in the input: printed as one line on stderr, exit status 2, nothing written.
+
+    Arguments stand in backquotes, as Python names them: "`learning_rate` is -1; give a number above 0". The command
+    prints them with its dashes.
+    """
+
+
+def in_one_line(error: Exception, most: int = 300) -> str:
+    """What a library says in an error: its first line that holds something, without backquotes."""
+    lines = [line.strip() for line in str(error).replace("`", "'").splitlines() if line.strip()]
+    return lines[0][:most] if lines else type(error).__name__
 
 
 class RowError(UserError):

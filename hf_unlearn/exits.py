@@ -1,23 +1,47 @@
 """How a command ends: a result, one line and an exit status, and processes that leave together."""
 
 import atexit
+import errno
 import os
+import re
 import sys
 from collections.abc import Callable
 
 from hf_unlearn.errors import NonFiniteLossError, UserError
 
+# What arguments of the Python surface are called on the command line, where the names differ.
+COMMAND_NAMES = {
+    "classes": "forget_classes",
+    "fraction": "forget_fraction",
+    "ids_file": "forget_ids",
+    "where": "forget_where",
+    "rows": "forget_dataset",
+    "train": "train_split",
+    "validation": "validation_split",
+    "test": "test_split",
+}
+FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
+
 
 def run_command(command: Callable[[list[str] | None], None], argv: list[str] | None) -> int:
-    """Run a command and turn the two expected ends into one line on stderr: exit status 2 for a mistake in the input,
-    1 for a run that broke down."""
+    """Run a command and turn the expected ends into one line on stderr: exit status 2 for a mistake in the input, 1
+    for a run that broke down."""
     try:
         command(argv)
     except UserError as error:
-        return _fail(str(error), 2)
+        return _fail(in_command_words(str(error)), 2)
     except NonFiniteLossError as error:
-        return _fail(str(error), 1)
+        return _fail(in_command_words(str(error)), 1)
+    except Exception as error:
+        if reason := _no_room(error):
+            return _fail(reason, 1)
+        raise
     return 0
+
+
+def in_command_words(message: str) -> str:
+    """A message whose arguments stand in backquotes, as Python names them, with the dashes of the command line."""
+    return re.sub(r"`(\w+)`", lambda found: f"--{COMMAND_NAMES.get(found[1], found[1])}", message)
 
 
 def leave(status: int) -> None:
@@ -29,6 +53,19 @@ def leave(status: int) -> None:
         sys.stderr.flush()
         os._exit(status)
     sys.exit(status)
+
+
+def _no_room(error: Exception) -> str | None:
+    """Says that disk or memory ran out, where that is what happened; libraries wrap the system's own error."""
+    number = getattr(error, "errno", None)
+    if number not in FULL and "os error 28" in str(error):
+        number = errno.ENOSPC
+    if number in FULL:
+        where = f" ({error.filename})" if getattr(error, "filename", None) else ""
+        return f"{FULL[number]}{where}; make room, and start again or resume from the last checkpoint"
+    if type(error).__name__ == "OutOfMemoryError":
+        return "the accelerator's memory is full; lower the batch sizes, or add --gradient_checkpointing"
+    return None
 
 
 def _fail(message: str, status: int) -> int:

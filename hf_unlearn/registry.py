@@ -44,12 +44,12 @@ class Registry:
             return self._checked(self._named(name), name)
         points = [point for point in self._points() if point.name == name]
         if len({point.value for point in points}) > 1:
-            raise UserError(f"--{self.kind} {name} is registered by two packages; name one as module:Class")
+            raise UserError(f"`{self.kind}` {name} is registered by two packages; name one as module:Class")
         if points:
             return self._checked(self._loaded(points[0].load, name), name)
         close = difflib.get_close_matches(name, self.names(), n=1)
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(self.names())}, or module:Class"
-        raise UserError(f"unknown --{self.kind} '{name}'; {hint}")
+        raise UserError(f"unknown `{self.kind}` '{name}'; {hint}")
 
     def _points(self) -> list[EntryPoint]:
         return list(entry_points(group=f"hf_unlearn.{self.kind}s"))
@@ -65,12 +65,12 @@ class Registry:
             return load()
         except Exception as error:  # somebody else's module may raise anything while it is imported
             reason = " ".join(str(error).split()) or type(error).__name__
-            raise UserError(f"--{self.kind} {name} cannot be loaded: {reason}") from error
+            raise UserError(f"`{self.kind}` {name} cannot be loaded: {reason}") from error
 
     def _checked(self, found: type, name: str) -> type:
         base = _load(self.base)
         if not (isinstance(found, type) and issubclass(found, base)):
-            raise UserError(f"--{self.kind} {name} is no subclass of {base.__name__}")
+            raise UserError(f"`{self.kind}` {name} is no subclass of {base.__name__}")
         return found
 
 

@@ -8,12 +8,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def train(argv: list[str] | None = None) -> None:
+    from hf_unlearn.run.arguments import parse_arguments
+
+    arguments = parse_arguments(argv)  # before the heavy imports: most mistakes are told at once
+
     from hf_unlearn.progress import quiet_libraries
     from hf_unlearn.run import results, rows, stages
-    from hf_unlearn.run.arguments import parse_arguments
     from hf_unlearn.run.checks import check
 
-    arguments = parse_arguments(argv)
     check(arguments)
     quiet_libraries()
 

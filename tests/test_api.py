@@ -96,7 +96,7 @@ def test_classes_by_name(tmp_path):
     assert set(np.array(data["train"]["label"])[result.splits.forget.indices]) == {2}
     assert len(result.splits.unseen_forgotten) == 3 and "1 classes removed" in repr(result.splits)
     assert result.evidence["data"]["request"] == {"kind": "classes", "column": "label", "count": 1, "rows": 10}
-    with pytest.raises(UserError, match="forget_classes are unknown"):
+    with pytest.raises(UserError, match="`classes` are unknown"):
         unlearn(model, processor, data, forget=["seven"], **QUICK)
 
 
@@ -144,8 +144,8 @@ def test_the_tasks_are_told_by_the_models_class():
         ({"forget": 1.0}, "between 0 and 1"),
         ({"forget": range(40)}, "takes all 40 training rows"),
         ({"lerning_rate": 1}, "no argument 'lerning_rate'; did you mean learning_rate"),
-        ({"method": "nabla"}, "unknown --method"),
-        ({"task": "regression"}, "unknown --task"),
+        ({"method": "nabla"}, "unknown `method`"),
+        ({"task": "regression"}, "unknown `task`"),
         ({"lr_scheduler_type": "none such"}, "refused by transformers"),
         ({"columns": {"label": "nowhere"}}, "no column 'nowhere'"),
     ],

@@ -1,6 +1,6 @@
 """`hf-unlearn env`: versions and hardware, for bug reports."""
 
-from hf_unlearn.commands.line_parser import LineParser
+from hf_unlearn.run.line_parser import LineParser
 
 
 def env(argv: list[str] | None = None) -> None:

@@ -62,6 +62,8 @@ def lira(argv: list[str] | None = None) -> None:
             raise UserError("lira needs rows drawn at random: name --forget_fraction instead of --forget_classes")
         train = data.splits.forget.source
         plan = plan_of(arguments, data, own.forget_sets)
+        if own.forget_sets > max(plan.sets, LiraArguments.forget_sets):
+            raise UserError(f"--forget_sets is {own.forget_sets}; {plan.sets} of this size have no row in common")
         maker = ShadowMaker(arguments, data, plan, fingerprint=data_fingerprint(train))
         wanted = [("shadow", k) for k in range(own.shadows)] + [("target", k) for k in range(own.targets)]
         missing = [name for name in wanted if not maker.is_done(*name)]

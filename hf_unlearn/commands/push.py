@@ -1,7 +1,7 @@
 """`hf-unlearn push FOLDER --hub_model_id ID`: a finished output folder to the Hub."""
 
-from hf_unlearn.commands.line_parser import LineParser
 from hf_unlearn.hub import upload
+from hf_unlearn.run.line_parser import LineParser
 
 
 def push(argv: list[str] | None = None) -> None:

@@ -1,14 +1,15 @@
 """`hf-unlearn report FOLDER …`: the table of one run and its page, or several runs side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from hf_unlearn.commands.line_parser import LineParser
 from hf_unlearn.errors import UserError
 from hf_unlearn.report.compare import compare, comparison_text
 from hf_unlearn.report.compare_page import compare_runs, run_names
 from hf_unlearn.report.evidence import read_evidence
 from hf_unlearn.report.table import render_table
+from hf_unlearn.run.line_parser import LineParser
 
 
 def report(argv: list[str] | None = None) -> None:
@@ -34,12 +35,26 @@ def write_report(folders: Sequence[str], output: str | None = None) -> None:
     if len(runs) == 1:
         from hf_unlearn.report.html import render_html
 
-        print(render_table(runs[0]))
-        return _write(Path(output) if output else Path(folders[0]) / "report.html", render_html(runs[0]))
-    names = run_names(runs, folders)
-    print(comparison_text(compare(runs, names)))
-    if output:
-        _write(Path(output), compare_runs(runs, names))
+        with _said_if_edited(folders):
+            table, page = render_table(runs[0]), render_html(runs[0])
+        print(table)
+        return _write(Path(output) if output else Path(folders[0]) / "report.html", page)
+    with _said_if_edited(folders):
+        names = run_names(runs, folders)
+        text, page = comparison_text(compare(runs, names)), compare_runs(runs, names) if output else None
+    print(text)
+    if page:
+        _write(Path(output), page)
+
+
+@contextmanager
+def _said_if_edited(folders: Sequence[str]) -> Iterator[None]:
+    """Evidence has all its keys where it was read; values of other kinds than a run writes show when it is drawn."""
+    try:
+        yield
+    except (TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError) as error:
+        where = ", ".join(map(str, folders))
+        raise UserError(f"evidence.json in {where} was edited: a value is of another kind ({error})") from error
 
 
 def _write(path: Path, text: str) -> None:

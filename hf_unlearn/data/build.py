@@ -65,7 +65,7 @@ def complete_source(
     notes: list[str] = []
     if source.test is None:
         if not trains_original:
-            raise UserError("the data has no test rows: name them with --test_split (the model was trained elsewhere)")
+            raise UserError("the data has no test rows: name them with `test` (the model was trained elsewhere)")
         source = _carve(source, "test", test_fraction, seed + 1, label_column, group_column, notes)
     if source.validation is None and trains_original:
         source = _carve(source, "validation", validation_fraction, seed + 2, label_column, group_column, notes)
@@ -77,6 +77,19 @@ def complete_source(
         source = replace(source, places=places, **parts)
         notes.append(f"no validation rows: {len(chosen)} of {rows} test rows serve as validation (seed {seed})")
     return source, notes
+
+
+def first_rows(source: Source, most: int, seed: int, label_column: str | None = None) -> tuple[Source, list[str]]:
+    """A trial: the source with `most` training rows, drawn in proportion to the classes, and a note of it. The others
+    count as held out. For an original that is trained after this call."""
+    total = len(source.train)
+    if most >= total:
+        return source, []
+    chosen, left = _draw_rows(source.train, most, seed, label_column, None)
+    places = source.places | {"train": source.places.get("train", np.arange(total))[chosen]}
+    parts = {"train": source.train.select(chosen), "held_out": source.train.select(left)}
+    note = f"a trial: {most:,} of {total:,} training rows (seed {seed}); the others are not seen"
+    return replace(source, places=places, **parts), [note]
 
 
 def _carve(
@@ -130,8 +143,7 @@ def build_splits(
     """
     report = SplitReport()
     rows = {split: Rows(data, task, cache=cache_rows) for split, data in source.splits().items()}
-    for split in rows:
-        _check_rows(source, split, rows[split], cache_rows)
+    partly = {split: _check_rows(source, split, rows[split], cache_rows) for split in rows}
     forget = np.unique(np.asarray(forget_positions, dtype=np.int64))
     forgotten_classes: tuple[int, ...] = ()
     if request_kind == "classes":
@@ -160,7 +172,23 @@ def build_splits(
             raise UserError(f"no rows are left for '{role.replace('_', ' ')}': more {_split_of(role)} rows are needed")
     check_disjoint(splits)
     report.counts |= {"train": len(source.train), **splits.sizes()}
+    report.notes += _partly_read(splits, partly)
     return splits, report
+
+
+def _partly_read(splits: UnlearningSplits, found: dict[str, dict[str, set[int]]]) -> list[str]:
+    """A note for each kind of rows that the model sees a part of, with their number by role."""
+    notes, task = [], splits.forget.task
+    for kind, words in task.partly_read.items():
+        counts = []
+        for role, split in (("forget", "train"), ("retain", "train"), ("test", "test")):
+            rows = getattr(splits, role)
+            count = sum(place in found[split][kind] for place in rows.indices)
+            if count:
+                counts.append(f"{count} of {len(rows)} {role} rows")
+        if counts:
+            notes.append(f"{', '.join(counts)} {words.format(max_length=task.max_length)}")
+    return notes
 
 
 def check_disjoint(splits: UnlearningSplits) -> None:
@@ -213,24 +241,30 @@ def _draw_rows(
 ) -> tuple[np.ndarray, np.ndarray]:
     """`count` places of `rows`, and the others: by group where there are groups, else stratified by label."""
     if group_column is not None:
-        groups = column_codes(rows, group_column, "--group_column")
+        groups = column_codes(rows, group_column, "`group_column`")
         return draw(len(rows), count, seed, groups=groups)
     strata = None if label_column is None else label_ids(rows, label_column)
     return draw(len(rows), count, seed, strata=strata)
 
 
-def _check_rows(source: Source, split: str, rows: Rows, cached: bool) -> None:
-    """Read every row once. Images that will not be kept are only decoded: resizing them all costs minutes."""
+def _check_rows(source: Source, split: str, rows: Rows, cached: bool) -> dict[str, set[int]]:
+    """Read every row once; returns the places of rows that the model sees a part of, by kind.
+
+    Images that will not be kept are only decoded: resizing them all costs minutes.
+    """
+    for places in rows.task.left_out.values():
+        places.clear()
     columns = [column for column in rows.task.columns.values() if column in rows.source.column_names]
     decode_only = not cached and any(is_image(rows.source.features[column]) for column in columns)
     try:
         if decode_only:
             row_digests(rows.source, columns)
-            return
+            return {}
         for start in range(0, len(rows), BATCH):
             _encode(rows, range(start, min(start + BATCH, len(rows))))
     except RowError as error:
         raise RowError(source.place(split, error.position), f"{error.reason} ({split} rows)") from error
+    return {kind: set(places) for kind, places in rows.task.left_out.items()}
 
 
 def _encode(rows: Rows, batch: range) -> None:

@@ -36,7 +36,7 @@ def column_codes(dataset, column: str, what: str = "column") -> np.ndarray:
 
 def label_ids(rows, label_column: str) -> np.ndarray:
     """`(rows,)` int64 label ids of an encoded label column."""
-    require_column(rows, label_column, "--label_column")
+    require_column(rows, label_column, "`label_column`")
     return np.asarray(arrow_column(rows, label_column)).astype(np.int64)
 
 

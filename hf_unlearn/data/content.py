@@ -95,9 +95,20 @@ def read_rows(rows, positions: range) -> dict[str, list]:
             try:
                 rows[position]
             except Exception as cause:
-                what = "image" if any(map(is_image, rows.features.values())) else "content"
-                raise RowError(position, f"its {what} cannot be read") from cause
+                raise RowError(position, _unreadable(rows, position)) from cause
         raise error
+
+
+def _unreadable(rows, position: int) -> str:
+    """Why a row cannot be read: the name of its image's file, where it has one."""
+    import datasets
+
+    images = [name for name, feature in rows.features.items() if is_image(feature)]
+    for name in images:
+        found = rows.select([position]).cast_column(name, datasets.Image(decode=False))[0][name]
+        if found and found.get("path"):
+            return f"its image cannot be read ({Path(found['path']).name})"
+    return "its image cannot be read" if images else "its content cannot be read"
 
 
 def _digest(values: tuple) -> bytes:

@@ -38,7 +38,7 @@ def text_options(files: dict[str, list[str]], separator: str) -> dict[str, Any]:
             found = _header(name, separator)
             if columns is not None and set(found) != set(columns):
                 odd = ", ".join(sorted(set(found) ^ set(columns)))
-                raise UserError(f"dataset_name: the csv files have different columns; not in all of them: {odd}")
+                raise UserError(f"`dataset_name`: the csv files have different columns; not in all of them: {odd}")
             columns = columns or found
     features = datasets.Features({column: datasets.Value("string") for column in columns or []})
     return {"features": features, "na_filter": False, "index_col": False}
@@ -103,18 +103,18 @@ def _header(name: str, separator: str) -> list[str]:
         lines = csv.reader(file, delimiter=separator)
         rows = [row for row, _ in zip((row for row in lines if row), range(2), strict=False)]
     if not rows:
-        raise UserError(f"dataset_name: '{short}' is empty")
+        raise UserError(f"`dataset_name`: '{short}' is empty")
     header = rows[0]
     if len(header) == 1:
         for other, word in OTHER_SEPARATORS.items():
             if other != separator and other in header[0]:
                 raise UserError(
-                    f"dataset_name: the columns of '{short}' are separated by {word}; use commas (tabs in .tsv)"
+                    f"`dataset_name`: the columns of '{short}' are separated by {word}; use commas (tabs in .tsv)"
                 )
     twice = sorted({column for column in header if header.count(column) > 1})
     if twice:
-        raise UserError(f"dataset_name: '{short}' has two columns called '{twice[0]}'; rename one")
+        raise UserError(f"`dataset_name`: '{short}' has two columns called '{twice[0]}'; rename one")
     if len(rows) > 1 and len(rows[1]) > len(header):
         cells = f"{len(rows[1])} cells in the first row and {len(header)} in the header"
-        raise UserError(f"dataset_name: '{short}' has {cells}; quote cells that hold the separator")
+        raise UserError(f"`dataset_name`: '{short}' has {cells}; quote cells that hold the separator")
     return header

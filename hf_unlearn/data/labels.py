@@ -39,6 +39,8 @@ def encode_labels(
         _check_present(codes[split], source, split)
     ordered = hasattr(source.train.features[label_column], "names")
     ids, names = _assign_ids(_sort(keys["train"], ordered), ordered, model_label2id)
+    if len(names) < 2:
+        raise UserError(f"column '{label_column}' holds a single class in the training rows: name another column")
     features = {}
     for split, rows in source.splits().items():
         used = {keys[split][code] for code in np.unique(codes[split])}
@@ -76,7 +78,7 @@ def _is_text(kind: pa.DataType) -> bool:
 def _check_present(codes: np.ndarray, source: Source, split: str) -> None:
     missing = np.flatnonzero(codes < 0)
     if len(missing) and len(missing) == len(codes):
-        raise UserError(f"the labels of the {split} rows are hidden: name another split with --{split}_split")
+        raise UserError(f"the labels of the {split} rows are hidden: name another split with `{split}`")
     if len(missing):
         raise RowError(
             source.place(split, missing[0]), f"it has no label; NA, null and empty count as none ({split} rows)"

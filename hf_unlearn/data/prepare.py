@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from hf_unlearn.data.build import SplitReport, build_splits, complete_source
+from hf_unlearn.data.build import SplitReport, build_splits, complete_source, first_rows
 from hf_unlearn.data.content import forget_digest, key_name, rows_digest
 from hf_unlearn.data.labels import encode_labels
 from hf_unlearn.data.overlap import check_unseen
@@ -70,6 +70,7 @@ def prepare(
     label2id: dict[str, int] | None = None,
     forget_duplicates: bool = False,
     cache_rows: bool = True,
+    max_train_rows: int | None = None,
 ) -> Prepared:
     """Resolve the request and give every row its role. Nothing is written.
 
@@ -83,6 +84,7 @@ def prepare(
         split_seed: decides which rows are held out. Not the run's: one original serves every request and every seed.
         columns: roles that the user names.
         label2id: classes of a model that is already trained.
+        max_train_rows: for a trial: the original is trained on so many of the training rows.
         forget_duplicates, cache_rows: as for [`build_splits`].
 
     Raises `UserError` for whatever does not fit together.
@@ -95,6 +97,9 @@ def prepare(
     if task_class.has_classes:
         source, label_names = encode_labels(source, chosen["label"], label2id)
     roles = {"label_column": chosen.get("label"), "group_column": request.group_column or source.group_column}
+    trial: list[str] = []
+    if max_train_rows is not None:
+        source, trial = first_rows(source, max_train_rows, split_seed, chosen.get("label"))
     source, notes = complete_source(source, trains_original=trains_original, seed=split_seed, **roles)
     forget = request.select(source, chosen.get("label"), label_names)
     task = make_task(chosen, label_names)
@@ -109,5 +114,5 @@ def prepare(
         cache_rows=cache_rows,
         **roles,
     )
-    report.notes[:0] = [*notes, *request.notes, *check_unseen(source, list(chosen.values()))]
+    report.notes[:0] = [*trial, *notes, *request.notes, *check_unseen(source, list(chosen.values()))]
     return Prepared(source, task, splits, report, request, split_seed)

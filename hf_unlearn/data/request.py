@@ -52,13 +52,13 @@ class ForgetRequest:
         ways = {"classes": self.classes, "fraction": self.fraction, "ids": self.ids_file, "where": self.where}
         ways["dataset"] = self.rows
         used = [name for name, value in ways.items() if value is not None and not (name != "dataset" and value == [])]
-        options = "--forget_classes, --forget_fraction, --forget_ids, --forget_where, --forget_dataset"
+        options = "`classes`, `fraction`, `ids_file`, `where`, `rows`"
         if len(used) != 1:
             problem = "nothing to forget" if not used else f"{len(used)} forget requests"
             raise UserError(f"{problem}: give exactly one of {options}")
         self.kind: str = used[0]
         if self.kind == "fraction" and not 0 < self.fraction < 1:
-            raise UserError("--forget_fraction must lie between 0 and 1, both excluded, e.g. 0.1")
+            raise UserError("`fraction` must lie between 0 and 1, both excluded, e.g. 0.1")
 
     def __repr__(self) -> str:
         known = {key: value for key, value in self.public().items() if key != "kind" and value is not None}
@@ -96,6 +96,11 @@ class ForgetRequest:
         self.notes = []
         chosen = getattr(self, f"_select_{self.kind}")(source, label_column, label_names)
         rows = len(source.train)
+        if len(chosen) == 0 and self.notes:
+            raise UserError(
+                "all rows of the forget request were held out for validation or test, so the original does not see "
+                "them: there is nothing to forget"
+            )
         if len(chosen) == 0:
             raise UserError("the forget request takes no training row: there is nothing to forget")
         if len(chosen) == rows:
@@ -106,7 +111,7 @@ class ForgetRequest:
 
     def _select_classes(self, source: Source, label_column: str | None, label_names: list[str] | None) -> np.ndarray:
         if label_column is None or label_names is None:
-            raise UserError("--forget_classes needs a task with classes; use --forget_where column=value here")
+            raise UserError("`classes` needs a task with classes; use `where` column=value here")
         ids = class_ids(self.classes, label_names)
         labels = label_ids(source.train, label_column)
         return np.flatnonzero(np.isin(labels, ids))
@@ -114,14 +119,14 @@ class ForgetRequest:
     def _select_fraction(self, source: Source, *_) -> np.ndarray:
         rows, groups = len(source.train), None
         if self.group_column is not None:
-            groups = column_codes(source.train, self.group_column, "--group_column")
+            groups = column_codes(source.train, self.group_column, "`group_column`")
         return draw(rows, round(self.fraction * rows), self.seed, groups=groups)[0]
 
     def _select_ids(self, source: Source, *_) -> np.ndarray:
         wanted = list(dict.fromkeys(read_ids(self.ids_file, self.id_column)))
-        require_column(source.train, self.id_column, "--id_column")
+        require_column(source.train, self.id_column, "`id_column`")
         column = arrow_column(source.train, self.id_column)
-        values = _comparable(column, wanted, "--id_column")
+        values = _comparable(column, wanted, "`id_column`")
         known = pc.is_in(values, value_set=pc.unique(column))
         chosen = np.flatnonzero(pc.is_in(column, value_set=values.drop_null()))
         if source.held_out is not None:
@@ -131,7 +136,7 @@ class ForgetRequest:
         missing = len(wanted) - int(pc.sum(pc.and_(known, values.is_valid())).as_py() or 0)
         if missing:
             where = f"column '{self.id_column}' of the training rows"
-            raise UserError(f"{missing} of {len(wanted)} ids in the --forget_ids file are not in {where}")
+            raise UserError(f"{missing} of {len(wanted)} ids in the `ids_file` file are not in {where}")
         return chosen
 
     def _select_where(self, source: Source, *_) -> np.ndarray:
@@ -145,7 +150,7 @@ class ForgetRequest:
             empty += not met.any() and not held
             chosen |= met
         if empty:
-            raise UserError(f"{empty} of {len(self.where)} --forget_where conditions match no training row")
+            raise UserError(f"{empty} of {len(self.where)} `where` conditions match no training row")
         return np.flatnonzero(chosen)
 
     def _select_dataset(self, source: Source, *_) -> np.ndarray:
@@ -180,7 +185,7 @@ def class_ids(classes: list[str], label_names: list[str]) -> list[int]:
         shown = ", ".join(label_names[:20]) + (f" … ({len(label_names)} in all)" if len(label_names) > 20 else "")
         nearest = ", ".join(label_names[folded[name]] for name in dict.fromkeys(near))
         hint = f"; nearest: {nearest}" if nearest else ""
-        raise UserError(f"{unknown} of {len(classes)} --forget_classes are unknown{hint}; the classes are: {shown}")
+        raise UserError(f"{unknown} of {len(classes)} `classes` are unknown{hint}; the classes are: {shown}")
     return sorted(set(ids))
 
 
@@ -192,7 +197,7 @@ def check_kept_classes(train, label_column: str, forget: np.ndarray, removed: tu
     if emptied:
         raise UserError(
             f"the forget request leaves {emptied} retained class{'es' if emptied > 1 else ''} without a row: "
-            "keep some, or remove whole classes with --forget_classes"
+            "keep some, or remove whole classes with `classes`"
         )
 
 
@@ -204,19 +209,19 @@ def read_ids(file: str, id_column: str | None) -> list[str]:
         if path.suffix.lower() == ".json":
             ids = json.loads(text)
             if not isinstance(ids, list) or any(isinstance(value, list | dict) or value is None for value in ids):
-                raise UserError(f"--forget_ids: {path.name} must hold one JSON list of ids")
+                raise UserError(f"`ids_file`: {path.name} must hold one JSON list of ids")
         elif path.suffix.lower() == ".csv":
             table = csv.DictReader(text.splitlines())
             if id_column not in (table.fieldnames or []):
                 has = ", ".join(table.fieldnames or []) or "none"
-                raise UserError(f"--forget_ids: {path.name} has no column '{id_column}'; its columns are: {has}")
+                raise UserError(f"`ids_file`: {path.name} has no column '{id_column}'; its columns are: {has}")
             ids = [row[id_column] for row in table]
         else:
             ids = [line.strip() for line in text.splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
-        raise UserError(f"--forget_ids: {path.name} cannot be read ({type(error).__name__})") from None
+        raise UserError(f"`ids_file`: {path.name} cannot be read ({type(error).__name__})") from None
     if not ids:
-        raise UserError(f"--forget_ids: {path.name} holds no id")
+        raise UserError(f"`ids_file`: {path.name} holds no id")
     return [str(value) for value in ids]
 
 
@@ -224,13 +229,13 @@ def _meets(rows, condition: str) -> np.ndarray:
     """`(rows,)` bool: which rows meet `column=value`."""
     name, sign, value = condition.partition("=")
     if not sign:
-        raise UserError("--forget_where needs column=value")
+        raise UserError("`where` needs column=value")
     name, value = name.strip(), value.strip()
-    require_column(rows, name, "--forget_where")
+    require_column(rows, name, "`where`")
     column, feature = arrow_column(rows, name), rows.features[name]
     if hasattr(feature, "names") and value in feature.names:
         value = str(feature.names.index(value))
-    wanted = _comparable(column, [value], "--forget_where")
+    wanted = _comparable(column, [value], "`where`")
     return np.asarray(pc.is_in(column, value_set=wanted.drop_null()))
 
 

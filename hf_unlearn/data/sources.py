@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hf_unlearn.data.csv_text import text_options, with_numbers
-from hf_unlearn.errors import UserError
+from hf_unlearn.errors import UserError, in_one_line
 
 BUILTIN = ("digits", "docstrings", "fictitious_authors")
 BUILDERS = {
@@ -107,8 +107,14 @@ def load_source(
     if dataset_name in BUILTIN:
         source = importlib.import_module(f"hf_unlearn.data.builtin.{dataset_name}").load(seed)
         if task is not None and task != source.task:
-            raise UserError(f"dataset_name: '{dataset_name}' is made for the task {source.task}, not for {task}")
+            raise UserError(f"`dataset_name`: '{dataset_name}' is made for the task {source.task}, not for {task}")
+        named = {"dataset_config_name": config_name, "validation_split": validation_split, "test_split": test_split}
+        named["train_split"] = None if train_split == "train" else train_split
+        for argument in (argument for argument, value in named.items() if value is not None):
+            raise UserError(f"`{argument}`: the splits of '{dataset_name}' are built in; leave it out")
         return source
+    if not dataset_name.strip():
+        raise UserError("`dataset_name` is empty; name a data set, a file or a folder")
     path = Path(dataset_name).expanduser()
     is_local = path.exists()
     splits = _read_local(path, config_name, cache_dir) if is_local else _read_hub(dataset_name, config_name, cache_dir)
@@ -117,6 +123,29 @@ def load_source(
     if len(rows["train"]) == 0:
         raise UserError(f"split '{chosen['train']}' of '{dataset_name}' has no rows")
     return Source(name=path.resolve().name if is_local else dataset_name, **rows)
+
+
+def load_files(train: str, validation: str | None = None, test: str | None = None) -> Source:
+    """Rows of one's own files, a split each; of whatever kinds, packed with gzip or not.
+
+    Raises `UserError` for a file that does not exist or cannot be read, and for two splits in one file.
+    """
+    given = {"train": train, "validation": validation, "test": test}
+    files = {split: Path(name).expanduser() for split, name in given.items() if name is not None}
+    for split, path in files.items():
+        if not path.is_file():
+            raise UserError(f"`{split}_file`: there is no file {path}")
+    if len({path.resolve() for path in files.values()}) < len(files):
+        raise UserError("`train_file`, `validation_file` and `test_file` must be different files")
+    groups: dict[tuple[str, str | None], dict[str, str]] = {}  # files of a kind are read together, so that types agree
+    for split, path in files.items():
+        groups.setdefault(_kind_of(path), {})[split] = str(path)
+    rows = {}
+    for (builder, separator), group in groups.items():
+        options = {"sep": separator} if separator else {}
+        shown = ", ".join(files[split].name for split in group)
+        rows |= _read(shown, builder, data_files=group, **options)
+    return Source(name=files["train"].name, **rows)
 
 
 def join_forget_retain(forget, retain) -> tuple[Any, np.ndarray]:
@@ -164,18 +193,24 @@ def _read_local(path: Path, config_name: str | None, cache_dir: str | None) -> d
         return dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
     if path.is_dir():
         return _read(path.name, str(path), config_name, cache_dir=cache_dir)
+    builder, separator = _kind_of(path)
+    options = {"sep": separator} if separator else {}
+    return _read(path.name, builder, data_files={"train": str(path)}, cache_dir=cache_dir, **options)
+
+
+def _kind_of(path: Path) -> tuple[str, str | None]:
+    """The loader of a file, by the end of its name, and what separates its columns where that is no comma."""
     kind = next((suffix for suffix in path.suffixes[::-1] if suffix.lower() not in PACKED), "").lower()
     if kind not in BUILDERS:
-        raise UserError(f"dataset_name: cannot read '{path.name}': known file types are {', '.join(BUILDERS)}")
-    options = {"sep": "\t"} if kind == ".tsv" else {}
-    return _read(path.name, BUILDERS[kind], data_files={"train": str(path)}, cache_dir=cache_dir, **options)
+        raise UserError(f"`dataset_name`: cannot read '{path.name}': known file types are {', '.join(BUILDERS)}")
+    return BUILDERS[kind], "\t" if kind == ".tsv" else None
 
 
 def _read_hub(name: str, config_name: str | None, cache_dir: str | None) -> dict[str, Any]:
     """All splits of a data set on the Hub."""
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).suffix.lower() in BUILDERS
     if looks_local or "\\" in name or not name:
-        raise UserError(f"dataset_name: no file or folder '{name}'")
+        raise UserError(f"`dataset_name`: no file or folder '{name}'")
     return _read(name, name, config_name, cache_dir=cache_dir)
 
 
@@ -203,16 +238,15 @@ def _readable(name: str):
         raise
     except (ConnectionError, DatasetNotFoundError) as error:
         mend = f"is neither a file nor built in ({', '.join(BUILTIN)}), and was not found on the Hub"
-        raise UserError(f"dataset_name: '{name}' {mend}") from error
+        raise UserError(f"`dataset_name`: '{name}' {mend}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"dataset_name: '{name}' is not in UTF-8; save it in that encoding") from error
+        raise UserError(f"`dataset_name`: '{name}' is not in UTF-8; save it in that encoding") from error
     except DatasetGenerationError as error:
-        raise UserError(f"dataset_name: the rows of '{name}' cannot be read ({_cause(error)})") from error
+        raise UserError(f"`dataset_name`: the rows of '{name}' cannot be read ({_cause(error)})") from error
     except Exception as error:  # loaders raise anything; their first line says what is missing
         if "corresponds to no data" in str(error):
-            raise UserError(f"dataset_name: '{name}' has no rows") from error
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"dataset_name: '{name}' cannot be loaded: {lines[0]}") from error
+            raise UserError(f"`dataset_name`: '{name}' has no rows") from error
+        raise UserError(f"`dataset_name`: '{name}' cannot be loaded: {in_one_line(error)}") from error
 
 
 def _cause(error: Exception) -> str:
@@ -228,9 +262,9 @@ def _choose_splits(names: list[str], train: str, validation: str | None, test: s
     chosen = {role: name for role, name in named.items() if name is not None}
     for role, name in chosen.items():
         if name not in names:
-            raise UserError(f"{role}_split: no split '{name}'; the splits are: {', '.join(names)}")
+            raise UserError(f"`{role}_split`: no split '{name}'; the splits are: {', '.join(names)}")
     if len(set(chosen.values())) < len(chosen):
-        raise UserError("train_split, validation_split and test_split must be different splits")
+        raise UserError("`train_split`, `validation_split` and `test_split` must be different splits")
     for role, guesses in (("validation", VALIDATION_NAMES), ("test", TEST_NAMES)):
         free = [name for name in guesses if name in names and name not in chosen.values()]
         if role not in chosen and free:

@@ -90,7 +90,8 @@ def _publishable_evidence(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise UserError(f"no folder {folder}; name the --output_dir of a finished run")
     evidence = read_evidence(folder)
-    if set(evidence["data"]["request"] or {}) - REQUEST:
+    request = evidence["data"]["request"] or {}
+    if not isinstance(request, dict) or set(request) - REQUEST:
         raise UserError(f"{folder / EVIDENCE} says more of the forget request than may leave this machine")
     return evidence
 
@@ -115,7 +116,7 @@ def _shards(folder: Path, weights: list[str]) -> set[str]:
         return {"model.safetensors"}
     index = folder / "model.safetensors.index.json"
     named = _read_json(index).get("weight_map") if index.name in weights else None
-    return {index.name, *(named.values() if isinstance(named, dict) else ())}
+    return {index.name, *(map(str, named.values()) if isinstance(named, dict) else ())}
 
 
 def _copy(folder: Path, name: str, destination: Path) -> None:

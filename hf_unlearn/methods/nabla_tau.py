@@ -43,9 +43,9 @@ class NablaTauConfig(PublishedConfig, RowTargetConfig):
     def __post_init__(self):
         super().__post_init__()
         if self.variant not in ("rows", "held", "paper"):
-            raise UserError(f"--variant is '{self.variant}'; it is one of rows, held, paper")
+            raise UserError(f"`variant` is '{self.variant}'; it is one of rows, held, paper")
         if self.alpha is not None and not 0 < self.alpha <= 1:
-            raise UserError(f"--alpha is {self.alpha}; it must lie in (0, 1]")
+            raise UserError(f"`alpha` is {self.alpha}; it must lie in (0, 1]")
 
 
 class NablaTauTrainer(PublishedSteps, RowTargetTrainer):

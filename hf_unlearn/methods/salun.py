@@ -74,16 +74,14 @@ class SalUnConfig(PublishedConfig, RowTargetConfig):
         ):
             if getattr(self, name) not in known:
                 choices = ", ".join(choice for choice in known if choice)
-                raise UserError(f"--{name} is '{getattr(self, name)}'; it is one of {choices}")
+                raise UserError(f"`{name}` is '{getattr(self, name)}'; it is one of {choices}")
         if self.labels is None and (self.variant == "paper" or self.allow_true_label):
             self.labels = "uniform"
         if self.allow_true_label and self.labels != "uniform":
-            raise UserError("--allow_true_label is for labels drawn alike; add --labels uniform")
+            raise UserError("`allow_true_label` is for labels drawn alike; add `labels` uniform")
         if self.soft_threshold is not None:
-            if not 0 < self.soft_threshold <= 1:
-                raise UserError(f"--soft_threshold is {self.soft_threshold}; it is a share in (0, 1]")
             if self.masks_updates:
-                raise UserError("--soft_threshold takes the place of the mask; leave the --saliency arguments out")
+                raise UserError("`soft_threshold` takes the place of the mask; leave the `saliency` arguments out")
         elif self.saliency is None and not self.saliency_mask:
             self.saliency = SHARE
 

@@ -30,6 +30,12 @@ STEPS = {IMPAIR: 20, REPAIR: 100}
 FEWEST_STEPS = 5
 LEAST_NOISE, NOISE_PER_CLASS = 16, 8  # rows of noise in all, and of each class
 BUDGET = 0.09  # of the examples that retraining reads
+WITHOUT_EFFECT = {  # arguments of Trainer whose place the phases take, and the values that they have unasked
+    "num_train_epochs": (3.0,),
+    "lr_scheduler_type": (None, "linear", "constant"),
+    "lr_scheduler_kwargs": (None, {}),
+    "warmup_steps": (0,),
+}
 UNKNOWN_EPOCHS = 10.0  # assumed for retraining where the recipe is not known
 
 
@@ -88,23 +94,19 @@ class UnsirConfig(PublishedConfig, UnlearningConfig):
     )
 
     def __post_init__(self):
+        for name, usual in WITHOUT_EFFECT.items():
+            if getattr(self, name) not in usual:
+                raise UserError(
+                    f"`{name}` is without effect in UNSIR; `impair_steps`, `repair_steps` and rates have one"
+                )
         super().__post_init__()
         for name, known in (("variant", ("fresh", "paper")), ("noise_space", ("auto", "embeddings", "pixels"))):
             if getattr(self, name) not in known:
-                raise UserError(f"--{name} is '{getattr(self, name)}'; it is one of {', '.join(known)}")
-        for name in (
-            "retain_per_class", "noise_rows", "noise_steps", "noise_learning_rate", "impair_steps", "repair_steps",
-            "impair_learning_rate", "repair_learning_rate", "retrain_epochs",
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise UserError(f"--{name} is {value}; give a number above 0")
-        if self.noise_penalty is not None and self.noise_penalty < 0:
-            raise UserError(f"--noise_penalty is {self.noise_penalty}; it cannot be below 0")
+                raise UserError(f"`{name}` is '{getattr(self, name)}'; it is one of {', '.join(known)}")
         if self.saliency is not None or self.masks_updates:
-            raise UserError("--method unsir reads no forget row, and a saliency mask is made from them: leave it out")
+            raise UserError("`method` unsir reads no forget row, and a saliency mask is made from them: leave it out")
         if self.fp16:
-            raise UserError("--fp16: the noise has no scaled gradients; use --bf16 with --method unsir")
+            raise UserError("`fp16`: the noise has no scaled gradients; use `bf16` with `method` unsir")
 
 
 class NoiseRows:
@@ -166,7 +168,7 @@ class UnsirTrainer(PublishedSteps, UnlearningTrainer):
         self.check_task(task)
         if not splits.forgotten_classes:
             raise UserError(
-                "--method unsir forgets whole classes and reads none of their rows: name them with --forget_classes"
+                "`method` unsir forgets whole classes and reads none of their rows: name them with `classes`"
             )
         self.args = args  # `training_rows` is asked before Trainer sets it
         self.space = find_space(model, args.noise_space)
@@ -187,7 +189,7 @@ class UnsirTrainer(PublishedSteps, UnlearningTrainer):
     @classmethod
     def check_task(cls, task) -> None:
         if not task.has_classes:
-            raise UserError("--method unsir forgets classes, and a language model has none: use --method nabla_tau")
+            raise UserError("`method` unsir forgets classes, and a language model has none: use `method` nabla_tau")
 
     # Which rows, and when.
 

@@ -41,9 +41,9 @@ def find_space(model: nn.Module, wanted: str = "auto") -> str:
     if wanted == "auto":
         wanted = EMBEDDINGS if has_module else PIXELS
     if wanted == EMBEDDINGS and not has_module:
-        raise UserError(f"--noise_space embeddings: {type(unwrap(model)).__name__} names none; use pixels")
+        raise UserError(f"`noise_space` embeddings: {type(unwrap(model)).__name__} names none; use pixels")
     if wanted == PIXELS and not takes_pixels:
-        raise UserError(f"--noise_space pixels: {type(unwrap(model)).__name__} reads no images; use embeddings")
+        raise UserError(f"`noise_space` pixels: {type(unwrap(model)).__name__} reads no images; use embeddings")
     return wanted
 
 

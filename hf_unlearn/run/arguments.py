@@ -1,14 +1,13 @@
 """Everything a run can be told: dataclasses, filled from the command line and from a YAML file of defaults."""
 
-import argparse
-import difflib
-import json
 import sys
+from argparse import Namespace
 from dataclasses import dataclass, field, fields, make_dataclass
-from pathlib import Path
 from typing import Any
 
-from hf_unlearn.errors import UserError
+from hf_unlearn.errors import UserError, in_one_line
+from hf_unlearn.run.config_file import nearest, read_config, set_defaults
+from hf_unlearn.run.line_parser import LineParser
 
 DTYPES = ["auto", "float32", "bfloat16", "float16", "float64"]
 
@@ -54,6 +53,14 @@ class DataArguments:
 
     dataset_name: str | None = _arg(
         None, "Built-in (digits, docstrings, fictitious_authors), Hub name, or local folder or file."
+    )
+    train_file: str | None = _arg(
+        None, "Instead of --dataset_name: a file of the rows that the model was trained on (csv, tsv, json, parquet)."
+    )
+    validation_file: str | None = _arg(None, "Beside --train_file: unseen rows that measure τ and steer.")
+    test_file: str | None = _arg(None, "Beside --train_file: unseen rows that only report.")
+    max_train_rows: int | None = _arg(
+        None, "A trial: so many of the training rows, drawn with the split's seed; for an original of the recipe."
     )
     dataset_config_name: str | None = _arg(None, "Configuration of a Hub data set.")
     task: str | None = _arg(
@@ -177,51 +184,67 @@ class Arguments:
 _GROUPS = (RunArguments, ModelArguments, DataArguments, RequestArguments, LoraArguments, RecipeArguments)
 
 
+REQUESTS = ("forget_classes", "forget_fraction", "forget_ids", "forget_where", "forget_dataset")
+BESIDE_REQUEST = ("group_column", "id_column")  # belong to one kind of request
+
+
 def parse_arguments(argv: list[str] | None = None) -> Arguments:
     """Parse a command line.
 
     Raises:
-        `UserError`: an unknown key (the nearest known one is named), a value of the wrong type or that
-            `TrainingArguments` refuses, an unreadable file.
+        `UserError`: an unknown key (the nearest known one is named), a value of the wrong type, out of its range or
+            that `TrainingArguments` refuses, an unreadable file.
     """
     from hf_unlearn.methods import get_method
 
     argv = sys.argv[1:] if argv is None else list(argv)
-    first = _Parser(add_help=False, allow_abbrev=False)
+    first = LineParser(add_help=False, allow_abbrev=False)
     first.add_argument("--config")
     first.add_argument("--method")
     first.add_argument("--task")
     early, _ = first.parse_known_args(argv)
-    values = _read_yaml(early.config) if early.config else {}
+    values = read_config(early.config) if early.config else {}
     method = get_method(str(early.method or values.get("method") or RunArguments.method))
 
     task = early.task or values.get("task")
-    parser = _build_parser(method.config_class, _data_arguments(task and str(task)))
-    known = {action.dest for action in parser._actions} - {"help"}
-    for key in values:
-        if key not in known:
-            raise UserError(_unknown(early.config, key, known))
-    _set_defaults(parser, values, early.config)
-    try:
-        *groups, rest = parser.parse_args_into_dataclasses(
-            argv, return_remaining_strings=True, look_for_args_file=False
-        )
-    except (ValueError, TypeError, ImportError, OSError) as error:  # what TrainingArguments raises for its fields
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"the arguments are refused by transformers: {reason}") from None
+    data_arguments = _data_arguments(task and str(task))
+    parser = _build_parser(method.config_class, data_arguments)
+    if early.config:
+        set_defaults(parser, _without_overridden_request(values, argv), early.config)
+    namespace, rest = parser.parse_known_args(argv)
+    known = {action.dest for action in parser._actions}
     for word in rest:
         if word.startswith("--"):
             key = word[2:].split("=")[0].replace("-", "_")
-            raise UserError(f"unknown argument --{key}{_nearest(key, known, '--')}")
+            raise UserError(f"unknown argument --{key}{nearest(key, known, '--')}")
     if rest:
         raise UserError("a value follows no argument; put an argument's name before it")
-    *groups, trainer = groups
+    return _arguments(namespace, data_arguments, method.config_class)
+
+
+def _arguments(namespace: Namespace, data_arguments: type, config_class: type) -> Arguments:
+    """The groups, filled from parsed values. Raises `UserError` for values that make no sense."""
+    from hf_unlearn.trainers.ranges import check_ranges
+
+    check_ranges(vars(namespace))
+
+    def fill(group: type):
+        return group(**{f.name: getattr(namespace, f.name) for f in fields(group) if f.init})
+
+    groups = [fill(data_arguments if group is DataArguments else group) for group in _GROUPS]
+    try:
+        trainer = fill(config_class)
+    except (ValueError, TypeError, ImportError, OSError, AttributeError, KeyError) as error:  # from TrainingArguments
+        raise UserError(f"the arguments are refused by transformers: {in_one_line(error)}") from None
     return Arguments(*groups, trainer)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str):
-        raise UserError(" ".join(message.split()))
+def _without_overridden_request(values: dict[str, Any], argv: list[str]) -> dict[str, Any]:
+    """The values of a file; its request only where the command line has none."""
+    named = {word[2:].split("=")[0].replace("-", "_") for word in argv if word.startswith("--")}
+    if not named & set(REQUESTS):
+        return values
+    return {key: value for key, value in values.items() if key not in REQUESTS + BESIDE_REQUEST}
 
 
 def _data_arguments(task: str | None) -> type[DataArguments]:
@@ -237,7 +260,7 @@ def _data_arguments(task: str | None) -> type[DataArguments]:
 def _build_parser(config_class, data_arguments):
     from transformers import HfArgumentParser
 
-    class Parser(_Parser, HfArgumentParser):
+    class Parser(LineParser, HfArgumentParser):
         """Errors as one line instead of a page of usage."""
 
     groups = [data_arguments if group is DataArguments else group for group in _GROUPS]
@@ -257,78 +280,3 @@ def _build_parser(config_class, data_arguments):
         if action.dest == "report_to":  # several trackers; HfArgumentParser sees a single string
             action.nargs = "+"
     return parser
-
-
-def _read_yaml(path: str) -> dict[str, Any]:
-    import yaml
-
-    try:
-        values = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"--config {path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"--config {path} is no text file") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"--config {path} is not valid YAML{_line_of(error)}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"--config {path} holds no `key: value` lines")
-    original = values.pop("original", None) or {}
-    if not isinstance(original, dict):
-        raise UserError(f"--config {path}: 'original' must be a block of keys")
-    values = {str(key): value for key, value in values.items()}
-    return {**values, **{f"original_{key}": value for key, value in original.items()}}
-
-
-def _line_of(error) -> str:
-    mark = getattr(error, "problem_mark", None)
-    return f" (line {mark.line + 1}: {error.problem})" if mark else ""
-
-
-def _set_defaults(parser, values: dict[str, Any], path: str | None) -> None:
-    """YAML values as argparse defaults, checked and typed as if they had been typed on the command line."""
-    done = set()
-    for action in parser._actions:  # `--no_x` shares the name of `--x`, which comes first
-        key = action.dest
-        if key in done or values.get(key) is None:  # an empty value leaves the default
-            continue
-        done.add(key)
-        value = values[key]
-        if isinstance(value, list) and action.nargs not in ("+", "*"):
-            raise UserError(f"{path}: '{key}' takes one value, not a list")
-        items = [_typed(item, action, path) for item in (value if isinstance(value, list) else [value])]
-        if not items:
-            raise UserError(f"{path}: '{key}' is an empty list; leave the key out")
-        parser.set_defaults(**{key: items if action.nargs in ("+", "*") else items[0]})
-        action.required = False
-
-
-_KINDS = {"int": "whole number", "float": "number", "string_to_bool": "true or false"}
-
-
-def _typed(value: Any, action: argparse.Action, path: str | None) -> Any:
-    if value is False and action.dest.endswith("_strategy"):
-        value = "no"  # an unquoted `no` is a boolean in YAML
-    text = json.dumps(value) if isinstance(value, (dict, list)) else str(value)
-    kind = getattr(action.type, "__name__", "value")
-    try:
-        if isinstance(value, (dict, list)) and kind in _KINDS:
-            raise TypeError
-        typed = action.type(text) if action.type is not None else value
-    except (TypeError, ValueError, argparse.ArgumentTypeError):
-        raise UserError(f"{path}: the value of '{action.dest}' is no {_KINDS.get(kind, 'valid ' + kind)}") from None
-    if action.choices and typed not in action.choices:
-        raise UserError(f"{path}: '{action.dest}: {text}' is not one of {', '.join(map(str, action.choices))}")
-    return typed
-
-
-def _unknown(path: str | None, key: str, known: set[str]) -> str:
-    if not key.startswith("original_"):
-        return f"{path}: unknown key '{key}'{_nearest(key, known)}"
-    inner = {name.removeprefix("original_") for name in known if name.startswith("original_")}
-    key = key.removeprefix("original_")
-    return f"{path}: unknown key '{key}' in the recipe (original){_nearest(key, inner)}"
-
-
-def _nearest(key: str, known: set[str], prefix: str = "") -> str:
-    close = difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.5)
-    return f"; did you mean {prefix}{close[0]}?" if close else "; see --help for the known ones"

@@ -2,14 +2,19 @@
 
 import difflib
 import importlib.util
+import os
+from dataclasses import fields
 from pathlib import Path
 
+from accelerate.utils import DistributedType
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-from hf_unlearn.errors import UserError
+from hf_unlearn.errors import UserError, in_one_line
 from hf_unlearn.hub.upload import check_can_push, check_repo_id
-from hf_unlearn.run.arguments import Arguments
-from hf_unlearn.run.recipe import Recipe
+from hf_unlearn.run.arguments import Arguments, LoraArguments
+from hf_unlearn.run.loading import check_place
+from hf_unlearn.run.recipe import Recipe, default_cache_dir
+from hf_unlearn.saliency.mask import check_file
 
 TRACKER_PACKAGES = {
     "azure_ml": "azureml",
@@ -21,35 +26,20 @@ TRACKER_PACKAGES = {
     "wandb": "wandb",
 }
 BEST = ("validation_loss", "validation_accuracy")
-NOT_NEGATIVE = {
-    "data": ("split_seed",),
-    "recipe": ("retrain", "original_seed", "original_warmup_steps", "original_weight_decay"),
-    "trainer": ("seed", "data_seed", "dataloader_num_workers", "warmup_steps", "weight_decay"),
-}
-POSITIVE = {
-    "data": ("max_length",),
-    "lora": ("lora_r",),
-    "recipe": ("original_num_train_epochs", "original_learning_rate", "original_batch_size"),
-    "trainer": (
-        "num_train_epochs",
-        "per_device_train_batch_size",
-        "per_device_eval_batch_size",
-        "gradient_accumulation_steps",
-    ),
-}
+LORA_DEFAULTS = {f.name: f.default for f in fields(LoraArguments)}
 
 
 def check(arguments: Arguments) -> None:
     """Raises `UserError` for an occupied output folder, a tracker that is not installed, numbers that make no sense,
     or no way to a model."""
+    _check_launch(arguments.trainer)
     _check_output(arguments)
     _check_trackers(arguments.trainer.report_to or [])
-    _check_numbers(arguments)
+    _check_without_effect(arguments)
     _check_training(arguments.trainer)
     if arguments.trainer.push_to_hub and not arguments.run.dry_run:
         _check_push(arguments)
-    if arguments.data.dataset_name is None:
-        raise UserError("no --dataset_name; name a data set, or one of digits, docstrings, fictitious_authors")
+    _check_data(arguments)
     if arguments.model.model_name_or_path is None and not arguments.has_recipe:
         raise UserError("no model: give --model_name_or_path, or a recipe (--original_model or --original_model_type)")
     if arguments.recipe.retrain and not arguments.has_recipe:
@@ -59,7 +49,18 @@ def check(arguments: Arguments) -> None:
         )
     if arguments.has_recipe:
         _check_recipe(arguments)
+    for name in (
+        arguments.model.model_name_or_path,
+        arguments.model.processor_name_or_path,
+        arguments.recipe.original_model,
+        *(arguments.recipe.reference_model or []),
+    ):
+        if name:
+            check_place(name)
     given, base = arguments.model.model_name_or_path, arguments.recipe.original_model
+    for reference in arguments.recipe.reference_model or []:
+        if given is not None and _same(given, reference):
+            raise UserError("--reference_model is the model that must forget; name models that never saw the rows")
     if given is not None and base is not None and _same(given, base):
         raise UserError("--original_model is the model that must forget; name the base it was fine-tuned from")
 
@@ -76,32 +77,63 @@ def _check_trackers(trackers: list[str]) -> None:
             raise UserError(f"--report_to {tracker}: the package {package} is not installed; pip install {package}")
 
 
-def _check_numbers(arguments: Arguments) -> None:
-    for group, names in POSITIVE.items():
-        for name in names:
-            value = getattr(getattr(arguments, group), name)
-            if value is not None and not value > 0:
-                raise UserError(f"--{name} is {value}; give a number above 0")
-    for group, names in NOT_NEGATIVE.items():
-        for name in names:
-            value = getattr(getattr(arguments, group), name)
-            if value is not None and value < 0:
-                raise UserError(f"--{name} is {value}; give 0 or more")
+def _check_without_effect(arguments: Arguments) -> None:
+    """Arguments that would be accepted and ignored."""
+    request, options, recipe = arguments.request, arguments.lora, arguments.recipe
+    if request.id_column is not None and request.forget_ids is None:
+        raise UserError("--id_column is the column of --forget_ids; name the file of ids too, or leave it out")
+    if not options.use_peft:
+        for name in ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_modules_to_save"):
+            if getattr(options, name) != LORA_DEFAULTS[name]:
+                raise UserError(f"--{name} shapes an adapter that --use_peft adds; add that, or leave it out")
+    if options.save_adapter and not options.use_peft and arguments.model.model_name_or_path is None:
+        raise UserError("--save_adapter: there is no adapter; add one with --use_peft")
+    if recipe.original_seed + recipe.retrain >= 2**32:
+        raise UserError(f"--original_seed {recipe.original_seed} leaves no seeds for {recipe.retrain} twins; lower it")
+
+
+def _check_data(arguments: Arguments) -> None:
+    data = arguments.data
+    if data.dataset_name is None and data.train_file is None:
+        raise UserError("no --dataset_name and no --train_file; name a data set, or one of digits, docstrings, "
+                        "fictitious_authors")  # fmt: skip
+    if data.dataset_name is not None and data.train_file is not None:
+        raise UserError("--train_file takes the place of --dataset_name; name one of them")
+    for name in ("validation_file", "test_file"):
+        if getattr(data, name) is not None and data.train_file is None:
+            raise UserError(f"--{name} goes with --train_file; name splits of a data set with --{name[:-5]}_split")
+    for name in ("dataset_config_name", "validation_split", "test_split"):
+        if getattr(data, name) is not None and data.train_file is not None:
+            raise UserError(f"--{name} is for --dataset_name; a --train_file has no splits")
+    if data.max_train_rows is not None and arguments.model.model_name_or_path is not None:
+        raise UserError(
+            "--max_train_rows is for an original that the recipe trains; this model has seen all of its rows"
+        )
 
 
 def _check_training(trainer) -> None:
     """What Trainer would refuse only once it has begun."""
     from transformers import Trainer
 
+    if trainer.load_best_model_at_end and "no" in (trainer.eval_strategy, trainer.save_strategy):
+        raise UserError("--load_best_model_at_end needs --eval_strategy and --save_strategy, the same for both")
     if trainer.load_best_model_at_end and trainer.metric_for_best_model.removeprefix("eval_") not in BEST:
         raise UserError(f"--metric_for_best_model is {trainer.metric_for_best_model}; it is one of {', '.join(BEST)}")
     try:
         Trainer.get_optimizer_cls_and_kwargs(trainer)
     except ImportError as error:
-        raise UserError(f"--optim {getattr(trainer.optim, 'value', trainer.optim)}: {error}") from None
+        raise UserError(f"--optim {getattr(trainer.optim, 'value', trainer.optim)}: {in_one_line(error)}") from None
     except ValueError:
         pass  # it asks for a model
+    if trainer.max_steps != -1 and trainer.max_steps < 1:
+        raise UserError(f"--max_steps is {trainer.max_steps}; give a number above 0, or leave it out")
     _check_scheduler(trainer.lr_scheduler_type, trainer.lr_scheduler_kwargs, "")
+    if trainer.use_liger_kernel and importlib.util.find_spec("liger_kernel") is None:
+        raise UserError("--use_liger_kernel: the package liger_kernel is not installed; pip install liger-kernel")
+    if trainer.deepspeed and importlib.util.find_spec("deepspeed") is None:
+        raise UserError("--deepspeed: the package deepspeed is not installed; pip install deepspeed")
+    if getattr(trainer, "saliency_mask", None):
+        check_file(trainer.saliency_mask)
 
 
 def _check_scheduler(name, options, prefix: str) -> None:
@@ -112,8 +144,8 @@ def _check_scheduler(name, options, prefix: str) -> None:
     try:
         get_scheduler(name, optimizer, 0, 1, scheduler_specific_kwargs=options)
     except (ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"--{prefix}lr_scheduler_type {getattr(name, 'value', name)}: {reason}") from None
+        shown = getattr(name, "value", name)
+        raise UserError(f"--{prefix}lr_scheduler_type {shown}: {in_one_line(error)}") from None
 
 
 def _check_recipe(arguments: Arguments) -> None:
@@ -121,9 +153,10 @@ def _check_recipe(arguments: Arguments) -> None:
 
     recipe = Recipe.from_arguments(arguments.recipe, arguments.model.dtype)
     _check_scheduler(recipe.lr_scheduler_type, None, "original_")
-    cache = arguments.recipe.cache_dir
-    if cache and Path(cache).exists() and not Path(cache).is_dir():
-        raise UserError(f"--cache_dir {cache} is a file; name a folder")
+    if arguments.recipe.cache_dir:
+        check_folder(Path(arguments.recipe.cache_dir), f"--cache_dir {arguments.recipe.cache_dir}")
+    else:
+        check_folder(default_cache_dir(), "the folder of originals and twins (HF_UNLEARN_CACHE)")
     if recipe.model_type is None:
         return
     try:
@@ -157,12 +190,29 @@ def _same(name: str, other: str) -> bool:
 
 def _check_output(arguments: Arguments) -> None:
     trainer, output = arguments.trainer, Path(arguments.trainer.output_dir)
-    if output.exists() and not output.is_dir():
-        raise UserError(f"--output_dir {output} is a file; name a folder")
+    check_folder(output, f"--output_dir {output}")
     if trainer.resume_from_checkpoint is not None:
         trainer.resume_from_checkpoint = _find_checkpoint(trainer.resume_from_checkpoint, output)
     elif not arguments.run.dry_run and output.is_dir() and any(output.iterdir()):
         raise UserError(f"--output_dir {output} is not empty; name a new folder, or --resume_from_checkpoint last")
+
+
+def check_folder(folder: Path, what: str) -> None:
+    """Raises `UserError` unless `folder` is one that can be written to, or can be made."""
+    try:
+        if "\0" in str(folder):
+            raise ValueError("it holds a null character")
+        if folder.is_symlink() and not folder.exists():
+            raise UserError(f"{what} is a link to nothing; name a folder")
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    except (OSError, ValueError) as error:  # too long a name, a null character
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"{what[:60]} is no name of a folder ({reason}); choose another") from None
+    if not there.is_dir():
+        where = "is a file" if there == folder else f"lies below a file ({there.name})"
+        raise UserError(f"{what} {where}; name a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{what} cannot be written to; name another folder")
 
 
 def _find_checkpoint(asked: str, output: Path) -> str:
@@ -176,3 +226,16 @@ def _find_checkpoint(asked: str, output: Path) -> str:
     if found is None or not all((Path(found) / name).is_file() for name in needed):
         raise UserError(f"--resume_from_checkpoint {asked}: no checkpoint there; name a checkpoint folder, or 'last'")
     return found
+
+
+def _check_launch(trainer) -> None:
+    """Processes and sharding that were asked for and are silently not there."""
+    launched = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
+    if launched and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
+        raise UserError(
+            "several processes were asked for and one was started, as accelerate does with --cpu; start them with "
+            "torchrun --nproc_per_node N, or ask for one"
+        )
+    sharded = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+    if sharded and trainer.distributed_state.distributed_type in (DistributedType.NO, DistributedType.MULTI_CPU):
+        raise UserError("FSDP was asked for and is not in force: it takes several processes with an accelerator each")

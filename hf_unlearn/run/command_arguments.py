@@ -4,8 +4,8 @@ import argparse
 import sys
 from typing import Any
 
-from hf_unlearn.errors import UserError
 from hf_unlearn.run.arguments import Arguments, parse_arguments
+from hf_unlearn.run.line_parser import LineParser
 
 
 def parse_with_own(own_class: type, command: str, argv: list[str] | None = None) -> tuple[Any, Arguments]:
@@ -16,11 +16,8 @@ def parse_with_own(own_class: type, command: str, argv: list[str] | None = None)
     """
     from transformers import HfArgumentParser
 
-    class Parser(HfArgumentParser):
+    class Parser(LineParser, HfArgumentParser):
         """Errors as one line instead of a page of usage."""
-
-        def error(self, message: str):
-            raise UserError(" ".join(message.split()))
 
     parser = Parser(
         own_class,

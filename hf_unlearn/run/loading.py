@@ -1,10 +1,11 @@
 """Models and processors that were made elsewhere, from the Hub or a folder."""
 
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from hf_unlearn.data.sources import Source
-from hf_unlearn.errors import UserError
+from hf_unlearn.errors import UserError, in_one_line
 from hf_unlearn.models import lora
 from hf_unlearn.run.arguments import Arguments
 from hf_unlearn.run.recipe import Recipe
@@ -13,6 +14,7 @@ from hf_unlearn.tasks.base import Task
 
 def load_model(arguments: Arguments, task: Task, name: str):
     """A model, or a model with its adapter. Raises `UserError` if it cannot be loaded or does not fit the data."""
+    check_place(name)
     options = {"dtype": arguments.model.dtype, **load_options(arguments, name)}
     with _said_in_one_line(name):
         if lora.is_adapter_folder(name):
@@ -35,8 +37,18 @@ def load_options(arguments: Arguments, name: str | None = None) -> dict[str, Any
     return options
 
 
+def check_place(name: str) -> None:
+    """Raises `UserError` for a name that can only be a folder, and is none: the Hub would call it no repository."""
+    path = Path(name).expanduser()
+    if path.is_file():
+        raise UserError(f"{name} is a file; name the folder of a model")
+    if name.startswith((".", "/", "~")) and not path.is_dir():
+        raise UserError(f"there is no folder {name}; name one, or a model on the Hub")
+
+
 def check_exists(arguments: Arguments, name: str) -> None:
     """Raises `UserError` if there is no model of this name; reads its configuration only."""
+    check_place(name)
     with _said_in_one_line(name):
         if not lora.is_adapter_folder(name):
             _load_config(arguments, name)
@@ -108,6 +120,7 @@ def _said_in_one_line(name: str):
     """Turns what `transformers` raises for a model it cannot load or make into a `UserError`."""
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"model '{name}' cannot be loaded: {lines[0]}") from error
+    except UserError:
+        raise
+    except Exception as error:  # configurations, weights and code of others raise anything
+        raise UserError(f"model '{name}' cannot be loaded: {in_one_line(error)}") from error

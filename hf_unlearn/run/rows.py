@@ -8,7 +8,7 @@ import torch
 
 from hf_unlearn.data.prepare import Prepared, prepare
 from hf_unlearn.data.request import ForgetRequest
-from hf_unlearn.data.sources import Source, join_forget_retain, load_source
+from hf_unlearn.data.sources import Source, join_forget_retain, load_files, load_source
 from hf_unlearn.errors import UserError
 from hf_unlearn.progress import say
 from hf_unlearn.run.arguments import Arguments
@@ -40,6 +40,7 @@ class Data(Prepared):
 
 def prepare_data(arguments: Arguments) -> Data:
     """Load rows and the given model, resolve the request and give every row its role. Nothing is written."""
+    say(f"processes  {_in_force(arguments.trainer)}")
     say("reading the rows")
     source, request = _load_rows(arguments)
     task_class = get_task(arguments.data.task or source.task)
@@ -68,11 +69,20 @@ def prepare_data(arguments: Arguments) -> Data:
         label2id=load_label2id(arguments) if task_class.has_classes else None,
         forget_duplicates=arguments.request.forget_duplicates,
         cache_rows=arguments.data.cache_rows,
+        max_train_rows=arguments.data.max_train_rows,
     )
     data = Data(**vars(prepared), model=models[0])
+    if arguments.model.attn_implementation is None and arguments.model.dtype in ("float32", "float64"):
+        data.task.try_model(models[0], data.splits.retain[0])  # other kinds may need the accelerator
     if not arguments.run.dry_run:  # it would make the user's key
         data.measure_digest()
     return data
+
+
+def _in_force(trainer) -> str:
+    """How many processes there are, of which kind, and where: launchers do not always do as they are told."""
+    kind = trainer.distributed_state.distributed_type.value
+    return f"{trainer.world_size}{'' if kind == 'NO' else f' ({kind})'} on {trainer.device.type}"
 
 
 def _load_rows(arguments: Arguments) -> tuple[Source, ForgetRequest]:
@@ -87,7 +97,20 @@ def _load_rows(arguments: Arguments) -> tuple[Source, ForgetRequest]:
         rows=np.zeros(0, dtype=np.int64) if asked.forget_dataset else None,
         seed=arguments.trainer.seed,
     )
-    source = load_source(
+    source = _load_source(arguments)
+    if data.task is None and source.task is None:
+        raise UserError(f"no --task; name one of {', '.join(task_names())}")
+    if asked.forget_dataset:
+        forget = load_source(asked.forget_dataset, train_split=data.train_split, task=data.task)
+        source.train, request.rows = join_forget_retain(forget.train, source.train)
+    return source, request
+
+
+def _load_source(arguments: Arguments) -> Source:
+    data = arguments.data
+    if data.train_file:
+        return load_files(data.train_file, data.validation_file, data.test_file)
+    return load_source(
         data.dataset_name,
         config_name=data.dataset_config_name,
         train_split=data.train_split,
@@ -96,12 +119,6 @@ def _load_rows(arguments: Arguments) -> tuple[Source, ForgetRequest]:
         seed=arguments.split_seed,
         task=data.task and get_task(data.task).name,
     )
-    if data.task is None and source.task is None:
-        raise UserError(f"no --task; name one of {', '.join(task_names())}")
-    if asked.forget_dataset:
-        forget = load_source(asked.forget_dataset, train_split=data.train_split, task=data.task)
-        source.train, request.rows = join_forget_retain(forget.train, source.train)
-    return source, request
 
 
 def _make_task(arguments: Arguments, source: Source, task_class: type[Task], columns, label_names) -> Task:

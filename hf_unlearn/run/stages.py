@@ -5,7 +5,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from hf_unlearn.models import lora
 from hf_unlearn.progress import ProgressBar, say
 from hf_unlearn.run.arguments import Arguments
 from hf_unlearn.run.loading import build_original, get_recipe, load_model, load_options
+from hf_unlearn.run.lock import only_run_in
 from hf_unlearn.run.nearby import handle_near_duplicates
 from hf_unlearn.run.recipe import Trained, train_recipe
 from hf_unlearn.run.rows import Data
@@ -50,10 +51,12 @@ def nothing_left_behind(arguments: Arguments) -> Iterator[None]:
     """Around a whole run: an output folder that is still empty at the end, after an error or a dry run, is removed."""
     output = Path(arguments.trainer.output_dir).absolute()
     made = [folder for folder in (output, *output.parents) if not folder.exists()]
+    is_first = int(os.environ.get("RANK", 0)) == 0
     try:
-        yield
+        with only_run_in(output) if is_first and not arguments.run.dry_run else nullcontext():
+            yield
     finally:
-        if int(os.environ.get("RANK", 0)) == 0:
+        if is_first:
             for folder in made:
                 if folder.is_dir() and not any(folder.iterdir()):
                     folder.rmdir()

@@ -192,6 +192,11 @@ def model_digest(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def check_file(path: str) -> None:
+    """Raises `UserError` unless a file holds a saliency mask, of whatever model."""
+    _read(path)
+
+
 def _read(path: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     from safetensors import SafetensorError, safe_open
 

@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from hf_unlearn.tasks.forward import model_inputs, unwrap
+from hf_unlearn.errors import UserError, in_one_line
+from hf_unlearn.tasks.forward import eval_mode, kept_randomness, model_inputs, unwrap
 from hf_unlearn.tasks.predictions import Predictions
 
 
@@ -43,6 +44,8 @@ class Task(ABC):
     peft_task_type: ClassVar[str | None] = None
     has_classes: ClassVar[bool] = True
     has_prompts: ClassVar[bool] = False
+    # What of a row the model may not get to see: kind → the end of a sentence about such rows, for notes.
+    partly_read: ClassVar[dict[str, str]] = {}
     wrong_labels: ClassVar[str] = "soft"
 
     def __init__(
@@ -56,6 +59,7 @@ class Task(ABC):
         self.columns = columns
         self.label_names = label_names
         self.max_length = max_length
+        self.left_out: dict[str, set[int]] = {kind: set() for kind in self.partly_read}  # places of encoded rows
 
     @classmethod
     def auto_model(cls):
@@ -132,6 +136,17 @@ class Task(ABC):
         Call it once, before rows are encoded. Raises `UserError` as [`Task.check_model`] does.
         """
         self.check_model(model)
+
+    def try_model(self, model: torch.nn.Module, features: dict[str, Any]) -> None:
+        """Let `model` read one encoded row. Raises `UserError` if it cannot: an image of another size, a token beyond
+        its vocabulary. Leaves no trace."""
+        device = next(model.parameters()).device
+        batch = {name: value.to(device) for name, value in self.collate([features]).items()}
+        with eval_mode(model), kept_randomness(device), torch.no_grad():
+            try:
+                self.predict(model, batch)
+            except (RuntimeError, ValueError, IndexError, TypeError, AttributeError, AssertionError) as error:
+                raise UserError(f"the model cannot read the data's rows: {in_one_line(error)}") from error
 
     @torch.no_grad()
     def embed(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:

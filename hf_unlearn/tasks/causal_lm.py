@@ -1,5 +1,6 @@
 """Causal language models: questions and answers, prompts and completions, chats, or plain text."""
 
+import re
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -52,6 +53,11 @@ class CausalLM(Task):
     peft_task_type: ClassVar[str | None] = "CAUSAL_LM"
     has_classes: ClassVar[bool] = False
     has_prompts: ClassVar[bool] = True
+    partly_read: ClassVar[dict[str, str]] = {
+        "start": "are longer than {max_length} tokens: the start of their prompt is not read",
+        "end": "are longer than {max_length} tokens: what follows is neither forgotten nor measured",
+        "turns": "have earlier answers of the assistant: only the last one is forgotten and measured",
+    }
     wrong_labels: ClassVar[str] = "uniform"  # a token made likely is soon the most likely one
 
     def __init__(
@@ -65,8 +71,11 @@ class CausalLM(Task):
         super().__init__(processor, columns, label_names, max_length)
         if prompt_template is None:
             prompt_template = VERBATIM if columns.get("question") == "prompt" else DEFAULT_TEMPLATE
-        if prompt_template != CHAT and "{question}" not in prompt_template:
-            raise UserError("prompt_template has no {question} in it: say where the question goes, or 'chat'")
+        fields = set(re.findall(r"\{(\w+)\}", prompt_template))
+        if prompt_template != CHAT and "question" not in fields:
+            raise UserError("`prompt_template` has no {question} in it: say where the question goes, or 'chat'")
+        if other := sorted(fields - {"question"}):
+            raise UserError(f"`prompt_template` has {{{other[0]}}} in it: {{question}} is the only field")
         if (prompt_template == CHAT or "messages" in columns) and not getattr(processor, "chat_template", None):
             raise UserError("the tokenizer has no chat template: give question and answer columns, or a chat model")
         self.prompt_template = prompt_template
@@ -172,6 +181,9 @@ class CausalLM(Task):
         return self._encode_texts(prompts, wholes, positions, special=True)
 
     def _chat_texts(self, chats: list[list[dict]], positions: list[int]) -> tuple[list[str], list[str]]:
+        for chat, position in zip(chats, positions, strict=True):
+            if any(message["role"] == "assistant" for message in chat[:-1]):
+                self.left_out["turns"].add(position)
         prompts, wholes = [], []
         render = self.processor.apply_chat_template
         for chat, position in zip(chats, positions, strict=True):
@@ -206,6 +218,7 @@ class CausalLM(Task):
         """Tensors of a row whose supervised tokens begin at `start` (the first token has nothing to be told from)."""
         start = max(start, 1)
         if self.max_length and len(ids) > self.max_length:
+            self.left_out["end" if len(ids) - start >= self.max_length else "start"].add(position)
             ids, start = self._shorten(ids, start)
         if len(ids) <= start:
             raise RowError(position, "it has no token to learn from")

@@ -23,6 +23,11 @@ class ImageClassification(ClassificationTask):
     example_input: ClassVar[str] = "image.png"
     processor_argument: ClassVar[str] = "image_processor"
 
+    def __init__(self, processor, columns, label_names=None, max_length: int | None = None):
+        if max_length is not None:
+            raise UserError("`max_length` is for texts; images have the size that their processor gives them")
+        super().__init__(processor, columns, label_names)
+
     @classmethod
     def load_processor(cls, name_or_path: str, **hub_kwargs):
         from transformers import AutoImageProcessor

@@ -23,6 +23,9 @@ class TextClassification(ClassificationTask):
     pipeline_tag: ClassVar[str] = "text-classification"
     example_input: ClassVar[str] = "Some text."
     peft_task_type: ClassVar[str | None] = "SEQ_CLS"
+    partly_read: ClassVar[dict[str, str]] = {
+        "end": "are longer than {max_length} tokens: what follows is neither forgotten nor measured",
+    }
     # What `prepare_model` learns from the model.
     _pad_id: int | None = None
     _padding_side: str = "right"
@@ -71,6 +74,8 @@ class TextClassification(ClassificationTask):
         for i, (label, position) in enumerate(zip(labels, positions, strict=True)):
             if not encoded["input_ids"][i]:
                 raise RowError(position, "its text has no tokens")
+            if encoded.encodings and encoded.encodings[i].overflowing:
+                self.left_out["end"].add(position)
             features.append({key: torch.tensor(encoded[key][i]) for key in encoded} | {"labels": label})
         return features
 

@@ -321,7 +321,7 @@ class UnlearningTrainer(Measuring, Originals, Loading, Pushing, Trainer):
             finite = self.accelerator.reduce(finite.float(), reduction="sum") == self.args.world_size
         if not bool(finite):
             raise NonFiniteLossError(
-                f"the loss or its gradient is not finite at step {self.state.global_step + 1}; lower --learning_rate"
+                f"the loss or its gradient is not finite at step {self.state.global_step + 1}; lower `learning_rate`"
             )
         return grad_norm
 

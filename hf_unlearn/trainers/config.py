@@ -10,11 +10,33 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
 from hf_unlearn.errors import UserError
+from hf_unlearn.trainers.ranges import check_ranges
 
-_NOT_HERE = {
-    "auto_find_batch_size": "it would change which rows meet in a step; set --per_device_train_batch_size yourself",
+_DRAWN = "the rows of a step are drawn by the seed alone"
+_SCORED = "splits are scored whole, in a pass of their own"
+_LOADER = "rows are read by a loader of our own, which takes the number of workers only"
+_NOT_HERE = {  # arguments of TrainingArguments that would be without effect, or would change what is computed
+    "auto_find_batch_size": "it would change which rows meet in a step; set `per_device_train_batch_size` yourself",
     "label_smoothing_factor": "the methods compute their own losses",
+    "train_sampling_strategy": _DRAWN,
+    "length_column_name": _DRAWN,
+    "dataloader_drop_last": "a smaller last batch counts for less, and none is dropped",
+    "dataloader_persistent_workers": _LOADER,
+    "dataloader_prefetch_factor": _LOADER,
+    "dataloader_multiprocessing_context": _LOADER,
+    "ignore_data_skip": "a resumed run goes on at its step without reading the rows before it",
+    "optim_target_modules": "optimizers that project the gradients of some layers are not tried here",
+    "label_names": "each task knows its labels",
+    "include_for_metrics": _SCORED,
+    "batch_eval_metrics": _SCORED,
+    "prediction_loss_only": _SCORED,
+    "eval_accumulation_steps": _SCORED,
+    "bf16_full_eval": _SCORED,
+    "fp16_full_eval": _SCORED,
+    "include_num_input_tokens_seen": "batches hold rows of two kinds, whose tokens Trainer cannot count",
+    "hub_always_push": "a result is pushed once, in the end",
 }
+_ACCELERATOR = ("split_batches", "dispatch_batches")
 _SHAPES_STEPS = {
     "num_train_epochs",
     "per_device_train_batch_size",
@@ -96,26 +118,25 @@ class UnlearningConfig(TrainingArguments):
 
     def __post_init__(self):
         self.remove_unused_columns = False  # joint batches are nested; Trainer would look for their columns in vain
-        super().__post_init__()
+        check_ranges(vars(self))
+        defaults = {f.name: f.default for f in fields(TrainingArguments)}
         for name, reason in _NOT_HERE.items():
-            if getattr(self, name):
-                raise UserError(f"--{name} cannot be used here: {reason}")
-        for name in ("per_device_forget_batch_size", "learning_rate"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise UserError(f"--{name} is {value}; give a number above 0")
-        if self.saliency is not None and not 0 < self.saliency <= 1:
-            raise UserError(f"--saliency is {self.saliency}; it is a share in (0, 1]")
+            if getattr(self, name) not in (defaults[name], None, [], False):
+                raise UserError(f"`{name}` cannot be used here: {reason}")
+        super().__post_init__()
+        for name in _ACCELERATOR:
+            if getattr(self.accelerator_config, name, None):
+                raise UserError(f"`accelerator_config`: {name} is without effect here: {_DRAWN}")
         if self.saliency_mask and not os.path.isfile(self.saliency_mask):
-            raise UserError("--saliency_mask names no file; leave it out to measure a mask")
+            raise UserError("`saliency_mask` names no file; leave it out to measure a mask")
         if self.hub_strategy != HubStrategy.END:
             raise UserError(
-                "--hub_strategy is 'end' here: what is pushed before stays in the repository's history; leave it out"
+                "`hub_strategy` is 'end' here: what is pushed before stays in the repository's history; leave it out"
             )
         metric = self.metric_for_best_model
         if self.load_best_model_at_end and not (metric or "").removeprefix("eval_").startswith("validation"):
             raise UserError(
-                f"--metric_for_best_model is {metric}: only the validation rows may choose a checkpoint; "
+                f"`metric_for_best_model` is {metric}: only the validation rows may choose a checkpoint; "
                 "use eval_validation_loss or eval_validation_accuracy"
             )
 

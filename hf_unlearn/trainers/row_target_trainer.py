@@ -48,13 +48,6 @@ class RowTargetConfig(UnlearningConfig):
         metadata={"help": "Passes that train the proxy, variant rows (default: 1/10 of retrain_epochs, at most 6)."},
     )
 
-    def __post_init__(self):
-        super().__post_init__()
-        for name in ("proxy_epochs", "num_train_epochs", "retrain_epochs"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise UserError(f"--{name} is {value}; give a number above 0")
-
 
 class RowTargetTrainer(UnlearningTrainer):
     """Gives a method [`row_targets`]: the log-odds that a model which never saw the row would give its label.
@@ -142,7 +135,7 @@ class RowTargetTrainer(UnlearningTrainer):
         if tau <= min(levels) and trained[1].correct.mean() >= 0.99:
             raise UserError(
                 "the model knows the validation rows as well as its training rows, so it was trained on them and τ "
-                "cannot be measured: name unseen rows with --validation_split"
+                "cannot be measured: name unseen rows with `validation`"
             )
         if tau <= min(s.loss.mean() for s in trained):
             self.notes.append("The model's loss on validation rows is not above that on its training rows.")

@@ -4,7 +4,14 @@ import datasets
 import numpy as np
 import pytest
 
-from hf_unlearn.data.build import build_splits, check_disjoint, complete_source, move_to_forget, training_rows
+from hf_unlearn.data.build import (
+    build_splits,
+    check_disjoint,
+    complete_source,
+    first_rows,
+    move_to_forget,
+    training_rows,
+)
 from hf_unlearn.data.draws import draw
 from hf_unlearn.data.guards import GuardError, guard
 from hf_unlearn.data.request import ForgetRequest
@@ -17,6 +24,9 @@ NAMES = ["a", "b", "c"]
 
 class EchoTask:
     """Stands in for a task: counts how often it encodes a row."""
+
+    partly_read: dict = {}
+    left_out: dict = {}
 
     def __init__(self, columns=None):
         self.columns = columns or {"text": "text", "label": "label"}
@@ -214,3 +224,14 @@ def test_guarded_rows_have_a_length_and_nothing_else():
         with pytest.raises(GuardError, match="test rows only report"):
             read()
     assert isinstance(guarded.test, Rows)
+
+
+def test_a_trial_takes_some_rows_in_proportion():
+    source, notes = first_rows(full_source(), 30, 0, "label")
+    assert len(source.train) == 30 and len(source.held_out) == 60
+    assert np.bincount(source.train["label"]).tolist() == [10, 10, 10]
+    assert notes == ["a trial: 30 of 90 training rows (seed 0); the others are not seen"]
+    assert source.train["text"][0] == f"train {source.place('train', 0)}"
+    assert first_rows(full_source(), 90, 0)[1] == []
+    complete, _ = complete_source(replace(source, test=None), trains_original=True, seed=0, label_column="label")
+    assert len(complete.held_out) == 66 and len(complete.train) == 24

@@ -4,7 +4,7 @@ import datasets
 import pytest
 
 from hf_unlearn.data.request import ForgetRequest
-from hf_unlearn.data.sources import join_forget_retain, load_source
+from hf_unlearn.data.sources import join_forget_retain, load_files, load_source
 from hf_unlearn.errors import UserError
 
 
@@ -122,3 +122,17 @@ def test_files_with_different_columns(tmp_path):
     (tmp_path / "data" / "test.csv").write_text("id,label\n1,a\n")
     with pytest.raises(UserError, match="different columns; not in all of them: label, text"):
         load_source(str(tmp_path / "data"))
+
+
+def test_a_file_for_each_split(tmp_path):
+    """Of different kinds too; those of one kind agree on types."""
+    (tmp_path / "a.csv").write_text("id,text\n1,a\n2,b\n")
+    (tmp_path / "b.tsv").write_text("id\ttext\n003\tc\n")
+    (tmp_path / "c.csv").write_text("id,text\n007,d\n")
+    source = load_files(*(str(tmp_path / name) for name in ("a.csv", "b.tsv", "c.csv")))
+    assert source.name == "a.csv" and source.train["id"][:] == ["1", "2"]
+    assert source.validation["id"][:] == ["003"] and source.test["id"][:] == ["007"]
+    with pytest.raises(UserError, match="`test_file`: there is no file"):
+        load_files(str(tmp_path / "a.csv"), test=str(tmp_path / "d.csv"))
+    with pytest.raises(UserError, match="must be different files"):
+        load_files(str(tmp_path / "a.csv"), test=str(tmp_path / "a.csv"))

@@ -46,7 +46,7 @@ def test_classes_by_name_case_and_id(source):
 def test_unknown_class_names_what_exists_and_not_what_was_asked(source):
     with pytest.raises(UserError) as error:
         select(source, classes=["bees", "ant"])
-    message = "1 of 2 --forget_classes are unknown; nearest: bee; the classes are: ant, bee, cat"
+    message = "1 of 2 `classes` are unknown; nearest: bee; the classes are: ant, bee, cat"
     assert str(error.value) == message
 
 
@@ -135,7 +135,7 @@ def test_bad_conditions(source):
         select(source, where=["user"])
     with pytest.raises(UserError, match="no column 'name'; the columns are"):
         select(source, where=["name=user1"])
-    with pytest.raises(UserError, match="1 of 2 --forget_where conditions match no training row") as error:
+    with pytest.raises(UserError, match="1 of 2 `where` conditions match no training row") as error:
         select(source, where=["user=user1", "user=nobody"])
     assert "nobody" not in str(error.value)
 

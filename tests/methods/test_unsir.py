@@ -274,7 +274,7 @@ def test_the_defaults_read_at_most_a_tenth_of_what_retraining_reads(tmp_path):
 
 def test_what_it_refuses(tmp_path):
     model, splits, task = image_setup()
-    with pytest.raises(UserError, match="--forget_classes"):
+    with pytest.raises(UserError, match="`classes`"):
         make(tmp_path, (model, splits, task))
     with pytest.raises(UserError, match="language model"):
         make(tmp_path, lm_setup())

@@ -9,4 +9,4 @@ class LineParser(argparse.ArgumentParser):
     """Raises `UserError` where argparse would print its usage and leave."""
 
     def error(self, message: str):
-        raise UserError(f"{self.prog.removeprefix('hf-unlearn ')}: {' '.join(message.split())}")
+        raise UserError(" ".join(message.split()))

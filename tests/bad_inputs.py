@@ -1,0 +1,509 @@
+"""What users get wrong, as a table: what is given, and what the one line on stderr must say.
+
+A case starts from a run that would work (`BASES` in test_bad_inputs.py: `text`, `digits`, …) and spoils one thing:
+`config` changes keys of the YAML file (`None` takes one out), `argv` adds to the command line, `files` are written
+first. In all of them DATA, MODEL, LM, PROCESSOR are folders of the suite, and HERE is the case's own.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+SECRET = "xyzzy"  # stands in values of a request and in texts of rows: it must not be printed
+
+
+@dataclass
+class Case:
+    name: str
+    message: str
+    config: dict[str, Any] = field(default_factory=dict)
+    argv: list[str] = field(default_factory=list)
+    base: str = "text"
+    files: dict[str, str | bytes] = field(default_factory=dict)
+    command: str = "train"
+    raw: str | None = None  # the whole YAML file, in place of a base
+
+
+ABOVE_0 = ("0", "-1", "nan", "inf")
+NOT_BELOW_0 = ("-1", "nan", "inf")
+SHARE = ("0", "-0.5", "1.5", "nan")
+
+# Numbers that an argument cannot be. Each is refused by the argument's name before anything is loaded.
+NUMBERS: dict[str, tuple[str, ...]] = {
+    "learning_rate": ABOVE_0,
+    "num_train_epochs": ABOVE_0,
+    "proxy_epochs": ABOVE_0,
+    "retrain_epochs": ABOVE_0,
+    "logging_steps": ("0", "-3", "nan"),
+    "save_steps": ("0", "-3", "nan"),
+    "eval_steps": ("0", "-3", "nan"),
+    "save_total_limit": ("0", "-1"),
+    "per_device_train_batch_size": ("0", "-1"),
+    "per_device_forget_batch_size": ("0", "-1"),
+    "per_device_eval_batch_size": ("0", "-1"),
+    "gradient_accumulation_steps": ("0", "-1"),
+    "weight_decay": NOT_BELOW_0,
+    "warmup_steps": NOT_BELOW_0,
+    "adam_epsilon": NOT_BELOW_0,
+    "max_grad_norm": NOT_BELOW_0,
+    "adam_beta1": ("1", "2", "-0.1", "nan"),
+    "adam_beta2": ("1", "2", "-0.1", "nan"),
+    "seed": ("-1", "4294967296"),
+    "data_seed": ("-1", "4294967296"),
+    "split_seed": ("-1", "4294967296"),
+    "dataloader_num_workers": ("-1",),
+    "saliency": SHARE,
+    "alpha": SHARE,
+    "max_steps": ("0", "-3"),
+    "max_length": ("0", "-1"),
+    "max_train_rows": ("0", "-1"),
+    "lora_r": ("0", "-1"),
+    "lora_alpha": ("0", "-1"),
+    "lora_dropout": ("1", "2", "-0.1", "nan"),
+    "forget_fraction": ("0", "1", "-0.1", "2", "nan", "inf"),
+    "retrain": ("-1",),
+    "original_num_train_epochs": ABOVE_0,
+    "original_learning_rate": ABOVE_0,
+    "original_batch_size": ("0", "-1"),
+    "original_weight_decay": NOT_BELOW_0,
+    "original_warmup_steps": NOT_BELOW_0,
+    "original_seed": ("-1", "4294967296"),
+}
+
+# Words where a number or a choice is needed.
+WORDS = {
+    "learning_rate": "fast",
+    "seed": "1.5",
+    "retrain": "two",
+    "num_train_epochs": "1,5",
+    "lora_r": "8.0",
+    "use_peft": "perhaps",
+    "dtype": "int8",
+    "variant": "best",
+    "saliency_scope": "local",
+    "optim": "adamm",
+    "lr_scheduler_type": "zigzag",
+    "eval_strategy": "sometimes",
+    "save_strategy": "often",
+    "logging_strategy": "never ever",
+    "original_batch_size": "many",
+}
+
+# Arguments of transformers that would be accepted and do nothing here.
+WITHOUT_EFFECT = {
+    "train_sampling_strategy": "group_by_length",
+    "length_column_name": "size",
+    "dataloader_drop_last": "true",
+    "dataloader_persistent_workers": "true",
+    "dataloader_prefetch_factor": "2",
+    "ignore_data_skip": "true",
+    "optim_target_modules": "query",
+    "label_names": "label",
+    "batch_eval_metrics": "true",
+    "prediction_loss_only": "true",
+    "eval_accumulation_steps": "2",
+    "bf16_full_eval": "true",
+    "auto_find_batch_size": "true",
+    "label_smoothing_factor": "0.1",
+    "hub_always_push": "true",
+}
+
+
+def unsir(name: str, message: str, *argv: str, base: str = "text") -> Case:
+    keys = {"method": "unsir", "proxy_epochs": None, "num_train_epochs": None}
+    return Case(f"unsir: {name}", message, keys, list(argv), base)
+
+
+COMMAND_LINES = [
+    Case("misspelled argument", "unknown argument --forget_fractoin; did you mean", argv=["--forget_fractoin", "0.1"]),
+    Case("unknown argument", "unknown argument --qqqq; see --help", argv=["--qqqq=1"]),
+    Case("argument without value", "expected one argument", argv=["--seed"]),
+    Case("list without value", "expected at least one argument", argv=["--forget_where"]),
+    Case("stray value", "a value follows no argument", argv=["stray"]),
+    Case("abbreviated argument", "unknown argument --forget_frac; did you mean", argv=["--forget_frac", "0.1"]),
+    Case("unknown method", "did you mean nabla_tau?", argv=["--method", "nabla_tua"]),
+    Case("unknown task", "unknown --task 'translation'; there are", argv=["--task", "translation"]),
+    Case("unknown tracker", "carrier_pigeon is unknown", argv=["--report_to", "carrier_pigeon"]),
+    Case("tracker not installed", "pip install comet_ml", argv=["--report_to", "comet_ml"]),
+    Case("liger not installed", "liger", argv=["--use_liger_kernel", "true"]),
+    Case("optimizer not installed", "bitsandbytes", argv=["--optim", "adamw_bnb_8bit"]),
+    Case("two precisions", "refused by transformers", argv=["--bf16", "true", "--fp16", "true"]),
+    Case("scheduler options", "--lr_scheduler_type linear", argv=["--lr_scheduler_kwargs", '{"a": 1}']),
+    Case("scheduler options no JSON", "refused by transformers", argv=["--lr_scheduler_kwargs", "{"]),
+    Case("accelerator: split batches", "split_batches", argv=["--accelerator_config", '{"split_batches": true}']),
+    Case("accelerator: dispatch", "dispatch_batches", argv=["--accelerator_config", '{"dispatch_batches": true}']),
+    Case("no accelerator file", "refused by transformers", argv=["--accelerator_config", "nowhere.json"]),
+    Case("no deepspeed file", "deepspeed", argv=["--deepspeed", "nowhere.json"]),
+    Case("seeds of the twins", "leaves no seeds", argv=["--original_seed", "4294967295", "--retrain", "1"]),
+    Case("best without evaluation", "--load_best_model_at_end needs", argv=[
+        "--load_best_model_at_end", "true", "--metric_for_best_model", "validation_loss"]),
+    Case("best by test", "only the validation rows", argv=[
+        "--load_best_model_at_end", "true", "--metric_for_best_model", "test_loss", "--eval_strategy", "steps",
+        "--save_strategy", "steps"]),
+    Case("best by a misspelled figure", "it is one of validation_loss", argv=[
+        "--load_best_model_at_end", "true", "--metric_for_best_model", "validation_lost", "--eval_strategy", "steps",
+        "--save_strategy", "steps"]),
+    Case("pushing offline", "switched off by HF_HUB_OFFLINE", argv=["--push_to_hub", "true"]),
+    Case("pushing nowhere", "is no name of a repository", argv=["--push_to_hub", "true", "--hub_model_id", "a/b/c"]),
+    Case("pushing checkpoints", "--hub_strategy is 'end' here", argv=["--hub_strategy", "every_save"]),
+    Case("adapter's rank without adapter", "--lora_r shapes an adapter", argv=["--lora_r", "4"]),
+    Case("adapter's layers without adapter", "--lora_target_modules", argv=["--lora_target_modules", "query"]),
+    Case("adapter to save", "--save_adapter", argv=["--save_adapter", "true"]),
+    Case("ids' column without ids", "--id_column is the column of --forget_ids", argv=["--id_column", "row_id"]),
+    Case("two requests", "2 forget requests", argv=["--forget_fraction", "0.1", "--forget_where", f"text={SECRET}"]),
+    Case("soft threshold and mask", "takes the place of the mask", argv=[
+        "--method", "salun", "--soft_threshold", "0.5", "--saliency", "0.5"]),
+    Case("soft threshold", "--soft_threshold is 2.0", argv=["--method", "salun", "--soft_threshold", "2"]),
+    Case("true label, soft", "labels drawn alike", argv=[
+        "--method", "salun", "--allow_true_label", "true", "--labels", "soft"]),
+    unsir("noise rows", "--noise_rows is 0", "--noise_rows", "0"),
+    unsir("noise steps", "--noise_steps is -1", "--noise_steps", "-1"),
+    unsir("penalty", "--noise_penalty is -1", "--noise_penalty", "-1"),
+    unsir("rate", "--impair_learning_rate is nan", "--impair_learning_rate", "nan"),
+    unsir("mask", "reads no forget row", "--saliency", "0.5"),
+    unsir("fp16", "--fp16", "--fp16", "true"),
+    unsir("a fraction", "--forget_classes"),
+    unsir("a language model", "nabla_tau", base="lm"),
+    unsir("epochs", "--num_train_epochs is without effect", "--num_train_epochs", "2"),
+    unsir("scheduler", "--lr_scheduler_type is without effect", "--lr_scheduler_type", "cosine"),
+    unsir("warm-up", "--warmup_steps is without effect", "--warmup_steps", "5"),
+    Case("no such mask", "--saliency_mask names no file", argv=["--saliency_mask", "HERE/nowhere"]),
+    Case("a mask that is none", "is no saliency mask", argv=["--saliency_mask", "HERE/mask"], files={"mask": b"none"}),
+    Case("patterns that match nothing", "matches no trainable parameter", argv=["--saliency_include", "*.nothing"]),
+    Case("patterns that leave nothing", "leave no trainable parameter", argv=["--saliency_exclude", "*"]),
+    Case("an optimizer that a mask cannot hold", "cannot hold optimizer", argv=[
+        "--saliency", "0.5", "--optim", "adafactor"]),
+]  # fmt: skip
+
+YAML = [
+    Case("no such file", "nowhere.yaml cannot be read", argv=["--config", "HERE/nowhere.yaml"]),
+    Case("a folder", "cannot be read", argv=["--config", "HERE"]),
+    Case("no text", "cannot be read", argv=["--config", "HERE/c"], files={"c": b"\xff\xfe\x00"}),
+    Case("empty", "holds no", raw=""),
+    Case("a list", "holds no lines of the form key: value", raw="- a\n- b\n"),
+    Case("a word", "holds no", raw="nonsense"),
+    Case("no YAML", "is not valid YAML (line", raw="a: [\n"),
+    Case("tabs", "is not valid YAML (line", raw="a:\n\tb: 1\n"),
+    Case("a key twice", "'seed' stands there twice", raw="seed: 1\nmethod: nabla_tau\nseed: 2\n"),
+    Case("a key of the recipe twice", "stands there twice", raw="original:\n  model_type: vit\n  model_type: bert\n"),
+    Case("the recipe twice", "are the same; keep one", raw="original_batch_size: 8\noriginal:\n  batch_size: 4\n"),
+    Case("a config in a config", "a file cannot name another one", raw="config: other.yaml\n"),
+    Case("a tag of Python", "is not valid YAML", raw="seed: !!python/object/apply:os.getcwd []\n"),
+    Case("unknown key", "unknown key 'forget_fractoin'; did you mean forget_fraction?", config={"forget_fractoin": 1}),
+    Case("unknown key of the recipe", "unknown key 'lerning_rate' in the recipe", config={
+        "original": {"lerning_rate": 1}}),
+    Case("a recipe that is a word", "'original' must be a block", raw="original: vit\n"),
+    Case("a list for one value", "takes one value, not a list", config={"learning_rate": [1, 2]}),
+    Case("an empty list", "is an empty list", config={"forget_classes": [], "forget_fraction": None}),
+    Case("a block for a number", "is no number", config={"forget_fraction": {"a": 1}}),
+    Case("a truth value for a number", "is no whole number", config={"seed": True}),
+    Case("a word for a number", "is no number", config={"weight_decay": "little"}),
+    Case("a number for a truth value", "is no true or false", config={"use_peft": 3}),
+    Case("no choice", "is not one of auto, float32", config={"dtype": "int8"}),
+    Case("a method that is a list", "unknown --method", config={"method": ["nabla_tau"]}),
+]  # fmt: skip
+
+PATHS = [
+    Case("output is a file", "is a file; name a folder", config={"output_dir": "HERE/f"}, files={"f": "x"}),
+    Case("output below a file", "lies below a file (f)", config={"output_dir": "HERE/f/out"}, files={"f": "x"}),
+    Case("output is not empty", "is not empty", config={"output_dir": "HERE/d"}, files={"d/precious": "x"}),
+    Case("output has too long a name", "is no name of a folder", config={"output_dir": "HERE/" + 300 * "a"}),
+    Case("output with a null character", "is no name of a folder", config={"output_dir": "HERE/a\0b"}),
+    Case("output is a link to nothing", "is a link to nothing", config={"output_dir": "HERE/link"},
+         files={"link": "-> nowhere"}),
+    Case("cache is a file", "--cache_dir", config={"cache_dir": "HERE/f"}, files={"f": "x"}, base="digits"),
+    Case("cache below a file", "lies below a file", config={"cache_dir": "HERE/f/c"}, files={"f": "x"}, base="digits"),
+    Case("no checkpoint", "no checkpoint there", config={"resume_from_checkpoint": "last"}),
+    Case("no such checkpoint", "no checkpoint there", config={"resume_from_checkpoint": "HERE/checkpoint-3"}),
+    Case("an empty checkpoint", "no checkpoint there", config={"resume_from_checkpoint": "HERE/checkpoint-3"},
+         files={"checkpoint-3/trainer_state.json": "{}"}),
+    Case("no ids file", "nowhere.txt cannot be read", config={
+        "forget_fraction": None, "forget_ids": "HERE/nowhere.txt", "id_column": "row_id"}),
+]  # fmt: skip
+
+
+def request(name: str, message: str, files: dict | None = None, base: str = "text", **keys) -> Case:
+    """A request in place of the fraction."""
+    return Case(name, message, {"forget_fraction": None, **keys}, files=files or {}, base=base)
+
+
+def ids(name: str, message: str, file: str, content: str | bytes, column: str | None = "row_id") -> Case:
+    return request(name, message, {file: content}, forget_ids=f"HERE/{file}", id_column=column)
+
+
+REQUESTS = [
+    request("nothing to forget", "nothing to forget"),
+    request("unknown class", "1 of 1 --forget_classes are unknown", forget_classes=[SECRET]),
+    request("one unknown class", "1 of 2 --forget_classes are unknown; nearest: w", forget_classes=["cold", "warn"]),
+    request("class number beyond the last", "1 of 1 --forget_classes are unknown", forget_classes=[2]),
+    request("all classes", "takes all", forget_classes=["cold", "warm"]),
+    request("classes of a language model", "needs a task with classes", base="lm", forget_classes=["cold"]),
+    request("a condition without =", "needs column=value", forget_where=[SECRET]),
+    request("no such column", "no column 'colour'; the columns are", forget_where=[f"colour={SECRET}"]),
+    request("an empty column", "no column given; the columns are", forget_where=[f"={SECRET}"]),
+    request("no such value", "1 of 1 --forget_where conditions match no", forget_where=[f"text={SECRET}"]),
+    request("one of two values", "1 of 2 --forget_where", forget_where=["label=warm", f"text={SECRET}"]),
+    request("a whole class by value", "leaves 1 retained class without a row", forget_where=["label=warm"]),
+    request("all rows by value", "takes all", forget_where=["label=warm", "label=cold"]),
+    request("no such group", "no column 'colour'", forget_fraction=0.1, group_column="colour"),
+    request("too small a share", "takes no training row", forget_fraction=0.001),
+    ids("empty ids", "holds no id", "ids.txt", "\n\n"),
+    ids("ids that are no text", "cannot be read", "ids.txt", b"\xff\xfe\x00x"),
+    ids("ids: broken JSON", "cannot be read", "ids.json", "[1,"),
+    ids("ids: JSON of another form", "one JSON list", "ids.json", '{"a": 1}'),
+    ids("ids: nested JSON", "one JSON list", "ids.json", '[["a"]]'),
+    ids("ids: empty JSON list", "holds no id", "ids.json", "[]"),
+    ids("ids: csv without the column", "has no column 'row_id'; its columns are: key", "ids.csv", "key\n1\n"),
+    ids("ids: empty csv", "has no column 'row_id'; its columns are: none", "ids.csv", ""),
+    ids("ids that are not there", "1 of 2 ids", "ids.txt", f"train000\n{SECRET}\n"),
+    ids("ids of another case", "1 of 1 ids", "ids.txt", "TRAIN000\n"),
+    ids("ids without a column", "no column given; the columns are", "ids.txt", "train000\n", None),
+    ids("ids in no column", "no column 'key'; the columns are", "ids.txt", "train000\n", "key"),
+    request("ids: a folder", "cannot be read", forget_ids="HERE", id_column="row_id"),
+    request("no such data set to forget", "no file or folder", forget_dataset="HERE/nowhere"),
+    request("data set to forget, other columns", "must have the same columns", {
+        "f/train.csv": "a,b\n1,2\n"}, forget_dataset="HERE/f"),
+]  # fmt: skip
+
+
+HEADER = "text,label\n"
+WORDS_OF_ROWS = ("red", "blue", "cat", "dog", "owl", "old")
+ROWS = "".join(f"{WORDS_OF_ROWS[i % 6]} number {i},{('cold', 'warm')[i % 2]}\n" for i in range(20))
+
+
+def data(name: str, message: str, file: str = "", content: str | bytes = "", base: str = "text", **more) -> Case:
+    """Another data set: one file, or none."""
+    keys = {"dataset_name": f"HERE/{file}"} if file else {}
+    return Case(name, message, keys | more, files={file: content} if file else {}, base=base)
+
+
+DATA = [
+    data("no data set", "no --dataset_name", dataset_name=None),
+    data("a data set and a file", "takes the place of", train_file="DATA/train.csv"),
+    data("a test file alone", "goes with --train_file", test_file="DATA/test.csv"),
+    data("a split of a file", "--test_split is for --dataset_name", dataset_name=None, train_file="DATA/train.csv",
+         test_split="test"),
+    data("no such file", "--train_file: there is no file", dataset_name=None, train_file="HERE/nowhere.csv"),
+    data("no such test file", "--test_file: there is no file", dataset_name=None, train_file="DATA/train.csv",
+         test_file="HERE/nowhere.csv"),
+    data("one file for two splits", "must be different files", dataset_name=None, train_file="DATA/train.csv",
+         test_file="DATA/train.csv"),
+    data("files with other columns", "different columns", "test.csv", "text,mood\na,b\n", dataset_name=None,
+         train_file="DATA/train.csv", test_file="HERE/test.csv"),
+    data("a trial with a given model", "--max_train_rows is for an original", base="given", max_train_rows=10),
+    data("a trial with too few rows", "too few", max_train_rows=2, dataset_name=None, train_file="DATA/train.csv"),
+    data("no such folder", "no file or folder", dataset_name="HERE/nowhere"),
+    data("no such relative folder", "no file or folder", dataset_name="./nowhere"),
+    data("no such data set on the Hub", "nobody/nothing", dataset_name="nobody/nothing"),
+    data("an empty name", "--dataset_name is empty", dataset_name=""),
+    data("no task", "no --task", task=None),
+    data("another task than the built-in one", "made for the task image_classification", task="text_classification",
+         base="digits"),
+    data("splits of a built-in", "--test_split", test_split="unseen", base="digits"),
+    data("no such label column", "it has text, label, question, answer, row_id", label_column="colour"),
+    data("no such text column", "it has text, label, question, answer, row_id", text_column="colour"),
+    data("a column of another task", "this task has no 'image' column", image_column="text"),
+    data("no such validation split", "the splits are", validation_split="dev"),
+    data("no such training split", "the splits are", train_split="dev"),
+    data("validation is training", "must be different splits", validation_split="train"),
+    data("prompts for a classifier", "causal_lm", prompt_template="{question}"),
+    data("a prompt without question", "has no {question}", base="lm", prompt_template="nothing"),
+    data("a prompt with more fields", "{answer}", base="lm", prompt_template="{question} {answer}"),
+    data("no chat template", "no chat template", base="lm", prompt_template="chat"),
+    data("too long for the model", "longer than the 32 positions", max_length=100),
+    data("length of an image", "--max_length", base="digits", max_length=10),
+    data("an empty folder", "cannot be loaded", dataset_name="HERE"),
+    data("an unknown kind of file", "known file types are .csv", "rows.xyz", "a"),
+    data("an empty csv", "'rows.csv' is empty", "rows.csv", ""),
+    data("a csv without rows", "'rows.csv' has no rows", "rows.csv", HEADER),
+    data("a csv with semicolons", "separated by ';'", "rows.csv", HEADER.replace(",", ";") + "a;b\n"),
+    data("a csv with a column twice", "two columns called 'text'", "rows.csv", "text,text\na,b\n"),
+    data("a csv with long rows", "3 cells in the first row", "rows.csv", HEADER + f"{SECRET},b,c\n"),
+    data("a csv with one long row", "in line 3, saw 3", "rows.csv", HEADER + f"a,b\n{SECRET},b,c\n"),
+    data("a csv with an open quote", "EOF inside string", "rows.csv", HEADER + f'"{SECRET},b\n'),
+    data("a csv in Latin-1", "not in UTF-8", "rows.csv", HEADER.encode() + b"caf\xe9,b\n"),
+    data("a csv without labels", "no column found for 'label'", "rows.csv", "text,mood\na,b\n"),
+    data("a csv of one class", "a single class", "rows.csv", HEADER + "red,warm\nblue,warm\ncat,warm\n"),
+    data("a label NA", "row 1: it has no label; NA", "rows.csv", HEADER + f"a,cold\n{SECRET},NA\n" + ROWS),
+    data("an empty label", "row 1: it has no label", "rows.csv", HEADER + f"a,cold\n{SECRET},\n" + ROWS),
+    data("an empty text", "row 1: it has no text", "rows.csv", HEADER + "red,cold\n,warm\n" + ROWS),
+    data("a blank text", "row 1: it has no text", "rows.csv", HEADER + "red,cold\n   ,warm\n" + ROWS),
+    data("fractional labels", "fractional numbers", "rows.csv", HEADER + "a,0.5\nb,1.5\n"),
+    data("no rows to test on", "--test_split", "rows.csv", HEADER + ROWS, model_name_or_path="MODEL", original=None),
+    data("too few rows to hold some out", "too few to take test rows", "rows.csv", HEADER + "a,cold\nb,warm\n"),
+    data("an empty json", "'rows.json'", "rows.json", ""),
+    data("a json without rows", "'rows.json'", "rows.json", "[]"),
+    data("a json that is a number", "'rows.json'", "rows.json", "3"),
+    data("a broken json", "'rows.json'", "rows.json", f'[{{"text": "{SECRET}"'),
+    data("an empty jsonl", "'rows.jsonl'", "rows.jsonl", ""),
+    data("a broken jsonl", "'rows.jsonl' cannot be read", "rows.jsonl", f'{{"text": "{SECRET}", oops\n'),
+    data("a jsonl of lists as labels", "one label per row is needed", "rows.jsonl",
+         '{"text": "a", "label": [1]}\n{"text": "b", "label": [0]}\n'),
+    data("a parquet that is none", "'rows.parquet'", "rows.parquet", b"PAR1 no"),
+    data("a packed csv that is not packed", "'rows.csv.gz'", "rows.csv.gz", b"plain"),
+    data("plain text for a classifier", "no column found for 'label'", "rows.txt", "one\ntwo\n"),
+    data("a folder that looks saved", "cannot be loaded", "d/state.json", "{}", dataset_name="HERE/d"),
+    Case("an unreadable image", "its image cannot be read (00", {"dataset_name": "HERE/d"}, base="images", files={
+        f"d/train/{('warm', 'cold')[i % 2]}/{i:03d}.png": b"none" for i in range(10)}),
+]  # fmt: skip
+
+
+def model(name: str, message: str, base: str = "given", files: dict | None = None, **keys) -> Case:
+    return Case(name, message, keys, base=base, files=files or {})
+
+
+BERT = '{"model_type": "bert", "architectures": ["BertForSequenceClassification"], "vocab_size": 100, '
+BERT += '"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}'
+ADAPTER = '{"peft_type": "LORA", "base_model_name_or_path": "HERE/gone"}'
+
+
+def recipe(name: str, message: str, base: str = "text", **keys) -> Case:
+    return Case(f"recipe: {name}", message, {"original": keys}, base=base)
+
+
+def architecture(name: str, message: str, base: str = "text", **values) -> Case:
+    """A value of the architecture's configuration."""
+    return Case(f"architecture: {name}", message, {"model_config": values}, base=base)
+
+
+MODELS = [
+    model("no model", "no model: give", model_name_or_path=None),
+    model("no such folder", "no folder /nope", model_name_or_path="/nope"),
+    model("no such relative folder", "no folder ./nope", model_name_or_path="./nope"),
+    model("no such model on the Hub", "nobody/nothing", model_name_or_path="nobody/nothing"),
+    model("an empty folder", "config.json", model_name_or_path="HERE/m", files={"m/other": "x"}),
+    model("a file", "is a file", model_name_or_path="HERE/m", files={"m": "x"}),
+    model("a configuration that is no JSON", "cannot be loaded", model_name_or_path="HERE/m", files={
+        "m/config.json": "{"}),
+    model("an unknown architecture", "cannot be loaded", model_name_or_path="HERE/m", files={
+        "m/config.json": '{"model_type": "berta"}'}),
+    model("a configuration without weights", "cannot be loaded", model_name_or_path="HERE/m",
+          processor_name_or_path="PROCESSOR", files={"m/config.json": BERT}),
+    model("empty weights", "cannot be loaded", model_name_or_path="HERE/m", processor_name_or_path="PROCESSOR", files={
+        "m/config.json": BERT, "m/model.safetensors": b""}),
+    model("torn weights", "cannot be loaded", model_name_or_path="HERE/m", processor_name_or_path="PROCESSOR", files={
+        "m/config.json": BERT, "m/model.safetensors": b"\x10\0\0\0\0\0\0\0{\"a\": 1"}),
+    model("a hostile pickle", "cannot be loaded", model_name_or_path="HERE/m", processor_name_or_path="PROCESSOR",
+          files={"m/config.json": BERT, "m/pytorch_model.bin": b"cos\nsystem\n(S'true'\ntR."}),
+    model("a padding id beyond the vocabulary", "cannot be loaded", model_name_or_path="HERE/m",
+          processor_name_or_path="PROCESSOR", files={
+              "m/config.json": BERT[:-1] + ', "pad_token_id": 1000}', "m/model.safetensors": b""}),
+    model("an unknown revision", "", model_name_or_path="nobody/nothing", model_revision="v9"),
+    model("an adapter of nothing", "the base model of the adapter", model_name_or_path="HERE/m",
+          processor_name_or_path="PROCESSOR", files={"m/adapter_config.json": ADAPTER}),
+    model("an adapter that is no JSON", "cannot be loaded", model_name_or_path="HERE/m",
+          processor_name_or_path="PROCESSOR", files={"m/adapter_config.json": "{"}),
+    model("no such processor", "no folder", processor_name_or_path="HERE/nowhere"),
+    model("no such reference", "no folder ./nope", reference_model=["./nope"]),
+    model("the original as reference", "--reference_model is the model that must forget", reference_model=["MODEL"]),
+    model("no such base", "no folder ./nope", original={"model": "./nope"}, retrain=1),
+    model("the base is the original", "--original_model is the model that must forget", original={"model": "MODEL"}),
+    model("twins without a recipe", "--retrain needs the recipe", retrain=2),
+    model("no such attention", "cannot be loaded", attn_implementation="attentive"),
+    model("adapter on no layer", "linear layers are", use_peft=True, lora_target_modules=["nothing"]),
+    model("adapter's whole layers", "the model consists of", use_peft=True, lora_modules_to_save=["nothing"]),
+    recipe("a base and an architecture", "not both", model="a", model_type="bert"),
+    recipe("an unknown architecture", "did you mean vit?", model_type="vitt"),
+    recipe("an unknown schedule", "zigzag", model_type="bert", lr_scheduler_type="zigzag"),
+    recipe("no base", "no folder ./nope", model="./nope"),
+    Case("recipe: a configuration that is no JSON", "is not valid JSON", argv=["--original_model_config", "{"]),
+    Case("recipe: a configuration that is a list", "must be a mapping", argv=["--original_model_config", "[1]"]),
+    architecture("a misspelled value", "bert has no 'hiden_size'; did you mean hidden_size?", hiden_size=8),
+    architecture("a word for a number", "bert", hidden_size="sixteen"),
+    architecture("sizes that do not divide", "bert", hidden_size=15),
+    architecture("no width", "bert", hidden_size=0),
+    architecture("a negative width", "bert", hidden_size=-16),
+    architecture("no heads", "bert", num_attention_heads=0),
+    architecture("a padding id beyond the vocabulary", "bert", pad_token_id=100000),
+    architecture("an unknown activation", "bert", hidden_act="wavy"),
+    architecture("patches of nothing", "vit", base="digits", patch_size=0),
+    architecture("a patch larger than the image", "cannot read the data's rows", base="digits", patch_size=16),
+    architecture("other channels than the images", "channels", base="digits", num_channels=3),
+    architecture("other size than the images", "cannot read the data's rows", base="digits", image_size=16),
+    Case("no processor", "--processor_name_or_path", {"processor_name_or_path": None}),
+    Case("a batch larger than the data", "--original_batch_size", argv=["--original_batch_size", "1000"]),
+]  # fmt: skip
+
+
+def command(name: str, message: str, *argv: str, files: dict | None = None) -> Case:
+    return Case(f"{argv[0]}: {name}", message, argv=list(argv[1:]), command=argv[0], files=files or {})
+
+
+EVIDENCE = "HERE/run/evidence.json"
+
+COMMANDS = [
+    command("unknown command", "unknown command 'trian'", "trian"),
+    command("an argument", "unrecognized arguments", "env", "--all"),
+    command("no folder", "at least one folder", "report"),
+    command("no such folder", "cannot be read", "report", "HERE/nowhere"),
+    command("no JSON", "is not valid JSON (line 1)", "report", "HERE/run", files={"run/evidence.json": "{"}),
+    command("no text", "cannot be read", "report", "HERE/run", files={"run/evidence.json": b"\xff"}),
+    command("a list", "is no evidence", "report", "HERE/run", files={"run/evidence.json": "[]"}),
+    command("another version", "is no evidence of this version", "report", "HERE/run", files={
+        "run/evidence.json": '{"schema_version": 99}'}),
+    command("edited types", "was edited", "report", "HERE/run", files={"run/evidence.json": "ODD"}),
+    command("unknown argument", "unrecognized arguments", "report", "HERE", "--colour"),
+    command("no arguments", "required", "push"),
+    command("no repository", "required", "push", "HERE"),
+    command("no such folder", "no folder", "push", "HERE/nowhere", "--hub_model_id", "me/it"),
+    command("a bad name", "is no name of a repository", "push", "HERE", "--hub_model_id", "a/b/c"),
+    command("no evidence", "cannot be read", "push", "HERE", "--hub_model_id", "me/it"),
+    command("an edited request", "", "push", "HERE/run", "--hub_model_id", "me/it", files={
+        "run/evidence.json": "REQUEST"}),
+    command("no model", "no --unlearned_model", "evaluate", "--config", "CONFIG"),
+    command("the original itself", "is the original", "evaluate", "--config", "CONFIG", "--unlearned_model", "MODEL",
+            "--model_name_or_path", "MODEL"),
+    command("no such model", "no folder ./nope", "evaluate", "--config", "CONFIG", "--unlearned_model", "./nope"),
+    command("a reference that is it", "names the unlearned model", "evaluate", "--config", "CONFIG",
+            "--unlearned_model", "MODEL", "--reference_model", "MODEL"),
+    command("answers of a classifier", "is for causal_lm", "evaluate", "--config", "CONFIG", "--unlearned_model",
+            "MODEL", "--world_facts", "HERE"),
+    command("misspelled", "did you mean", "evaluate", "--config", "CONFIG", "--unlearned_modell", "MODEL"),
+    command("too few shadows", "--shadows is 2", "lira", "--config", "CONFIG", "--shadows", "2"),
+    command("no targets", "--targets is 0", "lira", "--config", "CONFIG", "--targets", "0"),
+    command("no sets", "--forget_sets is 0", "lira", "--config", "CONFIG", "--forget_sets", "0"),
+    command("too many sets", "--forget_sets is 100000", "lira", "--config", "CONFIG", "--forget_sets", "100000"),
+    command("a word", "invalid int value", "lira", "--config", "CONFIG", "--shadows", "many"),
+    command("no recipe", "takes the recipe", "lira", "--config", "CONFIG", "--original_model_type", ""),
+    command("resuming", "lira goes on by itself", "lira", "--config", "CONFIG", "--resume_from_checkpoint", "last"),
+    command("adding to nothing", "cannot be read", "lira", "--config", "CONFIG", "--add_to", "HERE/nowhere"),
+]  # fmt: skip
+
+# Refused by the method's trainer, which is made when the original is there.
+LATE = ("unsir: a fraction", "unsir: a language model", "patterns that match nothing", "patterns that leave nothing",
+        "an optimizer that a mask cannot hold")  # fmt: skip
+
+FAMILIES = {
+    "command line": COMMAND_LINES,
+    "yaml": YAML,
+    "path": PATHS,
+    "request": REQUESTS,
+    "data": DATA,
+    "model": MODELS,
+    "command": COMMANDS,
+    "number": [
+        Case(f"{name} {value}", f"--{name} is ", argv=[f"--{name}", value])
+        for name, values in NUMBERS.items()
+        for value in values
+    ],
+    "word": [Case(f"{name} {value}", value, argv=[f"--{name}", value]) for name, value in WORDS.items()],
+    "without effect": [
+        Case(name, "cannot be used here", argv=[f"--{name}", value]) for name, value in WITHOUT_EFFECT.items()
+    ],
+}
+CASES = {f"{family}: {case.name}": case for family, cases in FAMILIES.items() for case in cases}
+
+# Run as processes of their own too: what is refused before anything heavy is imported, and one of each later kind.
+PROCESSES = [
+    *(name for name in CASES if name.startswith("yaml: ") and CASES[name].raw is not None),
+    *(
+        name
+        for name in CASES
+        if name.startswith("command: ") and CASES[name].command in ("trian", "env", "report", "push")
+    ),
+    "command line: unknown method",
+    "yaml: no such file",
+    "yaml: a method that is a list",
+    "number: learning_rate nan",
+    "path: output below a file",
+    "data: an empty label",
+]

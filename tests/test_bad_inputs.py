@@ -1,0 +1,167 @@
+"""Every mistake in the table ends with exit status 2, one line on stderr, and nothing written; no model is trained."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import bad_inputs
+import pytest
+import tiny
+import transformers
+from bad_inputs import CASES, PROCESSES, SECRET, Case
+
+from hf_unlearn import cli
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory) -> dict[str, str]:
+    """Rows, a tokenizer, and models that were never trained."""
+    from transformers import BertConfig, BertForSequenceClassification, LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("shared")
+    data = tiny.text_folder(folder / "data")
+    images = tiny.image_folder(folder / "images")
+    processor = tiny.processor_folder(folder / "processor", "text_classification")
+    size = len(tiny.tokenizer())
+    names = {"id2label": {0: "cold", 1: "warm"}, "label2id": {"cold": 0, "warm": 1}}
+    model = BertForSequenceClassification(BertConfig(**tiny.BERT, vocab_size=size, pad_token_id=0, **names))
+    model.save_pretrained(folder / "model")
+    tiny.processor_folder(folder / "model", "text_classification")
+    LlamaForCausalLM(LlamaConfig(**tiny.LLAMA, vocab_size=size)).save_pretrained(folder / "lm")
+    image_processor = tiny.processor_folder(folder / "image_processor", "image_classification")
+    return {
+        "DATA": str(data), "IMAGES": str(images), "PROCESSOR": str(processor), "MODEL": str(folder / "model"),
+        "LM": str(folder / "lm"), "PIXELS": str(image_processor),
+    }  # fmt: skip
+
+
+def original(kind: str, values: dict) -> dict:
+    return {"model_type": kind, "model_config": values, "num_train_epochs": 1, "batch_size": 8}
+
+
+COMMON = tiny.QUICK | {"forget_fraction": 0.2, "output_dir": "HERE/new/out"}
+TEXT = {"dataset_name": "DATA", "task": "text_classification", "processor_name_or_path": "PROCESSOR"} | COMMON
+BASES = {
+    "text": TEXT | {"original": original("bert", tiny.BERT)},
+    "given": TEXT | {"model_name_or_path": "MODEL", "processor_name_or_path": None},
+    "lm": TEXT | {"task": "causal_lm", "question_column": "question", "answer_column": "answer",
+                  "original": original("llama", tiny.LLAMA)},
+    "digits": COMMON | {"dataset_name": "digits", "original": original("vit", tiny.VIT)},
+    "images": COMMON | {"dataset_name": "IMAGES", "task": "image_classification", "processor_name_or_path": "PIXELS",
+                        "original": original("vit", tiny.VIT)},
+}  # fmt: skip
+
+
+def prepare(case: Case, folder: Path, shared: dict[str, str]) -> list[str]:
+    """Write the case's files and its configuration; returns the command line."""
+    places = shared | {"HERE": str(folder), "CONFIG": str(folder / "config.yaml")}
+
+    def settle(value):
+        if isinstance(value, str):
+            for word, place in places.items():
+                value = value.replace(word, place)
+            return value
+        if isinstance(value, dict):
+            return {key: settle(item) for key, item in value.items()}
+        return [settle(item) for item in value] if isinstance(value, list) else value
+
+    for name, content in case.files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if content == "-> nowhere":
+            path.symlink_to(folder / "nowhere")
+        elif content in ("ODD", "REQUEST"):
+            path.write_text(json.dumps(edited_evidence(content)))
+        else:
+            path.write_bytes(content if isinstance(content, bytes) else settle(content).encode())
+    config = BASES[case.base] | case.config
+    if "model_config" in config:  # values of the architecture
+        start = BASES[case.base]["original"]
+        config["original"] = start | {"model_config": start["model_config"] | config.pop("model_config")}
+    config = {key: value for key, value in settle(config).items() if value is not None}
+    path = tiny.write_config(folder, config)
+    if case.raw is not None:
+        Path(path).write_text(case.raw)
+    argv = settle(case.argv)
+    if case.command == "train" and "--config" not in argv:
+        argv = ["--config", path, *argv]
+    return [case.command, *argv]
+
+
+def edited_evidence(kind: str) -> dict:
+    """Evidence whose keys are all there."""
+    from hf_unlearn.report.evidence import build_evidence
+
+    evidence = build_evidence(
+        method={"name": "nabla_tau"}, task="causal_lm", model={}, data={}, comparison={"models": {}, "gap": {}},
+        cost={}, environment={},
+    )  # fmt: skip
+    return (
+        evidence
+        | ({"cost": dict.fromkeys(evidence["cost"], "much")} if kind == "ODD" else {})
+        | ({"data": evidence["data"] | {"request": 7}} if kind == "REQUEST" else {})
+    )
+
+
+def check_line(case: Case, err: str) -> None:
+    err = err.strip()
+    assert len(err.splitlines()) == 1 and err.startswith("hf-unlearn: "), err
+    assert case.message in err, err
+    assert "Traceback" not in err and SECRET not in err
+    assert len(err) < 1200
+
+
+@pytest.fixture
+def no_training(monkeypatch, name):
+    if CASES[name].name in bad_inputs.LATE:
+        return
+
+    def train(self, *args, **kwargs):
+        raise AssertionError("a training began")
+
+    monkeypatch.setattr(transformers.Trainer, "train", train)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bad_input(capfd, tmp_path, shared, no_training, name):
+    case = CASES[name]
+    argv = prepare(case, tmp_path, shared)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    folders = sorted(path for path in tmp_path.rglob("*") if path.is_dir())
+    capfd.readouterr()
+    assert cli.main(argv) == 2
+    check_line(case, capfd.readouterr().err)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_dir()) == folders
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_as_a_process(tmp_path, shared, name):
+    case = CASES[name]
+    argv = prepare(case, tmp_path, shared)
+    before = sorted(tmp_path.rglob("*"))
+    done = subprocess.run([sys.executable, "-m", "hf_unlearn.cli", *argv], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2 and done.stdout == ""
+    check_line(case, done.stderr)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_that_another_run_works_in(capfd, tmp_path, shared):
+    from hf_unlearn.run.lock import only_run_in
+
+    argv = prepare(Case("busy", ""), tmp_path, shared)
+    with only_run_in(tmp_path / "new" / "out"):
+        assert cli.main(argv) == 2
+    assert "in use by a run that is under way" in capfd.readouterr().err and not (tmp_path / "new").exists()
+
+
+def test_the_cases_are_many_and_differ():
+    assert len(CASES) >= 300
+    assert len(PROCESSES) >= 30
+    assert len(CASES) == sum(map(len, bad_inputs.FAMILIES.values()))
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_what_is_spoiled_would_work(tmp_path, shared, base):
+    assert cli.main([*prepare(Case("fine", "", base=base), tmp_path, shared), "--dry_run"]) == 0

@@ -1,0 +1,46 @@
+"""How a command ends: Python's names of arguments become the command's, and running out of room is one line."""
+
+import errno
+
+import pytest
+
+from hf_unlearn.errors import NonFiniteLossError, UserError, in_one_line
+from hf_unlearn.exits import in_command_words, run_command
+
+
+def end(error: Exception, capsys) -> tuple[int, str]:
+    def command(argv):
+        raise error
+
+    return run_command(command, []), capsys.readouterr().err
+
+
+def test_arguments_have_their_names_on_either_side(capsys):
+    error = UserError("`learning_rate` is -1; see `fraction`\nand `ids_file`")
+    assert "`learning_rate` is -1" in str(error)
+    status, said = end(error, capsys)
+    assert status == 2 and said == "hf-unlearn: --learning_rate is -1; see --forget_fraction and --forget_ids\n"
+    assert in_command_words("the value `a b` stays") == "the value `a b` stays"
+
+
+def test_a_broken_run(capsys):
+    status, said = end(NonFiniteLossError("not finite; lower `learning_rate`"), capsys)
+    assert status == 1 and said == "hf-unlearn: not finite; lower --learning_rate\n"
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device", "model.safetensors"), RuntimeError("I/O (os error 28)")]
+)
+def test_a_full_disk_is_one_line(capsys, error):
+    status, said = end(error, capsys)
+    assert status == 1 and said.startswith("hf-unlearn: the disk is full") and len(said.splitlines()) == 1
+
+
+def test_what_nobody_foresaw_keeps_its_traceback(capsys):
+    with pytest.raises(RuntimeError):
+        end(RuntimeError("a bug"), capsys)
+
+
+def test_what_libraries_say_in_one_line():
+    assert in_one_line(ValueError("\n  use `x`  \nand more")) == "use 'x'"
+    assert in_one_line(KeyError()) == "KeyError"
