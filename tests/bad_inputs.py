@@ -94,7 +94,6 @@ WITHOUT_EFFECT = {
     "length_column_name": "size",
     "dataloader_drop_last": "true",
     "dataloader_persistent_workers": "true",
-    "dataloader_prefetch_factor": "2",
     "ignore_data_skip": "true",
     "optim_target_modules": "query",
     "label_names": "label",

@@ -14,7 +14,7 @@ from hf_unlearn.trainers.ranges import check_ranges
 
 _DRAWN = "the rows of a step are drawn by the seed alone"
 _SCORED = "splits are scored whole, in a pass of their own"
-_LOADER = "rows are read by a loader of our own, which takes the number of workers only"
+_LOADER = "rows are read by a loader of our own, which has no such choice"
 _NOT_HERE = {  # arguments of TrainingArguments that would be without effect, or would change what is computed
     "auto_find_batch_size": "it would change which rows meet in a step; set `per_device_train_batch_size` yourself",
     "label_smoothing_factor": "the methods compute their own losses",
@@ -22,7 +22,6 @@ _NOT_HERE = {  # arguments of TrainingArguments that would be without effect, or
     "length_column_name": _DRAWN,
     "dataloader_drop_last": "a smaller last batch counts for less, and none is dropped",
     "dataloader_persistent_workers": _LOADER,
-    "dataloader_prefetch_factor": _LOADER,
     "dataloader_multiprocessing_context": _LOADER,
     "ignore_data_skip": "a resumed run goes on at its step without reading the rows before it",
     "optim_target_modules": "optimizers that project the gradients of some layers are not tried here",
