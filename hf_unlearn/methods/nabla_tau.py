@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 
 from hf_unlearn.errors import UserError
 from hf_unlearn.trainers.published import PublishedConfig, PublishedSteps
@@ -14,8 +15,7 @@ from hf_unlearn.trainers.split_output import SplitOutput
 PAPER_RATE = 1e-3
 PAPER_DECAY = 0.01  # AdamW's own
 TAU_EVERY = 5  # forget epochs between two measurements of τ in the published schedule
-FORGET_WEIGHT = 0.3
-PULL_UP = 0.2  # weight of rows below their target, in the last quarter: a weak return for those that fell too far
+FORGET_WEIGHT = 0.6
 
 
 @dataclass
@@ -58,14 +58,15 @@ class NablaTauTrainer(PublishedSteps, RowTargetTrainer):
     goes on after the target is met: L = ReLU(τ − L_f)²/τ + L_r.
 
     `variant="rows"` gives every forget row a τ of its own, because a mean is met by making a few rows very wrong
-    while the others stay as they were memorized. With φ = log(p/(1 − p)) of the row's label, a target t_i from a proxy
-    that never saw the row ([`RowTargets`]) and s the spread of φ on validation rows:
+    while the others stay as they were memorized. With φ = log(p/(1 − p)) of the row's label, a target t_i from
+    something that never saw the row ([`RowTargets`]) and s the spread of φ on validation rows:
 
-        L = 0.3·mean[ReLU(φ_i − t_i)² + u·ReLU(t_i − φ_i)²]/s² + L_r,  u = 0, and 0.2 in the last quarter of the run.
+        L = 0.6·mean[h((φ_i − t_i)/s)] + L_r,  h(a) = a²/2 up to |a| = 1, and |a| − 1/2 beyond (Huber).
 
-    It is still ascent on the forget loss in proportion to the gap, stopped by what validation rows say of unseen data;
-    the last quarter lets rows return that fell too far. The targets are measured six times, with the current model as
-    long as its loss on validation rows is the lowest so far.
+    It is ascent on the forget loss as long as the row stands above its target, of bounded strength, so that the
+    descent beside it is heard; it ends where validation rows say that unseen data lie. A row that fell further is led
+    back by the same term. Adam runs without momentum (β₁ = 0): pushed rows would run past their targets. The targets
+    are measured five times, with the current model as long as its loss on validation rows is the lowest so far.
     """
 
     config_class = NablaTauConfig
@@ -106,7 +107,7 @@ class NablaTauTrainer(PublishedSteps, RowTargetTrainer):
     def prepare(self) -> dict[str, torch.Tensor]:
         self.check_validation()
         if self.args.variant == "rows":
-            return self.ask_proxy()
+            return self.ask_source()
         return {"tau": self._measure_tau()} if self.args.variant == "held" else {}
 
     def unlearning_loss(self, forget: SplitOutput, retain: SplitOutput) -> torch.Tensor:
@@ -115,10 +116,8 @@ class NablaTauTrainer(PublishedSteps, RowTargetTrainer):
     # A τ for every row.
 
     def _rows_loss(self, forget: SplitOutput, retain: SplitOutput) -> torch.Tensor:
-        log_odds = forget.log_odds  # (size,)
-        above = log_odds - self.row_targets(forget)
-        pull_up = PULL_UP if self.state.global_step >= 0.75 * self.schedule.total_steps else 0.0
-        pull = torch.where(above > 0, above**2, pull_up * above**2) / self.spread**2
+        above = (forget.log_odds - self.row_targets(forget)) / self.spread  # (size,)
+        pull = F.huber_loss(above, torch.zeros_like(above), reduction="none")
         return FORGET_WEIGHT * forget.mean(pull) + retain.mean(retain.loss)
 
     # One τ for the mean.

@@ -96,13 +96,14 @@ class SalUnTrainer(PublishedSteps, RowTargetTrainer):
     `variant="rows"` ends it where a model that never saw the row would stand. With φ = log(p/(1 − p)) of the row's
     true label, its target t_i ([`RowTargetTrainer`]) and s the spread of φ on validation rows:
 
-        L = mean[ReLU(φ_i − t_i)/s · min(1/p_i, 10) · CE(π(· | x, y′ ≠ y))] + L_r,
+        L = mean[ReLU(a_i) · min(1/p_i, 10) · CE(π(· | x, y′ ≠ y)) + min(ReLU(−a_i), 1) · CE(y)] + L_r,
 
-    the factors being numbers through which no gradient flows. π(· | x, y′ ≠ y) is the model's own opinion of the wrong
-    labels: those drawn alike pull a row to another far-fetched class each time and undo each other, so that hard rows
-    never become as wrong as they are for a model that never saw them. 1/p makes up for a pull that fades with p. The
-    tokens of a causal LM have targets of their own and labels drawn alike, without that factor: a likely wrong token
-    is soon the most likely one, and easy words are lost with the rest.
+    with a_i = (φ_i − t_i)/s, the factors being numbers through which no gradient flows. A row that fell below its
+    target returns. π(· | x, y′ ≠ y) is the model's own opinion of the wrong labels: those drawn alike pull a row to
+    another far-fetched class each time and undo each other, so that hard rows never become as wrong as they are for a
+    model that never saw them. 1/p makes up for a pull that fades with p. The tokens of a causal LM have targets of
+    their own and labels drawn alike, without that factor: a likely wrong token is soon the most likely one, and easy
+    words are lost with the rest.
     """
 
     config_class = SalUnConfig
@@ -157,7 +158,7 @@ class SalUnTrainer(PublishedSteps, RowTargetTrainer):
         state = {}
         if self.args.variant == "rows":
             self.check_validation()
-            state |= self.ask_proxy()
+            state |= self.ask_source()
         if self.args.soft_threshold is not None:
             self._soft = None
             state |= self.soft_threshold().to_tensors()
@@ -184,11 +185,11 @@ class SalUnTrainer(PublishedSteps, RowTargetTrainer):
         return self.share_of_step(stream) if self.as_published else 1.0
 
     def _forget_term(self, forget: SplitOutput) -> torch.Tensor:
-        loss = self.wrong_label_losses(forget)
-        predictions = forget.predictions
+        loss, predictions = self.wrong_label_losses(forget), forget.predictions
         if self.args.variant == "rows":
             above = (predictions.label_log_odds.detach() - self.label_targets(forget)) / self.label_spread
-            loss = above.clamp(min=0) * loss
+            back = predictions.losses_for(predictions.labels)
+            loss = above.clamp(min=0) * loss + above.neg().clamp(0, 1) * back
         return forget.mean(predictions.example_mean(loss))
 
     def wrong_label_losses(self, forget: SplitOutput) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """What methods share that hold every forget row to a target of its own: the proxy, the targets, the budget."""
 
 import dataclasses
+import math
 import tempfile
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -8,21 +9,31 @@ from operator import attrgetter
 import numpy as np
 import torch
 
+from hf_unlearn.data.rows import Rows
 from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation.embeddings import embeddings
 from hf_unlearn.models import lora
 from hf_unlearn.trainers.base import UnlearningTrainer
 from hf_unlearn.trainers.config import KnownRecipe, UnlearningConfig, default_learning_rate
 from hf_unlearn.trainers.proxies import make_proxy
+from hf_unlearn.trainers.published import PAPER
 from hf_unlearn.trainers.retain_only import RetainOnlyTrainer
-from hf_unlearn.trainers.row_targets import RegressedTargets, RowTargets, class_log_odds, quantile_map
+from hf_unlearn.trainers.row_targets import RegressedTargets, RemovedClasses, RowTargets, class_log_odds, quantile_map
+from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase
 from hf_unlearn.trainers.split_output import SplitOutput
+from hf_unlearn.trainers.target_sources import MOST_PROBE_ROWS, Asked, Probe, Proxy, TargetSource
 
 CHECKED_ROWS = 128  # forget and retain rows that are scored to see whether validation rows are unseen
-REFIT = (0, 1 / 4, 1 / 2, 3 / 4, 7 / 8, 15 / 16)  # when the targets are measured, as shares of the run
+REFIT = (0, 1 / 4, 1 / 2, 3 / 4, 7 / 8)  # when the targets are measured, as shares of the run
+LEAST_STEPS = 40  # however few the rows: a model that is moved in fewer, larger steps is damaged
+VISITS = 3.0  # of each forget row, at least
+FORGET_SHARE = 0.5  # forget rows beside each retain row of a step
 BUDGET = {"proxy_epochs": (0.1, 6.0), "num_train_epochs": (1 / 15, 4.0)}  # share of the epochs of retraining, most
 RATE = 0.7  # of the recipe's peak learning rate, as far as the width of the model tells it where it is not known
-ADAPTER_RATE = 5.0  # a recipe's rate is for full weights; an adapter that starts at zero needs more
+ADAPTER_RATE = 12.0  # a recipe's rate is for full weights; an adapter that starts at zero needs more
+MOST_CALIBRATION = 2048  # validation rows that translate; more move no quantile by what matters
+LEAST_AGREEMENT = 0.2  # correlation on validation rows below which a probe says nothing of the model
+COSTS_THE_SAME = 0.5  # of the examples of retraining
 UNKNOWN_EPOCHS = 10.0  # assumed for retraining where the recipe is not known
 
 
@@ -33,9 +44,13 @@ class RowTargetConfig(UnlearningConfig):
     Args:
         retrain_epochs: epochs that retraining would take; sets the next two. `None`: the recipe's, or 10.
         proxy_epochs: passes over the retain rows that train the proxy; `None` is 1/10 of `retrain_epochs`, at most 6.
-        num_train_epochs: passes over the retain rows; `None` is 1/15 of `retrain_epochs`, at most 4.
+        num_train_epochs: passes over the retain rows; `None` is 1/15 of `retrain_epochs`, at most 4, and never fewer
+            than 40 steps and three visits of each forget row.
+        adam_beta1: `None` is 0 with `variant="rows"`: momentum would carry rows past their targets.
+        warmup_steps: steps, or a share below 1 of them; `None` is 0.1 with `variant="rows"`.
     """
 
+    variant: str = field(default="rows", metadata={"help": "Which form of the method."})
     num_train_epochs: float | None = field(
         default=None, metadata={"help": "Passes over the retain rows (default: 1/15 of retrain_epochs, at most 4)."}
     )
@@ -43,24 +58,45 @@ class RowTargetConfig(UnlearningConfig):
         default=None, metadata={"help": "Epochs that retraining would take (default: the recipe's, or 10)."}
     )
     per_device_train_batch_size: int = field(default=16, metadata={"help": "Retain rows per process and micro-batch."})
+    adam_beta1: float | None = field(
+        default=None, metadata={"help": "Adam's momentum (default: 0 with variant rows, else 0.9)."}
+    )
+    warmup_steps: float | None = field(
+        default=None,
+        metadata={
+            "help": "Steps, or a share of them, in which the rate rises (default: 0.1 with variant rows, else 0)."
+        },
+    )
     proxy_epochs: float | None = field(
         default=None,
         metadata={"help": "Passes that train the proxy, variant rows (default: 1/10 of retrain_epochs, at most 6)."},
     )
 
+    def __post_init__(self):
+        by_rows = self.variant == "rows"
+        self.steps_follow_request = self.num_train_epochs is None  # a trainer puts a number there
+        if self.adam_beta1 is None:
+            self.adam_beta1 = 0.0 if by_rows else 0.9
+        if self.warmup_steps is None:
+            self.warmup_steps = 0.1 if by_rows else 0.0
+        super().__post_init__()
+
 
 class RowTargetTrainer(UnlearningTrainer):
     """Gives a method [`row_targets`]: the log-odds that a model which never saw the row would give its label.
 
-    A proxy that never sees the forget rows says how hard each is, and validation rows translate ([`RowTargets`]). The
-    targets are measured six times, with the current model as long as its loss on validation rows is the lowest so far.
+    A source that never saw the forget rows says how hard each is ([`TargetSource`]), and validation rows translate
+    ([`RowTargets`]). The targets are measured five times, with the current model as long as its loss on validation
+    rows is the lowest so far.
     """
 
     config_class = RowTargetConfig
+    source: TargetSource | None = None  # instead of the one that the recipe suggests
     wants_label_targets = False  # whether the method asks for `label_targets`
 
     def __init__(self, model, args, *arguments, recipe: KnownRecipe | None = None, **kwargs):
         args.retrain_epochs = args.retrain_epochs or (recipe.epochs if recipe else UNKNOWN_EPOCHS)
+        self._calibrated: tuple[int, np.ndarray] | None = None
         for name, (share, most) in BUDGET.items():
             if getattr(args, name) is None:
                 setattr(args, name, min(most, share * args.retrain_epochs))
@@ -70,12 +106,31 @@ class RowTargetTrainer(UnlearningTrainer):
         super().__init__(model, args, *arguments, recipe=recipe, **kwargs)
 
     def default_forget_batch(self) -> int:
-        """Per process and micro-batch: twice its share of the rows, within a quarter and a half of the retain rows."""
-        share = 2 * len(self.splits.forget) / len(self.splits.retain)
-        return max(1, round(self.args.per_device_train_batch_size * min(0.5, max(0.25, share))))
+        """Per process and micro-batch: half of the retain rows."""
+        return max(1, round(FORGET_SHARE * self.args.per_device_train_batch_size))
+
+    def phases(self) -> list[Phase]:
+        """Passes over the retain rows, where the user says how many. Else also as many steps as the request takes."""
+        forget, retain = self.stream_sizes()[FORGET].batches, self.stream_sizes()[RETAIN].batches
+        steps = math.ceil(self.args.num_train_epochs * retain)
+        if self.args.steps_follow_request and self.args.variant != PAPER:
+            steps = max(steps, LEAST_STEPS, math.ceil(VISITS * forget))
+        return [Phase("unlearn", steps)]
 
     def plan(self) -> list[str]:
-        return [f"first a proxy that never sees the forget rows: {self.args.proxy_epochs:g} passes over the rest"]
+        """Where the targets come from and, where the recipe is known, what the run costs beside it."""
+        args, sizes = self.args, self.stream_sizes()
+        kind = type(self.source or self.target_source())
+        what = {Probe: "a probe on the frozen base", Proxy: f"a proxy: {args.proxy_epochs:g} passes over the rest"}
+        lines = [f"targets from {what.get(kind, kind.name)}; it never sees the forget rows"]
+        if self.recipe is not None and self.recipe.epochs:
+            retain = sizes[RETAIN].rows
+            side = args.proxy_epochs * retain if kind is Proxy else min(retain, MOST_PROBE_ROWS)
+            read = self.schedule.total_steps * sum(size.batch for size in sizes.values()) + side
+            share = read / (self.recipe.epochs * retain)
+            words = "; retraining costs about the same" if share > COSTS_THE_SAME else ""
+            lines.append(f"reads about {share:.0%} of the examples of retraining{words}")
+        return lines
 
     def row_targets(self, forget: SplitOutput) -> torch.Tensor:
         """Target log-odds of the micro-batch's forget rows, `(size,)`; measured anew when the time has come."""
@@ -95,7 +150,7 @@ class RowTargetTrainer(UnlearningTrainer):
         return self.method_state["token_targets"][torch.cat([torch.arange(0), *places])].to(rows)
 
     def _ask_tokens(self, proxy: torch.nn.Module) -> dict[str, torch.Tensor]:
-        seen, _ = self._token_log_odds(self.splits.validation_tau, proxy)
+        seen, _ = self._token_log_odds(self.calibration_rows, proxy)
         asked, count = self._token_log_odds(self.splits.forget, proxy)
         found = {"token_validation": seen, "token_forget": asked, "token_start": np.r_[0, np.cumsum(count)]}
         return {name: torch.tensor(values) for name, values in found.items()}
@@ -105,7 +160,7 @@ class RowTargetTrainer(UnlearningTrainer):
         return self.collect_tokens(rows, attrgetter("label_log_odds"), model)
 
     def _fit_tokens(self) -> None:
-        now, _ = self._token_log_odds(self.splits.validation_tau, self.model_wrapped)
+        now, _ = self._token_log_odds(self.calibration_rows, self.model_wrapped)
         seen, asked = (self.method_state[f"token_{name}"].numpy() for name in ("validation", "forget"))
         targets = quantile_map(asked, seen, now, np.ones(len(seen)))
         self.method_state |= {"token_targets": torch.tensor(targets), "token_spread": torch.tensor(now.std())}
@@ -120,17 +175,27 @@ class RowTargetTrainer(UnlearningTrainer):
         """The same for labels: for causal LMs of the tokens of validation rows."""
         return float(self.method_state.get("token_spread", self.method_state["spread"]))
 
+    @property
+    def calibration_rows(self) -> Rows:
+        """Validation rows that are scored to measure τ and the targets: all, or a seeded sample of them."""
+        rows = self.splits.validation_tau
+        if len(rows) <= MOST_CALIBRATION:
+            return rows
+        chosen = np.random.default_rng([self.args.seed, 6]).permutation(len(rows))[:MOST_CALIBRATION]
+        return rows.select(np.sort(chosen))
+
     def check_validation(self) -> None:
         """Refuse validation rows that the model was trained on: their loss is not that of unseen rows.
 
         A model that knows its training rows by heart (99 % right) knows rows no better than those by chance, so τ must
         stand out from them by two standard errors. With other models τ near the rest may be what unseen rows have.
         """
+        self._calibrated = None  # of an earlier training, perhaps
         trained = []
         for rows in (self.splits.forget, self.splits.retain):
             some = np.linspace(0, len(rows) - 1, min(len(rows), CHECKED_ROWS)).astype(int)
             trained.append(self.score(rows.select(some), self.model_wrapped))
-        tau = self.score(self.splits.validation_tau, self.model_wrapped).loss.mean()
+        tau = np.logaddexp(0, -self._own(self._calibrate())).mean()  # −log p
         levels = [s.loss.mean() + 2 * s.loss.std() / len(s.loss) ** 0.5 for s in trained]
         if tau <= min(levels) and trained[1].correct.mean() >= 0.99:
             raise UserError(
@@ -147,44 +212,100 @@ class RowTargetTrainer(UnlearningTrainer):
         must not be held to what it was.
         """
         state = self.method_state
-        kept = [state[key].numpy() for key in ("proxy_validation", "proxy_forget", "right") if key in state]
-        rows = RowTargets(*kept) if self.task.has_classes else RegressedTargets(*kept)
-        log_odds = self._class_log_odds(self.splits.validation_tau, self.model_wrapped)
-        own = log_odds[kept[2] == 1] if self.task.has_classes else log_odds
-        loss = torch.tensor(np.logaddexp(0, -own).mean())  # −log p
+        log_odds = self._calibrate()
+        loss = torch.tensor(np.logaddexp(0, -self._own(log_odds)).mean())  # −log p
         if "tau" not in state or loss <= state["tau"]:
-            targets, spread = rows.fit(log_odds)
+            targets, spread = self._translation().fit(log_odds)
+            if "removed" in state and "targets" in state:  # held: measured again on this model they would drift
+                targets = np.where(state["removed"].numpy() >= 0, state["targets"].numpy(), targets)
             state |= {"tau": loss, "targets": torch.tensor(targets), "spread": torch.tensor(spread)}
             if "token_forget" in state:
                 self._fit_tokens()
 
-    def ask_proxy(self) -> dict[str, torch.Tensor]:
-        """Train a proxy on the retain rows, and keep what it says of validation and forget rows."""
-        proxy = self._train_proxy()
-        validation, forget = self.splits.validation_tau, self.splits.forget
-        seen, asked = self._class_log_odds(validation, proxy), self._class_log_odds(forget, proxy)
+    def _calibrate(self) -> np.ndarray:
+        """The model's log-odds of every class on the calibration rows, `(rows, classes)`; once a step."""
+        step = self.state.global_step
+        if self._calibrated is None or self._calibrated[0] != step:
+            self._calibrated = (step, self.class_log_odds(self.calibration_rows, self.model_wrapped))
+        return self._calibrated[1]
+
+    def _own(self, log_odds: np.ndarray) -> np.ndarray:
+        """Those of the rows' own labels, `(rows,)`."""
         if not self.task.has_classes:
-            seen, asked = (
-                np.concatenate([level, self._embed(rows, proxy)], axis=1)
-                for level, rows in ((seen, validation), (asked, forget))
-            )
-            state = {"proxy_validation": torch.tensor(seen), "proxy_forget": torch.tensor(asked)}
-            return state | (self._ask_tokens(proxy) if self.wants_label_targets else {})
-        labels, own = self._labels(validation), self._labels(forget)
-        known = np.unique(self._labels(self.splits.retain))
-        right = np.where(np.isin(np.arange(seen.shape[1]), known), 0, -1)[None].repeat(len(labels), 0)
+            return log_odds[:, 0]
+        return log_odds[np.arange(len(log_odds)), self.labels_of(self.calibration_rows)]
+
+    def _translation(self) -> RowTargets | RegressedTargets:
+        state = {name: value.numpy() for name, value in self.method_state.items()}
+        if not self.task.has_classes:
+            return RegressedTargets(state["proxy_validation"], state["proxy_forget"])
+        removed = None
+        if "removed" in state:
+            removed = RemovedClasses(state["removed"], state["sure_validation"], state["sure_forget"])
+        return RowTargets(state["proxy_validation"], state["proxy_forget"], state["right"], removed)
+
+    def target_source(self) -> TargetSource:
+        """What tells how an unseen model would see the forget rows: a probe on the recipe's pretrained base, else a
+        proxy."""
+        base = self.recipe.start(self.args.seed) if self.recipe else None
+        if base is not None and base.config._name_or_path and self.task.has_classes:
+            return Probe(base)
+        return Proxy()
+
+    def ask_source(self) -> dict[str, torch.Tensor]:
+        """What the source says of validation and forget rows, none of which it has seen."""
+        if not self.task.has_classes:
+            return self._ask_language_proxy()
+        asked = self._ask(self.source or self.target_source())
+        labels, own = self.labels_of(self.calibration_rows), self.labels_of(self.splits.forget)
+        known = np.unique(self.labels_of(self.splits.retain))
+        right = np.where(np.isin(np.arange(asked.validation.shape[1]), known), 0, -1)[None].repeat(len(labels), 0)
         right[np.arange(len(labels)), labels] = np.where(np.isin(labels, known), 1, -1)
-        return {
-            "proxy_validation": torch.tensor(seen),
-            "proxy_forget": torch.tensor(asked[np.arange(len(forget)), own]),
+        state = {
+            "proxy_validation": torch.tensor(asked.validation),
+            "proxy_forget": torch.tensor(asked.forget[np.arange(len(own)), own]),
             "right": torch.tensor(right),
         }
+        removed = np.where(np.isin(own, known), -1, own)
+        if (removed >= 0).any():
+            state |= {
+                "removed": torch.tensor(removed),
+                "sure_validation": torch.tensor(asked.validation[:, known].max(1)),
+                "sure_forget": torch.tensor(asked.forget[:, known].max(1)),
+            }
+        return state
+
+    def _ask(self, source: TargetSource) -> Asked:
+        """Its answers, if they have to do with the model's; else those of a proxy. Either is noted."""
+        asked = source.ask(self)
+        agreement = correlation(self._own(asked.validation), self._own(self._calibrate()))
+        words = f"on validation rows its log-odds go with the model's at r = {agreement:.2f}"
+        if isinstance(source, Probe) and agreement < LEAST_AGREEMENT:
+            self.notes.append(f"A probe on the frozen base was tried for the targets, but {words}: a proxy is taken.")
+            return self._ask(Proxy())
+        self.notes.append(f"Targets come from a {source.name} that never saw the forgotten rows; {words}.")
+        return asked
+
+    def _ask_language_proxy(self) -> dict[str, torch.Tensor]:
+        proxy = self.train_proxy()
+        validation, forget = self.calibration_rows, self.splits.forget
+        seen, asked = (
+            np.concatenate([self.class_log_odds(rows, proxy), self._embed(rows, proxy)], axis=1)
+            for rows in (validation, forget)
+        )
+        state = {"proxy_validation": torch.tensor(seen), "proxy_forget": torch.tensor(asked)}
+        return state | (self._ask_tokens(proxy) if self.wants_label_targets else {})
+
+    def count_classes(self) -> int:
+        """Number of labels of the model's head."""
+        return self.accelerator.unwrap_model(self.model).config.num_labels
 
     def _embed(self, rows, model) -> np.ndarray:
         self.count_examples(len(rows))
         return embeddings(model, self.task, rows, self.args.per_device_eval_batch_size)
 
-    def _train_proxy(self) -> torch.nn.Module:
+    def train_proxy(self) -> torch.nn.Module:
+        """A proxy, trained on the retain rows."""
         args = self.args
         recipe = self.recipe
         proxy = make_proxy(self.accelerator.unwrap_model(self.model), args.seed, recipe.start if recipe else None)
@@ -215,11 +336,18 @@ class RowTargetTrainer(UnlearningTrainer):
         self.count_examples(trainer.examples)
         return trainer.accelerator.unwrap_model(trainer.model)
 
-    def _class_log_odds(self, rows, model) -> np.ndarray:
+    def class_log_odds(self, rows, model) -> np.ndarray:
         """`(rows, classes)`, in row order on every process."""
         self.count_examples(len(rows))
         return self.collect(rows, class_log_odds, model)
 
     @staticmethod
-    def _labels(rows) -> np.ndarray:
+    def labels_of(rows) -> np.ndarray:
         return np.array([int(features["labels"]) for features in rows.__getitems__(range(len(rows)))])
+
+
+def correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Pearson's r; 0 where one of the two does not vary."""
+    if min(first.std(), second.std()) < 1e-12:
+        return 0.0
+    return float(np.corrcoef(first, second)[0, 1])

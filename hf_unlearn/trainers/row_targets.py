@@ -40,9 +40,17 @@ class RowTargets:
         proxy_forget (`np.ndarray`): `(forget rows,)`, the proxy's log-odds of the forget rows' labels.
         right (`np.ndarray`): `(rows, classes)`, 1 for a row's own class, 0 for a wrong one, −1 for a pair to leave out
             (classes that no retained row has).
+        removed (`RemovedClasses`, *optional*): forget rows whose class no retained row has.
     """
 
-    def __init__(self, proxy_validation: np.ndarray, proxy_forget: np.ndarray, right: np.ndarray):
+    def __init__(
+        self,
+        proxy_validation: np.ndarray,
+        proxy_forget: np.ndarray,
+        right: np.ndarray,
+        removed: "RemovedClasses | None" = None,
+    ):
+        self.removed = removed
         self.proxy_validation = np.asarray(proxy_validation, dtype=np.float64)
         self.proxy_forget = np.asarray(proxy_forget, dtype=np.float64)
         self.right = np.asarray(right)
@@ -58,12 +66,40 @@ class RowTargets:
         proxy = np.concatenate([self.proxy_validation[own], self.proxy_validation[wrong]])
         model = np.concatenate([validation[own], validation[wrong]])
         targets = quantile_map(self.proxy_forget, proxy, model, weight)
+        if self.removed is not None:
+            targets = self.removed.fit(targets, validation)
         return targets, max(float(validation[own].std()), SMALLEST_SPREAD)
 
     def share_right(self) -> float:
         """Share of the forget rows whose label is right in the proxy's eyes, by maximum likelihood."""
         own, wrong = self.proxy_validation[self.right == 1], self.proxy_validation[self.right == 0]
-        return mixture_share(self.proxy_forget, own, wrong) if len(wrong) else 1.0
+        kept = self.proxy_forget if self.removed is None else self.proxy_forget[self.removed.label < 0]
+        return mixture_share(kept, own, wrong) if len(wrong) and len(kept) else 1.0
+
+
+class RemovedClasses:
+    """Targets of rows whose class goes: how likely a model that never met the class finds it for such a row.
+
+    It is as unlikely as the model at hand finds that class on rows of others, and the likelier, the less sure one is
+    of any other class: a line through validation rows, against the source's log-odds of their likeliest class.
+
+    Args:
+        label (`np.ndarray`): `(forget rows,)`, the class of a row that no retained row has, else −1.
+        sure_validation (`np.ndarray`): `(rows,)`, the source's highest log-odds among the retained classes.
+        sure_forget (`np.ndarray`): `(forget rows,)`.
+    """
+
+    def __init__(self, label: np.ndarray, sure_validation: np.ndarray, sure_forget: np.ndarray):
+        self.label, self.sure_validation, self.sure_forget = label, sure_validation, sure_forget
+
+    def fit(self, targets: np.ndarray, validation: np.ndarray) -> np.ndarray:
+        """`targets` `(forget rows,)` with those of removed classes set; `validation` as for [`RowTargets.fit`]."""
+        targets = targets.copy()
+        for label in np.unique(self.label[self.label >= 0]):
+            rows, column = self.label == label, validation[:, label]
+            slope, level = np.polyfit(self.sure_validation, column, 1)
+            targets[rows] = (level + slope * self.sure_forget[rows]).clip(column.min(), column.max())
+        return targets
 
 
 def mixture_share(values: np.ndarray, first: np.ndarray, second: np.ndarray, bins: int = 20) -> float:

@@ -8,6 +8,7 @@ from hf_unlearn.methods.fine_tune import FineTuneConfig, FineTuneTrainer
 from hf_unlearn.methods.nabla_tau import NablaTauConfig, NablaTauTrainer
 from hf_unlearn.methods.salun import SalUnConfig, SalUnTrainer
 from hf_unlearn.models import lora
+from hf_unlearn.trainers.retain_only import RetainOnlyTrainer
 from hf_unlearn.trainers.saliency_lens import MASK_NAME
 
 METHODS = {
@@ -152,8 +153,9 @@ def test_the_rows_loss_by_hand(tmp_path, labels):
         else:
             drawn = np.random.default_rng([t.args.seed, 3, 0, [3, 5][i]]).random()
             loss = -logp[i, others[int(drawn * 3)]]
-        above = max(0.0, float(torch.log(p[y] / (1 - p[y])) + 1) / 2)
-        by_hand += above * loss / 4  # a step's forget rows are 4
+        above = float((torch.log(p[y] / (1 - p[y])).detach() + 1) / 2)
+        back = -logp[i, y] * min(1.0, max(0.0, -above))  # a row below its target returns
+        by_hand += (max(0.0, above) * loss + back) / 4  # a step's forget rows are 4
     by_hand = by_hand + retain.loss.sum() / 8
     assert t.unlearning_loss(**outputs).item() == pytest.approx(by_hand.item(), rel=1e-5)
 
@@ -297,13 +299,13 @@ def test_an_optimizer_that_is_not_elementwise_is_refused(tmp_path):
 @pytest.mark.parametrize("options", [{"saliency": 0.5}, {"saliency": 1.0, "saliency_include": ["*classifier*"]}])
 def test_no_mask_made_from_forget_rows_reaches_the_proxy(tmp_path, monkeypatch, options):
     made = []
-    train = FineTuneTrainer.train
+    train = RetainOnlyTrainer.train
 
     def watched(self, *args, **kwargs):
         made.append(self)
         return train(self, *args, **kwargs)
 
-    monkeypatch.setattr(FineTuneTrainer, "train", watched)
+    monkeypatch.setattr(RetainOnlyTrainer, "train", watched)
     t = trainer(tmp_path, image_setup(), **options)
     assert t.lens is not None
     t.train()

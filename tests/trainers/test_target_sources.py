@@ -1,0 +1,106 @@
+"""What says how an unseen model would see a row, and what it must not have seen."""
+
+import numpy as np
+import pytest
+import torch
+from toy import SETUPS, splits_of, text_setup
+
+from hf_unlearn.methods.nabla_tau import NablaTauConfig, NablaTauTrainer
+from hf_unlearn.trainers.config import KnownRecipe
+from hf_unlearn.trainers.row_targets import RemovedClasses
+from hf_unlearn.trainers.target_sources import Oracle, Probe, Proxy, fit_probe, probe_log_odds
+
+
+def make(folder, setup, base_name: str | None = "someone/base", **more):
+    model, splits, task = setup
+
+    def start(seed: int):
+        torch.manual_seed(seed)
+        base = type(model)(model.config)
+        base.config._name_or_path = base_name
+        return base
+
+    kwargs = {"output_dir": str(folder), "use_cpu": True, "disable_tqdm": True, "report_to": "none", "max_steps": 2}
+    args = NablaTauConfig(**kwargs | more)
+    recipe = KnownRecipe(start, epochs=3, learning_rate=1e-3)
+    return NablaTauTrainer(model, args, splits, task, quiet=True, recipe=recipe)
+
+
+def test_a_probe_finds_what_is_linear_and_says_log_odds():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 300) * 2  # classes 0, 2 and 4; 1 and 3 are never seen
+    features = rng.normal(size=(300, 5)) + 4 * np.eye(5)[labels]
+    model = fit_probe(features[:200], labels[:200], features[200:], labels[200:])
+    log_odds = probe_log_odds(model, features[200:], classes=5)
+    assert (log_odds.argmax(1) == labels[200:]).mean() > 0.95
+    p = model.predict_proba(features[200:])
+    assert np.allclose(log_odds[:, [0, 2, 4]], np.log(p) - np.log1p(-p), atol=1e-6)
+    assert np.all(log_odds[:, [1, 3]] == pytest.approx(-30.0))
+
+
+def test_the_strength_is_chosen_by_rows_that_were_not_fitted():
+    rng = np.random.default_rng(1)
+    features, labels = rng.normal(size=(120, 40)), rng.integers(0, 2, 120)  # nothing to learn
+    assert fit_probe(features[:60], labels[:60], features[60:], labels[60:]).C == 0.3
+    assert fit_probe(features[:60], labels[:60], features[:60], labels[:60]).C == 300.0
+
+
+@pytest.mark.parametrize("base, source", [("someone/base", Probe), (None, Proxy)])
+def test_a_pretrained_base_is_probed_and_scratch_gets_a_proxy(tmp_path, base, source):
+    assert type(make(tmp_path, text_setup(), base).target_source()) is source
+
+
+@pytest.mark.parametrize("kind", ["image", "text"])
+def test_a_probe_trains_nothing_and_counts_what_it_reads(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr("hf_unlearn.trainers.row_target_trainer.LEAST_AGREEMENT", -1.0)  # these rows are noise
+    trainer = make(tmp_path, SETUPS[kind]())
+    trainer.train_proxy = None  # asking for one would raise
+    trainer.train()
+    splits = trainer.splits
+    assert trainer.method_state["targets"].shape == (len(splits.forget),)
+    assert any("Targets come from a probe" in note for note in trainer.notes)
+    before = make(tmp_path, SETUPS[kind]())
+    before.ask_source()
+    calibrated = len(splits.validation_tau)
+    read = len(splits.retain) + len(splits.validation_tau) + len(splits.forget)
+    assert int(before.method_state["side_examples"]) == read + calibrated
+
+
+def test_a_probe_that_says_nothing_of_the_model_gives_way_to_a_proxy(tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_unlearn.trainers.row_target_trainer.LEAST_AGREEMENT", 1.1)
+    trainer = make(tmp_path, text_setup())
+    trainer.train()
+    assert ["was tried" in note for note in trainer.notes if "log-odds go" in note] == [True, False]
+    assert "Targets come from a proxy" in trainer.notes[-1]
+
+
+def test_an_oracle_is_the_mean_of_its_twins(tmp_path):
+    trainer = make(tmp_path, text_setup())
+    twins = [text_setup()[0], text_setup()[0]]
+    asked = Oracle(twins).ask(trainer)
+    each = trainer.class_log_odds(trainer.splits.forget, twins[0])
+    assert np.allclose(asked.forget, each) and asked.validation.shape == (len(trainer.splits.validation_tau), 4)
+
+
+def test_a_removed_class_is_held_where_a_model_that_never_met_it_stands():
+    sure = np.array([0.0, 1.0, 2.0, 3.0])
+    validation = np.stack([np.zeros(4), -4 - sure], axis=1)  # the surer of another class, the less likely class 1
+    removed = RemovedClasses(np.array([-1, 1, 1]), sure, np.array([0.0, 0.5, 9.0]))
+    targets = removed.fit(np.array([5.0, 5.0, 5.0]), validation)
+    assert targets.tolist() == pytest.approx([5.0, -4.5, -7.0])  # never below what is seen on validation rows
+
+
+def test_targets_of_a_removed_class_are_measured_once(tmp_path):
+    model, splits, task = SETUPS["image"]()
+    labels = np.array(splits.forget.source["label"])
+    train = np.arange(41)
+    parts = {"forget": train[labels[train] == 1], "retain": train[labels[train] != 1]}
+    rest = splits_of(splits.forget.source, task)
+    for name, places in parts.items():
+        setattr(rest, name, rest.forget.at(places))
+    trainer = make(tmp_path, (model, rest, task), max_steps=8)
+    held = []
+    fit = trainer._measure_targets
+    trainer._measure_targets = lambda: (fit(), held.append(trainer.method_state["targets"].clone()))
+    trainer.train()
+    assert len(held) == 5 and all(torch.equal(held[0], later) for later in held)
