@@ -189,7 +189,7 @@ def run(options, kind: str, recipe: str, seed: int) -> dict:
 
     torch.set_num_threads(1)
     case = Case(options, kind, recipe, seed)
-    (original, original_cpu), trained = case.models(options.twins + 1)
+    (original, _), trained = case.models(options.twins + 1)
     twins = [case.score(twin.model) for twin, _ in trained]
     last, twins = twins[-1], twins[:-1]
     result = {"case": kind, "recipe": recipe, "set": options.set, "seed": seed, "splits": case.splits.sizes()}
