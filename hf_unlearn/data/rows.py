@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 
@@ -43,6 +44,12 @@ class Rows(torch.utils.data.Dataset):
             if self._cache is not None:
                 self._cache.update(fresh)
         return [fresh[p] if p in fresh else known[p] for p in positions]
+
+    def lengths(self, which: Sequence[int]) -> np.ndarray | None:
+        """Tokens of rows `which`, `(len(which),)`; `None` where rows are no texts, or are not kept once encoded."""
+        if self._cache is None or not len(which) or "input_ids" not in self[which[0]]:
+            return None
+        return np.array([len(row["input_ids"]) for row in self.__getitems__(which)])
 
     def select(self, which: Sequence[int]) -> "Rows":
         """Rows `which` (places in this object, not in the source) as a new object that shares the cache."""

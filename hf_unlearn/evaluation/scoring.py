@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from hf_unlearn.data.rows import Rows
 from hf_unlearn.data.splits import UnlearningSplits
+from hf_unlearn.evaluation.row_order import back_in_order, longest_first, tokens_in_order
 from hf_unlearn.evaluation.scores import SplitScores
 from hf_unlearn.evaluation.token_scores import TokenScores
 from hf_unlearn.tasks.base import Task
@@ -38,6 +39,8 @@ def score(
     progress: Callable[[int], None] | None = None,
 ) -> SplitScores:
     """Run every row through the model once, in eval mode, and return the per-example arrays in row order.
+
+    Texts run longest first, those of like length together.
 
     Neither the weights, nor any module's training flag, nor a global random generator is different afterwards. When
     `torch.distributed` runs several processes, all of them must call this: each scores its share of the rows, and each
@@ -94,7 +97,10 @@ def collect(
     model = _unwrapped(model)
     device = next(model.parameters()).device if device is None else device
     rank, world = _rank_and_world()
-    share, batches = _share_and_batches(len(rows), rank, world, batch_size, lockstep=_communicates_in_forward(model))
+    own, filling = _share(len(rows), rank, world, lockstep=_communicates_in_forward(model))
+    order = longest_first(rows, own)
+    queue = order + filling
+    batches = [queue[i : i + batch_size] for i in range(0, len(queue), batch_size)]
     # `iter()` of a DataLoader draws a seed, here from a generator of its own instead of the global one.
     loader = DataLoader(
         rows, batch_sampler=batches, collate_fn=task.collate, num_workers=num_workers, generator=torch.Generator()
@@ -113,9 +119,11 @@ def collect(
                 progress(predictions.size)
     arrays = {name: np.concatenate(part) if part else np.empty(0) for name, part in parts.items()}
     # What fills up the last batches follows the own rows, and its tokens theirs.
-    arrays |= {name: arrays[name][:share] for name in per_example}
-    tokens = int(arrays["token_count"].sum()) if token_measures else 0
-    arrays |= {name: arrays[name][:tokens] for name in token_measures}
+    arrays |= {name: arrays[name][: len(own)] for name in per_example}
+    if token_measures:
+        counts = arrays["token_count"].astype(np.int64)
+        arrays |= {name: tokens_in_order(arrays[name][: counts.sum()], counts, order) for name in token_measures}
+    arrays |= {name: back_in_order(arrays[name], order) for name in per_example}
     return _gathered(arrays, world) if world > 1 else arrays
 
 
@@ -143,20 +151,15 @@ def _rank_and_world() -> tuple[int, int]:
     return 0, 1
 
 
-def _share_and_batches(
-    size: int, rank: int, world: int, batch_size: int, lockstep: bool
-) -> tuple[int, list[list[int]]]:
-    """How many rows are this process's own, and the batches of row numbers it runs.
+def _share(size: int, rank: int, world: int, lockstep: bool) -> tuple[list[int], list[int]]:
+    """Numbers of this process's own rows, and of what it runs after them.
 
     Shares are contiguous, so that joined in the order of the ranks they are the split. In lockstep every process runs
-    the same number of batches of the same sizes: shares are filled up with repeats, which follow the own rows.
+    the same number of batches of the same sizes: shares are filled up with repeats.
     """
     start, end = size * rank // world, size * (rank + 1) // world
-    own = list(range(start, end))
-    if lockstep and size:
-        longest = -(-size // world)
-        own += [size - 1] * (longest - len(own))
-    return end - start, [own[i : i + batch_size] for i in range(0, len(own), batch_size)]
+    missing = -(-size // world) - (end - start) if lockstep and size else 0
+    return list(range(start, end)), [size - 1] * missing
 
 
 def _gathered(arrays: dict[str, np.ndarray], world: int) -> dict[str, np.ndarray]:

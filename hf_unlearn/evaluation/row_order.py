@@ -1,0 +1,27 @@
+"""Scoring runs rows of like length together, so that little is padded; its arrays are in the order of the rows."""
+
+import numpy as np
+
+from hf_unlearn.data.rows import Rows
+
+
+def longest_first(rows: Rows, own: list[int]) -> list[int]:
+    """The row numbers `own`, longest texts first, equals in their order; as they are where rows have no length.
+
+    A batch that does not fit the memory is the first one.
+    """
+    lengths = rows.lengths(own) if isinstance(rows, Rows) else None
+    return own if lengths is None else [own[i] for i in np.argsort(-lengths, kind="stable")]
+
+
+def back_in_order(values: np.ndarray, order: list[int]) -> np.ndarray:
+    """`(rows, …)` values that were found in `order`, by ascending row number."""
+    return values[np.argsort(order, kind="stable")]
+
+
+def tokens_in_order(values: np.ndarray, counts: np.ndarray, order: list[int]) -> np.ndarray:
+    """`(tokens,)` values, row after row in `order` with `counts` tokens each, by ascending row number."""
+    back = np.argsort(order, kind="stable")
+    starts, sizes = (np.cumsum(counts) - counts)[back], counts[back]
+    within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return values[np.repeat(starts, sizes) + within]
