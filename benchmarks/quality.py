@@ -130,7 +130,7 @@ def run_job(job: tuple[str, int, list[str]]) -> str:
         arguments = parse_arguments(base)
         data = prepare_data(arguments)
         original = stages.get_original(arguments, data)
-        twins = stages.get_twins(arguments, data)
+        twins = stages.make_twins(arguments, data)
         before = stages.score_model(arguments, data, original.model)
         twin_scores = [stages.score_model(arguments, data, twin.model) for twin in twins]
         retrain_examples = float(np.mean([twin.examples for twin in twins]))
@@ -155,7 +155,8 @@ def run_job(job: tuple[str, int, list[str]]) -> str:
                 given.model = copy.deepcopy(original.model)
                 trainer = stages.make_trainer(here, data, given)
                 unlearning = stages.unlearn(here, data, trainer)
-                scores, examples, seconds = unlearning.scores, unlearning.examples, unlearning.seconds
+                scores = stages.score_model(here, data, unlearning.model)
+                examples, seconds = unlearning.examples, unlearning.seconds
                 settings = trainer.args.hyperparameters()
                 again = relearned(trainer.model) if relearned is not None else None
             if name == "∇τ":

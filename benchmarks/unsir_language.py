@@ -218,7 +218,7 @@ class Trial:
         self.arguments = parse_arguments(self.base)
         self.data = prepare_data(self.arguments)
         self.original = stages.get_original(self.arguments, self.data)
-        twins = stages.get_twins(self.arguments, self.data)
+        twins = stages.make_twins(self.arguments, self.data)
         self.retrain_examples = float(np.mean([twin.examples for twin in twins]))
         self.twins = [self.score(twin.model) for twin in twins]
         self.before = self.score(self.original.model)

@@ -1,6 +1,7 @@
 """Unlearning from Python: one call for a model, its processor and its rows, and a result to look at, save or push."""
 
 import difflib
+import itertools
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,12 +20,15 @@ from hf_unlearn.data.request import ForgetRequest
 from hf_unlearn.data.sources import TEST_NAMES, VALIDATION_NAMES, Source
 from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.errors import UserError
+from hf_unlearn.evaluation.references import check_reference
 from hf_unlearn.methods import get_method
 from hf_unlearn.models import lora
+from hf_unlearn.models.weights import WIDENED, widen
 from hf_unlearn.report.table import render_table
 from hf_unlearn.tasks import get_task, task_for, task_names
 from hf_unlearn.tasks.base import Task
-from hf_unlearn.trainers.handover import save_result, score_model, trainer_evidence
+from hf_unlearn.trainers.handover import check_room, final_model, save_result, score_model, trainer_evidence
+from hf_unlearn.trainers.known_base import known_base
 
 if TYPE_CHECKING:
     import datasets
@@ -89,7 +93,9 @@ def unlearn(
     forget_duplicates: bool = False,
     split_seed: int = 0,
     use_peft: bool = False,
+    dtype: str = "float32",
     retrained: Sequence[nn.Module] = (),
+    base: str | nn.Module | None = None,
     recipe: "KnownRecipe | None" = None,
     output_dir: str | Path | None = None,
     callbacks: list[TrainerCallback] | None = None,
@@ -105,34 +111,32 @@ def unlearn(
         processor: its tokenizer or image processor.
         dataset: the rows it was trained on, or `train` beside `validation` and `test` by these names.
         forget: a [`ForgetRequest`], places of training rows, names of classes, or a share of the rows.
-        validation, test: rows it was not trained on; half of `test` serves where there is no `validation`, which half
-            `split_seed` decides.
+        validation, test: rows it was not trained on; without `validation`, half of `test` is, by `split_seed`.
         method: its name, its trainer class, or `module:Class`.
         task: its name, its class, or `module:Class`; by default the model's class says it.
         columns: roles of columns, where their names do not tell, e.g. `{"label": "intent"}`.
         max_length: longest sequence in tokens.
         forget_duplicates: also forget retained rows that repeat a forgotten one.
         use_peft: unlearn through a LoRA adapter, merged in the end. (For other settings give a `PeftModel`.)
+        dtype: "float32" widens weights of 16 bits that would be trained: most steps get lost in them. "auto" does not.
         retrained: models that never saw the forget rows, to compare with.
-        recipe (`KnownRecipe`): how the model was made, where that is known; targets get better by it.
+        base: name, folder or model that it was fine-tuned from (default: what its adapter or card names); targets
+            get better by it. Where more is known `recipe`, a [`KnownRecipe`], takes its place.
         output_dir: where the result is saved; by default it stays in memory.
-        callbacks: for the trainer.
-        config: fields of the method's config, e.g. `num_train_epochs`, `learning_rate`, `seed`.
+        callbacks, config: for the trainer, and fields of its config, e.g. `num_train_epochs`, `learning_rate`, `seed`.
 
     Raises `UserError` for whatever does not fit together; nothing is trained then.
     """
-    method_class = get_method(method)
     with _folder(output_dir) as folder:
-        args = _config(method_class.config_class, folder, config)
+        args = _config(get_method(method).config_class, folder, config)
         given = {"task": task, "columns": columns, "max_length": max_length, "forget_duplicates": forget_duplicates}
         given |= {"seed": args.seed, "split_seed": split_seed}
         rows = _prepare(model, processor, _source(dataset, validation, test), forget, **given)
-        trained = _with_adapter(model, rows.task) if use_peft else model
-        parts = {"splits": rows.splits, "task": rows.task, "callbacks": callbacks, "recipe": recipe}
-        trainer = method_class(model=trained, args=args, **parts)
-        _run(trainer, rows, retrained)
-    args.output_dir = str(output_dir or "unlearned")
-    return _result(trainer, merged=trained is not model, saved=output_dir is not None)
+        parts = {"splits": rows.splits, "task": rows.task, "recipe": _recipe(recipe, base, model, rows)}
+        trained = _trained(model, rows, args.seed, use_peft=use_peft, dtype=dtype)
+        trainer = get_method(method)(model=trained, args=args, callbacks=callbacks, **parts)
+        unlearned = _run(trainer, rows, retrained, folder=output_dir, added=trained is not model)
+    return _result(trainer, unlearned, output_dir)
 
 
 def task_of(model: nn.Module) -> type[Task]:
@@ -215,38 +219,70 @@ def _prepare(
     )
 
 
-def _with_adapter(model: nn.Module, task: Task) -> nn.Module:
-    if lora.is_peft(model):
+def _recipe(recipe: "KnownRecipe | None", base: str | nn.Module | None, model: nn.Module, rows: Prepared):
+    """What is known of how the model was made: all of it, or its base."""
+    if recipe is None:
+        recipe, notes = known_base(rows.task, model, base, model.config._name_or_path)
+        rows.report.notes += notes
+    elif base is not None:
+        raise UserError("base= and recipe= both say how the model was made; give one of them")
+    return recipe
+
+
+def _trained(model: nn.Module, rows: Prepared, seed: int, *, use_peft: bool, dtype: str) -> nn.Module:
+    """The model as it is trained: with an adapter where one is asked for, and wide enough to move."""
+    if use_peft and lora.is_peft(model):
         raise UserError("use_peft=True: the model has an adapter already; leave use_peft out")
-    return lora.add_lora(model, r=8, alpha=16, dropout=0.0, task_type=task.peft_task_type)
+    if dtype not in ("float32", "auto"):
+        raise UserError(f"dtype= is {dtype!r}; it is 'float32', or 'auto' for the model's own")
+    if use_peft:
+        model = lora.add_lora(model, r=8, alpha=16, dropout=0.0, task_type=rows.task.peft_task_type, seed=seed)
+    if dtype == "float32" and widen(model):
+        rows.report.notes.append(WIDENED)
+    return model
 
 
-def _run(trainer: "UnlearningTrainer", rows: Prepared, retrained: Sequence[nn.Module]) -> None:
-    """Train, and put the evidence beside the trainer."""
+def _run(
+    trainer: "UnlearningTrainer",
+    rows: Prepared,
+    retrained: Sequence[nn.Module],
+    *,
+    folder: str | Path | None,
+    added: bool,
+) -> nn.Module:
+    """Train, and put the evidence beside the trainer, measured on what is saved or given back. Returns the unlearned
+    model: without the adapter if `unlearn` `added` it."""
+    if folder is not None:
+        check_room(Path(folder), "output_dir", trainer.model)
     rows.measure_digest()
     trainer.forget_digest = rows.digest
-    before, start = score_model(trainer), time.perf_counter()
+    before = score_model(trainer)
+    twins = [score_model(trainer, twin) for twin in retrained]
+    warnings = [check_reference(before, twin, f"retrained[{k}]") for k, twin in enumerate(twins)]
+    start = time.perf_counter()
     trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
     seconds = time.perf_counter() - start
+    model = final_model(trainer, save_adapter=not (added or folder))
     data = rows.describe()
     if data["request"]["kind"] == "dataset":  # given as places, not as a data set
         data["request"]["kind"] = "rows"
     trainer.evidence = trainer_evidence(
         trainer,
         before=before,
-        twins=[score_model(trainer, twin) for twin in retrained],
+        after=score_model(trainer, model),
+        twins=twins,
         data=data,
         cost={"unlearn_seconds": seconds},
-        notes=rows.report.notes,
+        notes=[*rows.report.notes, *itertools.chain(*warnings)],
     )
+    return model if added else trainer.accelerator.unwrap_model(trainer.model)
 
 
-def _result(trainer: "UnlearningTrainer", *, merged: bool, saved: bool) -> UnlearningResult:
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    model = lora.merge(model) if merged else model
+def _result(trainer: "UnlearningTrainer", model: nn.Module, output_dir: str | Path | None) -> UnlearningResult:
+    trainer.args.output_dir = str(output_dir or "unlearned")
     result = UnlearningResult(model, trainer, trainer.splits, trainer.evidence)
-    if saved:
-        result.save(trainer.args.output_dir)
+    if output_dir is not None:
+        result.save(output_dir)
     if trainer.args.push_to_hub:
         trainer.push_to_hub()
     return result

@@ -1,4 +1,4 @@
-"""`hf-unlearn train | evaluate | lira | report | push | env`."""
+"""`hf-unlearn train | evaluate | lira | report | push | cache | env`."""
 
 import sys
 from importlib import import_module
@@ -12,6 +12,7 @@ USAGE = """usage: hf-unlearn COMMAND [arguments]
   lira      attack a method row by row with shadow models (U-LiRA)
   report    the table and the page of a finished run, or of several: hf-unlearn report FOLDER …
   push      push a finished run to the Hub: hf-unlearn push FOLDER --hub_model_id OWNER/NAME
+  cache     originals and twins that are kept: list them, or remove them with --clear
   env       versions and hardware, for bug reports
 
 `accelerate launch hf_unlearn/train.py …` is `hf-unlearn train …` on several processes."""
@@ -22,6 +23,7 @@ COMMANDS = {  # imported when they are called
     "lira": "hf_unlearn.commands.lira:lira",
     "report": "hf_unlearn.commands.report:report",
     "push": "hf_unlearn.commands.push:push",
+    "cache": "hf_unlearn.commands.cache:cache",
     "env": "hf_unlearn.commands.env:env",
 }
 

@@ -1,4 +1,4 @@
-"""The two ways a run ends early. Both carry one line: what is wrong, where, and how to mend it."""
+"""The ways a run ends early. All carry one line: what is wrong, where, and how to mend it."""
 
 
 class UserError(Exception):
@@ -26,3 +26,11 @@ class RowError(UserError):
 
 class NonFiniteLossError(Exception):
     """The loss or its gradient stopped being a finite number. Every process raises it at the same step."""
+
+
+class StoppedError(Exception):
+    """Somebody stopped the run. `status` is the exit status that shells give to the signal."""
+
+    def __init__(self, message: str, status: int):
+        super().__init__(message)
+        self.status = status

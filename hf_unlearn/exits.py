@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 
-from hf_unlearn.errors import NonFiniteLossError, UserError
+from hf_unlearn.errors import NonFiniteLossError, StoppedError, UserError
 
 # What arguments of the Python surface are called on the command line, where the names differ.
 COMMAND_NAMES = {
@@ -25,13 +25,17 @@ FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used 
 
 def run_command(command: Callable[[list[str] | None], None], argv: list[str] | None) -> int:
     """Run a command and turn the expected ends into one line on stderr: exit status 2 for a mistake in the input, 1
-    for a run that broke down."""
+    for a run that broke down, 130 or 143 for one that was stopped."""
     try:
         command(argv)
     except UserError as error:
         return _fail(in_command_words(str(error)), 2)
     except NonFiniteLossError as error:
         return _fail(in_command_words(str(error)), 1)
+    except StoppedError as error:
+        return _fail(str(error), error.status)
+    except KeyboardInterrupt:
+        return _fail("stopped", 130)
     except Exception as error:
         if reason := _no_room(error):
             return _fail(reason, 1)

@@ -15,24 +15,30 @@ def train(argv: list[str] | None = None) -> None:
     from hf_unlearn.progress import quiet_libraries
     from hf_unlearn.run import results, rows, stages
     from hf_unlearn.run.checks import check
+    from hf_unlearn.run.stopping import told_how_to_go_on
 
     check(arguments)
     quiet_libraries()
 
-    with stages.nothing_left_behind(arguments):
+    with stages.nothing_left_behind(arguments), told_how_to_go_on(arguments):
         data = rows.prepare_data(arguments)  # request -> splits
         results.print_data(data)
-        original = stages.get_original(arguments, data)
         if arguments.run.dry_run:
-            return results.print_plan(arguments, data, original)
+            return results.print_plan(arguments, data)
+        references = stages.load_references(arguments, data)
+        stages.rehearse(arguments, data)
+        original = stages.get_original(arguments, data)
         stages.look_for_near_duplicates(arguments, data, original)
         before = stages.score_model(arguments, data, original.model, "the original")
+        stages.check_references(arguments, data, before, references)
 
         trainer = stages.make_trainer(arguments, data, original)
         unlearning = stages.unlearn(arguments, data, trainer)  # trainer -> model
-        twins = stages.get_twins(arguments, data)
+        results.save_model(arguments, trainer, unlearning)
+        twins = stages.make_twins(arguments, data) + references
+        scored = stages.score_models(arguments, data, trainer, before, unlearning, twins)
 
-        evidence = results.make_evidence(arguments, data, original, before, trainer, unlearning, twins)
+        evidence = results.make_evidence(arguments, data, original, trainer, unlearning, twins, scored)
         results.save(arguments, trainer, evidence)
         results.print_result(arguments, trainer, evidence)
         results.push(arguments, trainer)

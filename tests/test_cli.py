@@ -195,7 +195,7 @@ def test_validation_rows_that_are_training_rows(capsys, tmp_path, models):
 
 
 def test_a_validation_set_that_the_model_was_trained_on(capsys, tmp_path):
-    """Not the same rows, but rows that it knows as well: it was trained on train and validation together."""
+    """Not the same rows, but rows that it knows as well. A model that generalises looks the same: it is noted."""
     config = tiny.own_data(tmp_path, "text_classification", method="fine_tune")
     del config["proxy_epochs"]
     config["original"] |= {"num_train_epochs": 150}
@@ -205,9 +205,10 @@ def test_a_validation_set_that_the_model_was_trained_on(capsys, tmp_path):
     assert main(["--config", tiny.write_config(tmp_path, config)]) == 0
     for split, part in {"train": lines[1:41], "validation": lines[41:]}.items():
         (data / f"{split}.csv").write_text("\n".join([lines[0], *part]) + "\n")
-    capsys.readouterr()
-    config = given(tmp_path, tmp_path)
-    assert "so it was trained on them" in refused(capsys, tmp_path, config)
+    config = given(tmp_path, tmp_path) | {"output_dir": str(tmp_path / "unlearned"), "max_steps": 2}
+    assert main(["--config", tiny.write_config(tmp_path, config)]) == 0
+    notes = json.loads((tmp_path / "unlearned" / "evidence.json").read_text())["notes"]
+    assert "The model's loss on validation rows is not above that on its training rows." in notes
 
 
 def test_a_loss_that_is_not_finite(capsys, tmp_path):

@@ -14,6 +14,7 @@ from hf_unlearn.evaluation.generation import MAX_NEW_TOKENS
 from hf_unlearn.evaluation.language_metrics import DEFINITIONS
 from hf_unlearn.evaluation.language_table import LanguageData, language_block, measure
 from hf_unlearn.evaluation.perturbed import make_choices
+from hf_unlearn.evaluation.references import check_reference
 from hf_unlearn.evaluation.stress import stress
 from hf_unlearn.progress import quiet_libraries, say
 from hf_unlearn.report.evidence import write_json
@@ -26,6 +27,7 @@ from hf_unlearn.run.command_arguments import parse_with_own
 from hf_unlearn.run.judged import check_rows, reuse_division, stored_evidence
 from hf_unlearn.run.loading import check_exists, get_recipe, load_model
 from hf_unlearn.run.rows import Data, prepare_data
+from hf_unlearn.run.stopping import AGAIN, told_how_to_go_on
 from hf_unlearn.tasks.forward import unwrap
 from hf_unlearn.trainers.config import default_learning_rate
 
@@ -78,7 +80,7 @@ def evaluate(argv: list[str] | None = None) -> None:
     reuse_division(arguments, stored)
     check(arguments)
     quiet_libraries()
-    with stages.nothing_left_behind(arguments):
+    with stages.nothing_left_behind(arguments), told_how_to_go_on(arguments, AGAIN):
         check_exists(arguments, own.unlearned_model)
         data = prepare_data(arguments)
         results.print_data(data)
@@ -90,12 +92,14 @@ def evaluate(argv: list[str] | None = None) -> None:
             return say(f"output     {arguments.trainer.output_dir} (nothing was written)")
         if not arguments.request.near_duplicates:
             data.report.notes += check_rows(data, stored)
+        references = stages.load_references(arguments, data)
         original = stages.get_original(arguments, data) if has_original else None
         if original is not None and arguments.request.near_duplicates:
             stages.look_for_near_duplicates(arguments, data, original)
             data.report.notes += check_rows(data, stored)
         models = {"original": original and original.model, "unlearned": unlearned}
-        models |= {f"twin {k}": twin.model for k, twin in enumerate(stages.get_twins(arguments, data), 1)}
+        twins = stages.make_twins(arguments, data) + references
+        models |= {f"twin {k}": twin.model for k, twin in enumerate(twins, 1)}
         evidence = make_evidence(own, arguments, data, models)
         if int(torch.distributed.get_rank() if torch.distributed.is_initialized() else 0) == 0:
             save(Path(arguments.trainer.output_dir), evidence)
@@ -107,6 +111,8 @@ def make_evidence(
     """The evidence for `models`: `original` (may be `None`), `unlearned`, and any number of others as twins."""
     scores, language = score_models(own, arguments, data, models)
     original, unlearned, *twins = scores.values()
+    for k, reference in enumerate(twins[arguments.recipe.retrain :], 1):
+        stages.warn(data, check_reference(original, reference, f"reference {k}"))
     evidence = account.make_evidence(
         account.Scored(original, unlearned, twins),
         method=MADE_ELSEWHERE,

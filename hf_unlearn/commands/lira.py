@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from hf_unlearn.data.build import training_rows
 from hf_unlearn.data.columns import column_codes
-from hf_unlearn.data.content import data_fingerprint
+from hf_unlearn.data.content import features_digest
 from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation.lira import Models, u_lira
 from hf_unlearn.evaluation.row_epsilon import row_epsilons, summary
@@ -22,6 +23,7 @@ from hf_unlearn.run.checks import check
 from hf_unlearn.run.command_arguments import parse_with_own
 from hf_unlearn.run.rows import Data, prepare_data
 from hf_unlearn.run.shadow_models import ShadowMaker
+from hf_unlearn.run.stopping import AGAIN, told_how_to_go_on
 
 SCHEMA_VERSION = 1
 WIDTH = 100
@@ -55,16 +57,15 @@ def lira(argv: list[str] | None = None) -> None:
     check(arguments)
     evidence = _evidence_to_add_to(own, arguments)
     quiet_libraries()
-    with stages.nothing_left_behind(arguments):
+    with stages.nothing_left_behind(arguments), told_how_to_go_on(arguments, AGAIN):
         data = prepare_data(arguments)
         results.print_data(data)
         if data.request.kind == "classes":
             raise UserError("lira needs rows drawn at random: name --forget_fraction instead of --forget_classes")
-        train = data.splits.forget.source
         plan = plan_of(arguments, data, own.forget_sets)
         if own.forget_sets > max(plan.sets, LiraArguments.forget_sets):
             raise UserError(f"--forget_sets is {own.forget_sets}; {plan.sets} of this size have no row in common")
-        maker = ShadowMaker(arguments, data, plan, fingerprint=data_fingerprint(train))
+        maker = ShadowMaker(arguments, data, plan, fingerprint=features_digest(training_rows(data.splits)))
         wanted = [("shadow", k) for k in range(own.shadows)] + [("target", k) for k in range(own.targets)]
         missing = [name for name in wanted if not maker.is_done(*name)]
         _say_plan(arguments, plan, wanted, missing)

@@ -1,6 +1,7 @@
 """From rows and a request to the roles.
 
-The order matters, and is: load → encode labels → [`complete_source`] → `ForgetRequest.select` → [`build_splits`].
+The order matters, and is: load → encode labels → [`complete_source`] → `ForgetRequest.select` → [`build_splits`],
+which [`hf_unlearn.data.prepare`] does.
 Validation and test rows are taken out of the training rows before the request is resolved, so that they depend on the
 seed alone: one original serves every request, and no row that was held out is ever "forgotten".
 """

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from hf_unlearn.data.columns import is_image
 from hf_unlearn.errors import RowError, UserError
@@ -31,6 +32,18 @@ def row_digests(rows, columns: Sequence[str] | None = None) -> list[bytes]:
 def data_fingerprint(rows) -> str:
     """Hash of all rows in order with their columns' names: the same for the same content, wherever it came from."""
     return hashlib.sha256(json.dumps(sorted(rows.column_names)).encode() + b"".join(row_digests(rows))).hexdigest()
+
+
+def features_digest(rows) -> str:
+    """Hash of encoded rows (a [`Rows`]) in order: what a model gets, whatever it was made from."""
+    found = hashlib.sha256()
+    for start in range(0, len(rows), BATCH):
+        for features in rows.__getitems__(range(start, min(start + BATCH, len(rows)))):
+            for name, value in sorted(features.items()):
+                tensor = torch.as_tensor(value).contiguous()
+                found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+                found.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def forget_digest(rows, positions: np.ndarray, columns: Sequence[str] | None = None) -> str:

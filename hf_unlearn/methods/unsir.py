@@ -172,13 +172,13 @@ class UnsirTrainer(PublishedSteps, UnlearningTrainer):
             )
         self.args = args  # `training_rows` is asked before Trainer sets it
         self.space = find_space(model, args.noise_space)
-        args.retrain_epochs = args.retrain_epochs or (recipe.epochs if recipe else UNKNOWN_EPOCHS)
+        args.retrain_epochs = args.retrain_epochs or (recipe and recipe.epochs) or UNKNOWN_EPOCHS
         if args.noise_penalty is None:
             args.noise_penalty = PENALTY[args.variant]
         if args.learning_rate is None:
             # An adapter's tenfold rate is not needed here: the output rows do most of the work.
             by_width = 2 * default_learning_rate(model) / (10 if lora.is_peft(model) else 1)
-            args.learning_rate = RATE * (recipe.learning_rate if recipe else by_width)
+            args.learning_rate = RATE * ((recipe and recipe.learning_rate) or by_width)
         for phase, published in PAPER_RATES.items():
             if getattr(args, f"{phase}_learning_rate") is None:
                 rate = published if args.variant == "paper" else args.learning_rate

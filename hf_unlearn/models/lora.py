@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from hf_unlearn.errors import UserError
+from hf_unlearn.models.weights import load_weights
 from hf_unlearn.tasks.forward import kept_randomness, without_wrappers
 
 if TYPE_CHECKING:
@@ -67,6 +69,7 @@ def add_lora(
     target_modules: list[str] | str | None = None,
     modules_to_save: list[str] | None = None,
     task_type: str | None,
+    seed: int = 0,
 ) -> "PeftModel":
     """Put a fresh adapter on `model`; only the adapter and `modules_to_save` remain trainable.
 
@@ -75,6 +78,7 @@ def add_lora(
         target_modules: name suffixes, or one regular expression for whole names. Default: [`default_lora_targets`].
         modules_to_save: name suffixes. Default: [`default_modules_to_save`], less what `target_modules` adapt.
         task_type: the task's `peft_task_type`.
+        seed: of the adapter's own weights. The global generators are left as they were.
 
     Raises:
         `UserError`: a name matches nothing.
@@ -102,7 +106,9 @@ def add_lora(
         fan_in_fan_out=all(isinstance(modules[name], Conv1D) for name in matched),
     )
     try:
-        return get_peft_model(model, config)
+        with kept_randomness(next(model.parameters()).device):
+            torch.manual_seed(seed)
+            return get_peft_model(model, config)
     except ValueError as error:
         raise UserError(f"LoRA cannot adapt {target_modules}: {_what_exists(model)}") from error
 
@@ -144,7 +150,7 @@ def load_adapter_model(
         # Where the adapter brings its own head, that of the base may have any size.
         kwargs["ignore_mismatched_sizes"] = bool(config.modules_to_save)
     try:
-        model = auto_model.from_pretrained(base, revision=config.revision or "main", **kwargs)
+        model = load_weights(auto_model, base, is_base=True, revision=config.revision or "main", **kwargs)
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"cannot load {base}, the base model of the adapter at {name_or_path}") from error
     try:

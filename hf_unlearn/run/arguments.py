@@ -36,6 +36,9 @@ class ModelArguments:
     _argument_group_name = "the model that must forget"
 
     model_name_or_path: str | None = _arg(None, "Hub name or folder of the model that must forget, or of its adapter.")
+    base_model: str | None = _arg(
+        None, "What it was fine-tuned from, where no recipe says so (default: what its adapter or its card names)."
+    )
     model_revision: str = _arg("main", "Revision on the Hub.")
     processor_name_or_path: str | None = _arg(
         None, "Hub name or folder of the tokenizer or image processor (default: the model's, or the built-in data's)."

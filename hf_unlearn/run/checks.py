@@ -13,8 +13,10 @@ from hf_unlearn.errors import UserError, in_one_line
 from hf_unlearn.hub.upload import check_can_push, check_repo_id
 from hf_unlearn.run.arguments import Arguments, LoraArguments
 from hf_unlearn.run.loading import check_place
-from hf_unlearn.run.recipe import Recipe, default_cache_dir
+from hf_unlearn.run.recipe import Recipe
+from hf_unlearn.run.recipe_cache import default_cache_dir
 from hf_unlearn.saliency.mask import check_file
+from hf_unlearn.trainers.resuming import find_checkpoint
 
 TRACKER_PACKAGES = {
     "azure_ml": "azureml",
@@ -52,17 +54,22 @@ def check(arguments: Arguments) -> None:
     for name in (
         arguments.model.model_name_or_path,
         arguments.model.processor_name_or_path,
+        arguments.model.base_model,
         arguments.recipe.original_model,
         *(arguments.recipe.reference_model or []),
     ):
         if name:
             check_place(name)
-    given, base = arguments.model.model_name_or_path, arguments.recipe.original_model
+    if arguments.model.base_model and (arguments.has_recipe or arguments.model.model_name_or_path is None):
+        raise UserError("--base_model goes with --model_name_or_path; in a recipe the base is --original_model")
+    given = arguments.model.model_name_or_path
+    base = arguments.recipe.original_model or arguments.model.base_model
     for reference in arguments.recipe.reference_model or []:
         if given is not None and _same(given, reference):
             raise UserError("--reference_model is the model that must forget; name models that never saw the rows")
     if given is not None and base is not None and _same(given, base):
-        raise UserError("--original_model is the model that must forget; name the base it was fine-tuned from")
+        argument = "--original_model" if arguments.has_recipe else "--base_model"
+        raise UserError(f"{argument} is the model that must forget; name the base it was fine-tuned from")
 
 
 def _check_trackers(trackers: list[str]) -> None:
@@ -192,7 +199,7 @@ def _check_output(arguments: Arguments) -> None:
     trainer, output = arguments.trainer, Path(arguments.trainer.output_dir)
     check_folder(output, f"--output_dir {output}")
     if trainer.resume_from_checkpoint is not None:
-        trainer.resume_from_checkpoint = _find_checkpoint(trainer.resume_from_checkpoint, output)
+        trainer.resume_from_checkpoint = find_checkpoint(trainer.resume_from_checkpoint, output)
     elif not arguments.run.dry_run and output.is_dir() and any(output.iterdir()):
         raise UserError(f"--output_dir {output} is not empty; name a new folder, or --resume_from_checkpoint last")
 
@@ -213,19 +220,6 @@ def check_folder(folder: Path, what: str) -> None:
         raise UserError(f"{what} {where}; name a folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise UserError(f"{what} cannot be written to; name another folder")
-
-
-def _find_checkpoint(asked: str, output: Path) -> str:
-    from transformers.trainer_utils import get_last_checkpoint
-
-    from hf_unlearn.trainers.base import METHOD_STATE_NAME
-
-    newest = str(asked).lower() in ("last", "true")
-    found = (get_last_checkpoint(str(output)) if output.is_dir() else None) if newest else asked
-    needed = ("trainer_state.json", METHOD_STATE_NAME)
-    if found is None or not all((Path(found) / name).is_file() for name in needed):
-        raise UserError(f"--resume_from_checkpoint {asked}: no checkpoint there; name a checkpoint folder, or 'last'")
-    return found
 
 
 def _check_launch(trainer) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from hf_unlearn.data.sources import Source
 from hf_unlearn.errors import UserError, in_one_line
 from hf_unlearn.models import lora
+from hf_unlearn.models.weights import load_weights
 from hf_unlearn.run.arguments import Arguments
 from hf_unlearn.run.recipe import Recipe
 from hf_unlearn.tasks.base import Task
@@ -21,7 +22,7 @@ def load_model(arguments: Arguments, task: Task, name: str):
             labels = {"num_labels": len(task.label_names)} if task.label_names else {}
             model = lora.load_adapter_model(name, task.auto_model(), **labels, **options)
         else:
-            model = task.auto_model().from_pretrained(name, **options)
+            model = load_weights(task.auto_model(), name, **options)
     task.prepare_model(model)
     return model
 

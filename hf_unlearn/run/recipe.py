@@ -1,10 +1,7 @@
 """The recipe behind the original and its twins: a plain `Trainer` run, kept in a cache by what went into it."""
 
-import hashlib
-import importlib.metadata
 import json
 import os
-import shutil
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -16,8 +13,12 @@ from transformers import AutoConfig, PrinterCallback, Trainer, TrainingArguments
 
 from hf_unlearn.data.rows import Rows
 from hf_unlearn.errors import UserError
+from hf_unlearn.evaluation.comparison import ModelScores
 from hf_unlearn.hub.private_paths import is_local_name
+from hf_unlearn.models.start import labels_of, load_start
+from hf_unlearn.models.weights import load_weights
 from hf_unlearn.progress import ProgressBar
+from hf_unlearn.run.recipe_cache import default_cache_dir, entry_key, keep_entry, read_entry
 from hf_unlearn.tasks.base import Task
 
 
@@ -63,27 +64,21 @@ class Recipe:
 
     def build_model(self, task: Task, seed: int, **load_kwargs):
         """The model as it is before the first step: the base with a fresh head, or freshly initialised weights."""
-        set_seed(seed)
-        labels = {}
-        if task.label_names:
-            labels = {"id2label": dict(enumerate(task.label_names)), "label2id": _inverse(task.label_names)}
         if self.model:
-            if task.label_names:
-                labels |= {"num_labels": len(task.label_names), "ignore_mismatched_sizes": True}
-            model = task.auto_model().from_pretrained(self.model, dtype=self.dtype, **labels, **load_kwargs)
-        else:
-            model = task.auto_model().from_config(self._config(task, labels), dtype=getattr(torch, self.dtype, None))
+            return load_start(task, self.model, seed, dtype=self.dtype, **load_kwargs)
+        set_seed(seed)
+        model = task.auto_model().from_config(self._config(task), dtype=getattr(torch, self.dtype, None))
         task.prepare_model(model)
         return model
 
-    def _config(self, task: Task, labels: dict[str, Any]):
+    def _config(self, task: Task):
         values = self.config_values()
         if hasattr(task.processor, "convert_tokens_to_ids"):
             tokenizer = task.processor
             special = {f"{k}_token_id": getattr(tokenizer, f"{k}_token_id", None) for k in ("pad", "bos", "eos")}
             values = {"vocab_size": len(tokenizer), **special, **values}
         try:
-            return AutoConfig.for_model(self.model_type, **values, **labels)
+            return AutoConfig.for_model(self.model_type, **values, **labels_of(task))
         except (KeyError, ValueError) as error:
             raise UserError(
                 f"--original_model_type {self.model_type} with its configuration is refused by transformers: "
@@ -93,12 +88,16 @@ class Recipe:
 
 @dataclass
 class Trained:
-    """A model made by the recipe, and what making it cost (as measured when it was made)."""
+    """A model made by the recipe, and what making it cost, as measured when it was made; `None` for a given one.
+
+    `scores`: over the reported splits, where they were measured.
+    """
 
     model: torch.nn.Module
-    seconds: float
-    examples: int
-    cached: bool
+    seconds: float | None = None
+    examples: int | None = None
+    cached: bool = False
+    scores: ModelScores | None = None
 
 
 def train_recipe(
@@ -107,7 +106,6 @@ def train_recipe(
     rows: Rows,
     seed: int,
     *,
-    fingerprint: str,
     cache_dir: Path | None = None,
     title: str = "training",
     load_kwargs: dict[str, Any] | None = None,
@@ -116,20 +114,21 @@ def train_recipe(
     """Run the recipe on `rows`, or fetch the result of an identical earlier run from the cache.
 
     Args:
-        fingerprint: hash of the rows' content; with recipe, seed and library versions it is the cache's key.
         title: what the progress line calls this run.
         use_cpu: leave accelerators alone.
 
     Raises:
         `UserError`: fewer rows than one batch.
     """
-    folder = (cache_dir or default_cache_dir()) / _key(recipe, task, fingerprint, seed)
-    if (folder / "made.json").is_file():
-        made = json.loads((folder / "made.json").read_text())
-        model = task.auto_model().from_pretrained(folder, dtype=recipe.dtype)
+    load_kwargs = load_kwargs or {}
+    device = "cpu" if _on_cpu(use_cpu) else "accelerator"
+    key = entry_key(asdict(recipe), task, rows, seed, load=load_kwargs, device=device)
+    folder = (cache_dir or default_cache_dir()) / key
+    if made := read_entry(folder):
+        model = load_weights(task.auto_model(), folder, dtype=recipe.dtype, **load_kwargs)
         return Trained(model, made["seconds"], made["examples"], cached=True)
 
-    model = recipe.build_model(task, seed, **(load_kwargs or {}))
+    model = recipe.build_model(task, seed, **load_kwargs)
     with tempfile.TemporaryDirectory() as scratch:
         trainer = Trainer(
             model=model,
@@ -143,14 +142,9 @@ def train_recipe(
         seconds = time.perf_counter() - start
     examples = trainer.state.global_step * recipe.batch_size
     if trainer.is_world_process_zero():
-        _keep(folder, model, task, {"seconds": seconds, "examples": examples, "seed": seed, "recipe": asdict(recipe)})
+        made = {"seconds": seconds, "examples": examples, "rows": len(rows), "seed": seed, "recipe": asdict(recipe)}
+        keep_entry(folder, model, task, made)
     return Trained(model, seconds, examples, cached=False)
-
-
-def default_cache_dir() -> Path:
-    """`$HF_UNLEARN_CACHE`, else the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("HF_UNLEARN_CACHE") or Path(base) / "hf_unlearn")
 
 
 def _training_arguments(recipe: Recipe, seed: int, rows: int, scratch: str, use_cpu: bool) -> TrainingArguments:
@@ -172,40 +166,16 @@ def _training_arguments(recipe: Recipe, seed: int, rows: int, scratch: str, use_
         save_strategy="no",
         logging_strategy="no",
         remove_unused_columns=False,
-        use_cpu=use_cpu or not torch.cuda.is_available() and not torch.backends.mps.is_available(),
+        use_cpu=_on_cpu(use_cpu),
         disable_tqdm=True,
         average_tokens_across_devices=False,  # it would scale the loss with the number of processes
     )
 
 
+def _on_cpu(use_cpu: bool) -> bool:
+    return use_cpu or not (torch.cuda.is_available() or torch.backends.mps.is_available())
+
+
 def _show_progress(trainer: Trainer, title: str) -> None:
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(ProgressBar(title))
-
-
-def _key(recipe: Recipe, task: Task, fingerprint: str, seed: int) -> str:
-    versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
-    processor = task.processor.to_json_string() if hasattr(task.processor, "to_json_string") else ""
-    if hasattr(task.processor, "backend_tokenizer"):
-        processor = task.processor.backend_tokenizer.to_str()
-    parts = [asdict(recipe), task.name, task.max_length, task.label_names, fingerprint, seed, versions, processor]
-    parts.append(os.environ.get("WORLD_SIZE", "1"))
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
-
-
-def _keep(folder: Path, model, task: Task, made: dict[str, Any]) -> None:
-    """Write beside the cache and rename, so that a run that is cut off leaves no half entry."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix="writing-"))
-    try:
-        model.save_pretrained(scratch)
-        task.processor.save_pretrained(scratch)
-        (scratch / "made.json").write_text(json.dumps(made))
-        if not folder.exists():
-            scratch.rename(folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _inverse(names: list[str]) -> dict[str, int]:
-    return {name: i for i, name in enumerate(names)}

@@ -1,13 +1,13 @@
 """What a run leaves: the evidence, the output folder, and what is printed."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hf_unlearn.evaluation.comparison import ModelScores
+from hf_unlearn.evaluation.account import Scored
 from hf_unlearn.hub import upload
-from hf_unlearn.models import lora
 from hf_unlearn.progress import say
 from hf_unlearn.report.blocks import Evidence, Seeds
 from hf_unlearn.report.phases import plot_phases
@@ -17,43 +17,63 @@ from hf_unlearn.run.arguments import Arguments
 from hf_unlearn.run.loading import get_recipe
 from hf_unlearn.run.recipe import Trained
 from hf_unlearn.run.rows import Data
-from hf_unlearn.run.stages import Unlearning, make_trainer, score_model
+from hf_unlearn.run.stages import Unlearning, make_trainer
 from hf_unlearn.trainers import handover
 from hf_unlearn.trainers.base import UnlearningTrainer
+
+RECKONED = "The cost of retraining is reckoned from the recipe: the retrained models were made elsewhere."
 
 
 def make_evidence(
     arguments: Arguments,
     data: Data,
     original: Trained,
-    before: ModelScores,
     trainer: UnlearningTrainer,
     unlearning: Unlearning,
     twins: list[Trained],
+    scored: Scored,
 ) -> Evidence:
     """Everything the run can show (`evidence.json`)."""
-    titles = [f"twin {k} of {len(twins)}" for k in range(1, len(twins) + 1)]
-    scored = [score_model(arguments, data, twin.model, title) for twin, title in zip(twins, titles, strict=True)]
-    made = [twin for twin in twins if twin.seconds is not None]
+    seconds, examples, reckoned = retraining_cost(arguments, data, original, twins)
     return handover.trainer_evidence(
         trainer,
-        before=before,
-        after=unlearning.scores,
-        twins=scored,
+        before=scored.original,
+        after=scored.unlearned,
+        twins=scored.twins,
         data=data.describe(publish=arguments.request.publish_request),
         cost={
             "original_seconds": original.seconds,
             "original_examples": original.examples,
             "unlearn_seconds": unlearning.seconds,
-            "retrain_seconds": float(np.mean([t.seconds for t in made])) if made else None,
+            "retrain_seconds": seconds,
             "unlearn_examples": unlearning.examples,
-            "retrain_examples": round(float(np.mean([t.examples for t in made]))) if made else None,
+            "retrain_examples": examples,
             "peak_memory_mb": unlearning.peak_memory_mb,
         },
         recipe=get_recipe(arguments).describe() if arguments.has_recipe else None,
         seeds=seeds(arguments),
-        notes=[*data.report.notes, *_adapter_notes(arguments, trainer)],
+        notes=[
+            *data.report.notes,
+            *([RECKONED] if reckoned else []),
+            *handover.adapter_notes(trainer, arguments.lora.save_adapter),
+        ],
     )
+
+
+def retraining_cost(
+    arguments: Arguments, data: Data, original: Trained, twins: list[Trained]
+) -> tuple[float | None, int | None, bool]:
+    """Seconds and examples that one twin takes, and whether they are reckoned: from the recipe, where only references
+    were given, with the original's seconds per row."""
+    made = [twin for twin in twins if twin.seconds is not None]
+    if made:
+        return float(np.mean([t.seconds for t in made])), round(float(np.mean([t.examples for t in made]))), False
+    if not twins or not arguments.has_recipe:
+        return None, None, False
+    recipe, rows = get_recipe(arguments), len(data.splits.retain)
+    steps = math.ceil(recipe.num_train_epochs * (rows // recipe.batch_size))
+    seconds = original.seconds and original.seconds * steps * recipe.batch_size / original.examples
+    return seconds, steps * recipe.batch_size, True
 
 
 def seeds(arguments: Arguments) -> Seeds:
@@ -67,16 +87,22 @@ def seeds(arguments: Arguments) -> Seeds:
     }
 
 
-def save(arguments: Arguments, trainer: UnlearningTrainer, evidence: dict[str, Any]) -> None:
-    """Write the model (merged, unless the adapter is asked for), its processor, the evidence, its report, the card."""
-    trainer.evidence = evidence
+def save_model(arguments: Arguments, trainer: UnlearningTrainer, unlearning: Unlearning) -> None:
+    """Write the model, its processor and the mask, before anything else can go wrong."""
+    folder = Path(arguments.trainer.output_dir)
     if trainer.lens is not None and not arguments.trainer.saliency_mask:
-        trainer.lens.save(arguments.trainer.output_dir)
+        trainer.lens.save(str(folder))
+    if trainer.is_world_process_zero():
+        handover.save_model(trainer, folder, unlearning.model)
+
+
+def save(arguments: Arguments, trainer: UnlearningTrainer, evidence: Evidence) -> None:
+    """Write the evidence, its report and the card beside the model."""
+    trainer.evidence = evidence
     if not trainer.is_world_process_zero():
         return
     folder, options = Path(arguments.trainer.output_dir), arguments.lora
     adapter = evidence["model"]["peft"]
-    handover.save_model(trainer, folder, save_adapter=options.save_adapter)
     if trainer.state.best_model_checkpoint:  # a path of this machine
         trainer.state.best_model_checkpoint = Path(trainer.state.best_model_checkpoint).name
     trainer.state.save_to_json(folder / "trainer_state.json")
@@ -131,14 +157,15 @@ def print_result(arguments: Arguments, trainer: UnlearningTrainer, evidence: dic
         print(f"\nThe model, evidence.json, report.html and the model card are in {arguments.trainer.output_dir}")
 
 
-def print_plan(arguments: Arguments, data: Data, original: Trained) -> None:
+def print_plan(arguments: Arguments, data: Data) -> None:
     """What a dry run shows: the splits, the model and the steps; nothing is trained or written."""
-    trainer = make_trainer(arguments, data, original)
+    kind = type(data.model).__name__
+    trainer = make_trainer(arguments, data, Trained(data.model))
     if not trainer.is_world_process_zero():
         return
     parameters = list(trainer.model.parameters())
     trainable = sum(p.numel() for p in parameters if p.requires_grad)
-    print(f"model      {type(original.model).__name__}, {sum(p.numel() for p in parameters):,} parameters, "
+    print(f"model      {kind}, {sum(p.numel() for p in parameters):,} parameters, "
           f"{trainable:,} of them trained")  # fmt: skip
     for phase in trainer.schedule.phases:
         sizes = trainer.stream_sizes()
@@ -160,11 +187,3 @@ def _planned_share(arguments: Arguments, data: Data, trainer: UnlearningTrainer)
     sizes = trainer.stream_sizes()
     rows = sum(phase.steps * sum(sizes[s].batch for s in phase.streams) for phase in trainer.schedule.phases)
     return rows / (get_recipe(arguments).num_train_epochs * len(data.splits.retain))
-
-
-def _adapter_notes(arguments: Arguments, trainer: UnlearningTrainer) -> list[str]:
-    if not lora.is_peft(trainer.model):
-        return []
-    if arguments.lora.save_adapter:
-        return [handover.ADDED]
-    return [handover.MERGED]

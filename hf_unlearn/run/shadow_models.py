@@ -11,19 +11,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate.state import AcceleratorState
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from hf_unlearn.data.build import training_rows
-from hf_unlearn.data.content import data_fingerprint
+from hf_unlearn.data.content import features_digest
 from hf_unlearn.errors import NonFiniteLossError, UserError
 from hf_unlearn.evaluation.scoring import score
 from hf_unlearn.evaluation.shadow_plan import ROLES, ShadowPlan
 from hf_unlearn.progress import say
 from hf_unlearn.run import stages
 from hf_unlearn.run.arguments import Arguments
-from hf_unlearn.run.recipe import Recipe, Trained, default_cache_dir
+from hf_unlearn.run.loading import get_recipe, load_options
+from hf_unlearn.run.recipe import Trained
+from hf_unlearn.run.recipe_cache import PACKAGES, SHADOWS, base_identity, processor_text
 from hf_unlearn.run.rows import Data
 
 SEEDS = 100_000  # between the seeds of two roles
@@ -44,8 +45,7 @@ class ShadowMaker:
     def __init__(self, arguments: Arguments, data: Data, plan: ShadowPlan, *, fingerprint: str):
         self.arguments, self.data, self.plan = arguments, data, plan
         self.rows = training_rows(data.splits)
-        cache = Path(arguments.recipe.cache_dir) if arguments.recipe.cache_dir else default_cache_dir()
-        self.folder = cache / f"lira-{_key(arguments, data, plan, fingerprint)}"
+        self.folder = stages.cache_folder(arguments) / f"{SHADOWS}{_key(arguments, data, plan, fingerprint)}"
         self.is_main_process = int(os.environ.get("RANK", 0)) == 0
         self._made: dict[tuple[str, int], dict[str, np.ndarray]] = {}
 
@@ -74,7 +74,6 @@ class ShadowMaker:
         division = self.plan.division(role, k)
         seed = SEEDS * ROLES.index(role) + 1 + k
         kept = self.plan.kept(division)
-        AcceleratorState._reset_state()  # the model before was unlearned in a precision of its own
         rows = self.rows.select(kept)
         trained = stages.train_by_recipe(
             self.arguments, self.data, rows, self.arguments.recipe.original_seed + seed, f"{title}: training"
@@ -98,7 +97,7 @@ class ShadowMaker:
             args.seed, args.output_dir, args.save_strategy, args.report_to = args.seed + seed, scratch, "no", []
             arguments = replace(self.arguments, trainer=args)
             data = replace(self.data, splits=splits, model=None, digest=None)
-            trainer = stages.make_trainer(arguments, data, Trained(model, None, None, cached=False))
+            trainer = stages.make_trainer(arguments, data, Trained(model))
             try:
                 trainer.train()
             except NonFiniteLossError as error:
@@ -125,21 +124,18 @@ class ShadowMaker:
 
 def _key(arguments: Arguments, data: Data, plan: ShadowPlan, fingerprint: str) -> str:
     """Hash of everything that φ depends on. The number of models is no part of it: more can be added."""
-    task, args = data.task, arguments.trainer
-    processor = task.processor.to_json_string() if hasattr(task.processor, "to_json_string") else ""
-    if hasattr(task.processor, "backend_tokenizer"):
-        processor = task.processor.backend_tokenizer.to_str()
-    validation = [data_fingerprint(rows.source.select(rows.indices)) for rows in (data.splits.validation_tau,)]
+    task, args, recipe = data.task, arguments.trainer, get_recipe(arguments)
     parts = [
-        asdict(Recipe.from_arguments(arguments.recipe, arguments.model.dtype)),
+        asdict(recipe) | {"model": recipe.model and base_identity(recipe.model)},
+        load_options(arguments),
         arguments.recipe.original_seed,
         arguments.run.method,
         {name: value for name, value in args.to_dict().items() if name not in _NOT_IN_KEY},
         asdict(arguments.lora),
-        task.name, task.max_length, getattr(task, "prompt_template", None), task.columns, task.label_names, processor,
-        fingerprint, validation,
+        task.name, task.columns, task.label_names, processor_text(task.processor),
+        fingerprint, features_digest(data.splits.validation_tau),
         plan.audited.tolist(), plan.unit.tolist(), plan.sets, plan.seed,
-        {name: importlib.metadata.version(name) for name in ("torch", "transformers")},
+        {name: importlib.metadata.version(name) for name in PACKAGES},
         os.environ.get("WORLD_SIZE", "1"),
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]

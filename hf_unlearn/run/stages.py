@@ -1,12 +1,13 @@
 """The stages of a run up to its result, in the order `train.py` calls them."""
 
+import copy
 import os
 import resource
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,11 +15,11 @@ import torch
 from accelerate.state import AcceleratorState
 
 from hf_unlearn.data.build import training_rows
-from hf_unlearn.data.content import data_fingerprint
 from hf_unlearn.data.rows import Rows
 from hf_unlearn.errors import NonFiniteLossError, UserError
-from hf_unlearn.evaluation.account import SCORED
+from hf_unlearn.evaluation.account import SCORED, Scored
 from hf_unlearn.evaluation.comparison import ModelScores
+from hf_unlearn.evaluation.references import check_reference
 from hf_unlearn.evaluation.scoring import score_splits
 from hf_unlearn.methods import get_method
 from hf_unlearn.models import lora
@@ -28,18 +29,21 @@ from hf_unlearn.run.loading import build_original, get_recipe, load_model, load_
 from hf_unlearn.run.lock import only_run_in
 from hf_unlearn.run.nearby import handle_near_duplicates
 from hf_unlearn.run.recipe import Trained, train_recipe
+from hf_unlearn.run.recipe_cache import default_cache_dir
 from hf_unlearn.run.rows import Data
 from hf_unlearn.tasks.base import Task
+from hf_unlearn.trainers import handover
 from hf_unlearn.trainers.base import UnlearningTrainer
 from hf_unlearn.trainers.config import KnownRecipe
+from hf_unlearn.trainers.known_base import known_base
 from hf_unlearn.trainers.pass_clock import PhaseEnds
 
 
 @dataclass
 class Unlearning:
-    """What the unlearning run left: the model, its scores, its cost."""
+    """What the unlearning run left: the model as it is saved, and its cost."""
 
-    scores: ModelScores
+    model: torch.nn.Module
     seconds: float
     examples: int
     steps: int
@@ -64,17 +68,55 @@ def nothing_left_behind(arguments: Arguments) -> Iterator[None]:
             torch.distributed.destroy_process_group()
 
 
+def load_references(arguments: Arguments, data: Data) -> list[Trained]:
+    """The retrained models that were given; read whole before anything is trained."""
+    names = arguments.recipe.reference_model or []
+    return [Trained(load_model(arguments, data.task, name)) for name in names]
+
+
+def check_references(arguments: Arguments, data: Data, before: ModelScores, references: list[Trained]) -> None:
+    """Score the given references, and say what is wrong with them. Raises `UserError` for one that is the original."""
+    for k, reference in enumerate(references, 1):
+        reference.scores = score_model(arguments, data, reference.model, f"reference {k} of {len(references)}")
+        reference.model.to("cpu")
+        warn(data, check_reference(before, reference.scores, f"reference {k}"))
+
+
+def warn(data: Data, warnings: list[str]) -> None:
+    """On the screen and among the notes of the evidence."""
+    for warning in warnings:
+        say(warning)
+    data.report.notes += warnings
+
+
+def rehearse(arguments: Arguments, data: Data) -> None:
+    """Refuse before anything is trained what would be refused after it: folders that cannot be written to, and what
+    the method's trainer refuses, which is made once around the recipe's untrained model. Changes `data`."""
+    output, model = Path(arguments.trainer.output_dir), data.model
+    handover.check_room(output, "output_dir", model)
+    if arguments.has_recipe and (arguments.recipe.retrain or arguments.model.model_name_or_path is None):
+        handover.check_room(cache_folder(arguments), "cache_dir", model)
+    if arguments.model.model_name_or_path is not None:
+        return  # it is trained by nobody before the trainer is made
+    own = replace(arguments, trainer=copy.copy(arguments.trainer))  # trainers fill in what their arguments left open
+    trainer = make_trainer(own, data, Trained(model))
+    trainer.plan()
+    if trainer.lens is not None:
+        trainer.lens.plan()
+    data.model = None
+
+
 def get_original(arguments: Arguments, data: Data) -> Trained:
-    """The model that must forget: the given one, or one made by the recipe (in a dry run its start, untrained)."""
-    if arguments.model.model_name_or_path is not None or arguments.run.dry_run:
-        return Trained(data.model, None, None, cached=False)
+    """The model that must forget: the given one, or one made by the recipe."""
+    if arguments.model.model_name_or_path is not None:
+        return Trained(data.model)
     seed = arguments.recipe.original_seed
     return train_by_recipe(arguments, data, training_rows(data.splits), seed, "training the original")
 
 
 def look_for_near_duplicates(arguments: Arguments, data: Data, original: Trained) -> None:
     """With `--near_duplicates`: count them, and with `--forget_duplicates` forget them too. Changes `data`."""
-    if not arguments.request.near_duplicates or arguments.run.dry_run:
+    if not arguments.request.near_duplicates:
         return
     say("looking for near duplicates of the forgotten rows")
     splits = data.splits
@@ -92,14 +134,12 @@ def look_for_near_duplicates(arguments: Arguments, data: Data, original: Trained
     )
 
 
-def get_twins(arguments: Arguments, data: Data) -> list[Trained]:
-    """Models that never saw the forget rows: the recipe on the retain rows with other seeds, or given ones."""
-    twins = []
+def make_twins(arguments: Arguments, data: Data) -> list[Trained]:
+    """Models that never saw the forget rows: the recipe on the retain rows with other seeds."""
+    twins, first = [], arguments.recipe.original_seed
     for k in range(1, arguments.recipe.retrain + 1):
         title = f"retraining twin {k} of {arguments.recipe.retrain}"
-        twins.append(train_by_recipe(arguments, data, data.splits.retain, arguments.recipe.original_seed + k, title))
-    for name in arguments.recipe.reference_model or []:
-        twins.append(Trained(load_model(arguments, data.task, name), None, None, cached=False))
+        twins.append(train_by_recipe(arguments, data, data.splits.retain, first + k, title))
     return twins
 
 
@@ -113,11 +153,29 @@ def score_model(arguments: Arguments, data: Data, model: torch.nn.Module, title:
     )
 
 
+def score_models(
+    arguments: Arguments,
+    data: Data,
+    trainer: UnlearningTrainer,
+    before: ModelScores,
+    unlearning: Unlearning,
+    twins: list[Trained],
+) -> Scored:
+    """What the evidence compares; the unlearned model's scores go to the log and to every tracker."""
+    after = score_model(arguments, data, unlearning.model, "the unlearned model")
+    trainer.log_scores(after)
+    for k, twin in enumerate(twins, 1):
+        if twin.scores is None:
+            twin.scores = score_model(arguments, data, twin.model, f"twin {k} of {len(twins)}")
+    return Scored(before, after, [twin.scores for twin in twins])
+
+
 def make_trainer(arguments: Arguments, data: Data, original: Trained) -> UnlearningTrainer:
     """The method's trainer on the original, with an adapter where one is asked for or given."""
+    recipe = _known_recipe(arguments, data, original.model)
     model = _with_adapter(arguments, data.task, original.model)
     method = get_method(arguments.run.method)
-    AcceleratorState._reset_state()  # training the original has settled it, mixed precision included, for its own run
+    AcceleratorState._reset_state()  # the training before has settled it, mixed precision included, for its own run
     try:
         trainer = method(
             model=model,
@@ -125,7 +183,7 @@ def make_trainer(arguments: Arguments, data: Data, original: Trained) -> Unlearn
             splits=data.splits,
             task=data.task,
             quiet=True,
-            recipe=_known_recipe(arguments, data.task),
+            recipe=recipe,
         )
     except (ValueError, ImportError) as error:
         reason = " ".join(str(error).split())
@@ -138,12 +196,17 @@ def make_trainer(arguments: Arguments, data: Data, original: Trained) -> Unlearn
     return trainer
 
 
-def _known_recipe(arguments: Arguments, task: Task) -> KnownRecipe | None:
-    if not arguments.has_recipe:
-        return None
-    recipe = get_recipe(arguments)
-    start = partial(build_original, arguments, recipe, task)  # (seed) -> model
-    return KnownRecipe(start, recipe.num_train_epochs, recipe.learning_rate)
+def _known_recipe(arguments: Arguments, data: Data, model: torch.nn.Module) -> KnownRecipe | None:
+    """How the original was made: by the recipe, or from the base that the user, its adapter or its card names."""
+    if arguments.has_recipe:
+        recipe = get_recipe(arguments)
+        start = partial(build_original, arguments, recipe, data.task)  # (seed) -> model
+        return KnownRecipe(start, recipe.num_train_epochs, recipe.learning_rate)
+    given = arguments.model
+    options = {"dtype": given.dtype, **load_options(arguments)}
+    recipe, notes = known_base(data.task, model, given.base_model, given.model_name_or_path, **options)
+    data.report.notes += [note for note in notes if note not in data.report.notes]
+    return recipe
 
 
 def _with_adapter(arguments: Arguments, task: Task, model: torch.nn.Module) -> torch.nn.Module:
@@ -160,11 +223,12 @@ def _with_adapter(arguments: Arguments, task: Task, model: torch.nn.Module) -> t
         target_modules=options.lora_target_modules,
         modules_to_save=options.lora_modules_to_save,
         task_type=task.peft_task_type,
+        seed=arguments.trainer.seed,
     )
 
 
 def unlearn(arguments: Arguments, data: Data, trainer: UnlearningTrainer) -> Unlearning:
-    """Run the method and score the result."""
+    """Run the method."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
@@ -175,23 +239,21 @@ def unlearn(arguments: Arguments, data: Data, trainer: UnlearningTrainer) -> Unl
         where = f"; the last good step is kept in {kept.name} of the output folder" if kept.is_dir() else ""
         raise NonFiniteLossError(f"{error}{where}") from None
     seconds = time.perf_counter() - start
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    scores = score_model(arguments, data, model, "the unlearned model")
-    trainer.log_scores(scores)
-    examples = trainer.examples + data.side_examples
-    return Unlearning(scores, seconds, examples, trainer.state.global_step, _peak_memory_mb())
+    peak, examples = _peak_memory_mb(), trainer.examples + data.side_examples
+    model = handover.final_model(trainer, save_adapter=arguments.lora.save_adapter)
+    return Unlearning(model, seconds, examples, trainer.state.global_step, peak)
 
 
 def train_by_recipe(arguments: Arguments, data: Data, rows: Rows, seed: int, title: str) -> Trained:
     """The recipe on `rows`, or what it gave the last time; `title` names it on the screen."""
-    recipe, cache = get_recipe(arguments), arguments.recipe.cache_dir
+    recipe = get_recipe(arguments)
+    AcceleratorState._reset_state()  # a method trains in a precision of its own; the recipe's runs are all alike
     trained = train_recipe(
         recipe,
         data.task,
         rows,
         seed,
-        fingerprint=data_fingerprint(rows.source.select(rows.indices)),
-        cache_dir=Path(cache) if cache else None,
+        cache_dir=cache_folder(arguments),
         title=title,
         load_kwargs=load_options(arguments) if recipe.model else None,
         use_cpu=arguments.trainer.use_cpu,
@@ -199,6 +261,11 @@ def train_by_recipe(arguments: Arguments, data: Data, rows: Rows, seed: int, tit
     if trained.cached:
         say(f"{title}: done before, taken from the cache")
     return trained
+
+
+def cache_folder(arguments: Arguments) -> Path:
+    """Where originals and twins are kept."""
+    return Path(arguments.recipe.cache_dir) if arguments.recipe.cache_dir else default_cache_dir()
 
 
 def _peak_memory_mb() -> float:

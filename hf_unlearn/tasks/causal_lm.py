@@ -12,7 +12,7 @@ from hf_unlearn.tasks.columns import check_overrides, find, missing, only_featur
 from hf_unlearn.tasks.forward import model_inputs, pad
 from hf_unlearn.tasks.predictions import Predictions
 from hf_unlearn.tasks.supervised_head import supervised, supervised_logits
-from hf_unlearn.tasks.tokenizing import fit_max_length, load_tokenizer, pad_token_id, text_of
+from hf_unlearn.tasks.tokenizing import check_vocabulary, fit_max_length, load_tokenizer, pad_token_id, text_of
 
 MESSAGES = ("messages", "conversations", "conversation", "chat")
 # (question, answer) pairs of columns, in the order they are looked for.
@@ -115,6 +115,7 @@ class CausalLM(Task):
 
     def prepare_model(self, model: torch.nn.Module) -> None:
         super().prepare_model(model)
+        check_vocabulary(self.processor)
         self.max_length = fit_max_length(self.processor, self.max_length, model)
 
     def encode(self, rows: dict[str, list], positions: list[int]) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from hf_unlearn.errors import RowError
 from hf_unlearn.tasks.classification import ClassificationTask, label_column
 from hf_unlearn.tasks.columns import check_overrides, find, missing, only_feature
 from hf_unlearn.tasks.forward import pad, unwrap
-from hf_unlearn.tasks.tokenizing import fit_max_length, load_tokenizer, pad_token_id, text_of
+from hf_unlearn.tasks.tokenizing import check_vocabulary, fit_max_length, load_tokenizer, pad_token_id, text_of
 
 PAIRS = (("text", "text_pair"), ("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"))
 TEXTS = ("text", "sentence", "content", "review", "document", "body", "utterance", "tweet", "comment", "article")
@@ -50,6 +50,7 @@ class TextClassification(ClassificationTask):
 
     def prepare_model(self, model: torch.nn.Module) -> None:
         super().prepare_model(model)
+        check_vocabulary(self.processor)
         self.max_length = fit_max_length(self.processor, self.max_length, model)
         config = unwrap(model).config
         known = getattr(config, "pad_token_id", None)

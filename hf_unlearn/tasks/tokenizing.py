@@ -21,6 +21,15 @@ def load_tokenizer(name_or_path: str, **hub_kwargs):
         raise UserError(f"no tokenizer at {name_or_path}: save the model's own beside it") from error
 
 
+def check_vocabulary(tokenizer) -> None:
+    """Raises `UserError` for a tokenizer that knows no word: transformers invents one where a folder has none."""
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        raise UserError(
+            f"the tokenizer knows no word, only {len(tokenizer)} special tokens: there was none where it was loaded "
+            "from; save the model's own beside it, or name it with --processor_name_or_path"
+        )
+
+
 def pad_token_id(tokenizer) -> int:
     """The padding id; the end-of-text id, or 0, for tokenizers without one (masked either way)."""
     for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):

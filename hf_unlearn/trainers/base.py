@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -14,6 +15,7 @@ from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.errors import NonFiniteLossError, UserError
 from hf_unlearn.evaluation.scores import SplitScores
 from hf_unlearn.models.lora import save_kwargs
+from hf_unlearn.models.weights import KEPT_NARROW, trains_narrow
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.tasks.forward import eval_mode
 from hf_unlearn.trainers.config import KnownRecipe, UnlearningConfig, default_learning_rate
@@ -24,12 +26,11 @@ from hf_unlearn.trainers.modes import has_batch_norm, set_training_mode
 from hf_unlearn.trainers.originals import Originals, Pass
 from hf_unlearn.trainers.pass_clock import PassClock
 from hf_unlearn.trainers.pushing import Pushing
+from hf_unlearn.trainers.resuming import METHOD_STATE, check_identity, find_checkpoint, metadata, run_identity
 from hf_unlearn.trainers.saliency_lens import SaliencyLens
 from hf_unlearn.trainers.sampler import JointSampler, StreamSize
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase, Schedule
 from hf_unlearn.trainers.split_output import SplitOutput
-
-METHOD_STATE_NAME = "method_state.safetensors"
 
 
 class UnlearningTrainer(Measuring, Originals, Loading, Pushing, Trainer):
@@ -84,7 +85,7 @@ class UnlearningTrainer(Measuring, Originals, Loading, Pushing, Trainer):
         self.recipe = recipe
         self.splits = splits
         self.task = task
-        self.notes: list[str] = []
+        self.notes: list[str] = [KEPT_NARROW] if trains_narrow(model) else []
         self.evidence: dict[str, Any] | None = None  # of the finished run, where somebody made it
         self.method_state: dict[str, torch.Tensor] = {}
         self.last_scores: dict[str, SplitScores] = {}
@@ -93,6 +94,7 @@ class UnlearningTrainer(Measuring, Originals, Loading, Pushing, Trainer):
         self._recorded: dict[str, list[torch.Tensor]] = {}
         self._finite: torch.Tensor | None = None
         self._asked_at: dict[str, int] = {}
+        self._identity: dict[str, Any] = {}
         super().__init__(
             model=model,
             args=args,
@@ -328,6 +330,12 @@ class UnlearningTrainer(Measuring, Originals, Loading, Pushing, Trainer):
     # The run around the steps.
 
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
+        """As Trainer's; `resume_from_checkpoint=True` takes the newest whole one. Raises `UserError` for a checkpoint
+        of another run, or one that is not whole."""
+        self._identity = run_identity(self)
+        if resume_from_checkpoint:
+            resume_from_checkpoint = find_checkpoint(resume_from_checkpoint, Path(self.args.output_dir))
+            check_identity(resume_from_checkpoint, self._identity)
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
         except NonFiniteLossError:
@@ -339,7 +347,7 @@ class UnlearningTrainer(Measuring, Originals, Loading, Pushing, Trainer):
             self._ahead = None  # and with it the loader's workers
 
     def _inner_training_loop(self, batch_size=None, args=None, resume_from_checkpoint=None, **kwargs):
-        if resume_from_checkpoint is None:
+        if not resume_from_checkpoint:
             self.method_state, self._asked_at = {}, {}
             self.method_state.update(self._measure_originals())
             self.method_state.update(self.prepare())
@@ -347,7 +355,7 @@ class UnlearningTrainer(Measuring, Originals, Loading, Pushing, Trainer):
                 self.method_state.update(self.lens.prepare())
             set_seed(self.args.seed)  # whatever the preparation drew, the steps start from the same state
         else:
-            self.method_state = load_file(os.path.join(resume_from_checkpoint, METHOD_STATE_NAME))
+            self.method_state = load_file(os.path.join(resume_from_checkpoint, METHOD_STATE))
             if self.lens is not None:
                 self.lens.restore(self.method_state)
         return super()._inner_training_loop(
@@ -360,9 +368,8 @@ class UnlearningTrainer(Measuring, Originals, Loading, Pushing, Trainer):
         if self.args.should_save:
             os.makedirs(folder, exist_ok=True)
             state = {"side_examples": torch.zeros((), dtype=torch.int64), **self.method_state}
-            save_file(
-                {k: v.detach().cpu().contiguous() for k, v in state.items()}, os.path.join(folder, METHOD_STATE_NAME)
-            )
+            tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
+            save_file(tensors, os.path.join(folder, METHOD_STATE), metadata=metadata(self._identity))
         super()._save_checkpoint(model, trial)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:

@@ -48,6 +48,17 @@ _SHAPES_STEPS = {
     "max_steps",
     "seed",
 }
+_ALSO_SHAPES = {
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "bf16",
+    "data_seed",
+    "fp16",
+    "lr_scheduler_kwargs",
+    "optim_args",
+    "warmup_steps",
+}
 
 
 @dataclass
@@ -154,6 +165,10 @@ class UnlearningConfig(TrainingArguments):
             values["saliency_mask"] = os.path.basename(self.saliency_mask)
         return values
 
+    def shapes_steps(self) -> dict[str, Any]:
+        """Everything that must be the same for a run to go on from a checkpoint of another."""
+        return self.hyperparameters() | {name: getattr(self, name) for name in sorted(_ALSO_SHAPES)}
+
 
 @dataclass(frozen=True)
 class KnownRecipe:
@@ -161,13 +176,13 @@ class KnownRecipe:
 
     Args:
         start: makes, from a seed, the model that the recipe starts from: its base, or fresh weights.
-        epochs: of the recipe.
-        learning_rate: its peak.
+        epochs: of the recipe; `None` where that is not known.
+        learning_rate: its peak, or `None`.
     """
 
     start: Callable[[int], torch.nn.Module]
-    epochs: float
-    learning_rate: float
+    epochs: float | None = None
+    learning_rate: float | None = None
 
 
 def default_learning_rate(model) -> float:

@@ -2,10 +2,14 @@
 
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation.account import SCORED, Scored, describe_model, make_evidence
 from hf_unlearn.evaluation.comparison import ModelScores
 from hf_unlearn.evaluation.scoring import score_splits
@@ -75,6 +79,39 @@ def trainer_evidence(
     )
 
 
+def check_room(folder: Path, argument: str, model: "torch.nn.Module") -> None:
+    """Try whether a model like this could be written to `folder`, which the argument of this name is; leaves nothing.
+
+    Raises `UserError` if it cannot be written to, or has no room.
+    """
+    if int(os.environ.get("LOCAL_RANK", 0)):
+        return  # one process a machine tries
+    needed = sum(p.numel() * p.element_size() for p in model.parameters())
+    folder = folder.absolute()
+    made = [each for each in (folder, *folder.parents) if not os.path.lexists(each)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"x")
+            file.flush()
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise UserError(f"--{argument} {folder} cannot be written to: {error.strerror}; name another folder") from None
+    finally:
+        for each in made:
+            with suppress(OSError):  # another process is in it
+                each.rmdir()
+    if free < needed:
+        rooms = f"{free / 2**20:,.0f} MB free, and the model takes {needed / 2**20:,.0f} MB"
+        raise UserError(f"--{argument} {folder} has {rooms}; make room, or name another folder")
+
+
+def final_model(trainer: "UnlearningTrainer", *, save_adapter: bool = False) -> "torch.nn.Module":
+    """What is saved, and therefore measured: an adapter is merged into a copy of the weights, unless it is kept."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    return lora.merge(model) if lora.is_peft(model) and not save_adapter else model
+
+
 def save_result(
     trainer: "UnlearningTrainer",
     evidence: Mapping[str, Any],
@@ -86,14 +123,11 @@ def save_result(
 
     An adapter is merged into the weights, unless `save_adapter`. A model that is there already is replaced.
     """
-    is_adapter = lora.is_peft(trainer.model)
-    keeps_adapter = is_adapter and save_adapter
-    if is_adapter:
-        evidence = dict(evidence) | {"notes": [*evidence["notes"], ADDED if keeps_adapter else MERGED]}
-    save_model(trainer, folder, save_adapter=save_adapter)
+    save_model(trainer, folder, final_model(trainer, save_adapter=save_adapter))
+    keeps_adapter = lora.is_peft(trainer.model) and save_adapter
     labels = trainer.task.label_names
     write_documents(
-        evidence,
+        dict(evidence) | {"notes": [*evidence["notes"], *adapter_notes(trainer, save_adapter)]},
         folder,
         base_model=base_name(trainer.accelerator.unwrap_model(trainer.model)),
         library_name="peft" if keeps_adapter else "transformers",
@@ -101,16 +135,20 @@ def save_result(
     )
 
 
-def save_model(trainer: "UnlearningTrainer", folder: str | os.PathLike, *, save_adapter: bool = False) -> None:
-    """The model, an adapter merged into it unless `save_adapter`, and its processor."""
+def adapter_notes(trainer: "UnlearningTrainer", save_adapter: bool) -> list[str]:
+    """What a reader must know of a model that was unlearned through an adapter."""
+    if not lora.is_peft(trainer.model):
+        return []
+    return [ADDED if save_adapter else MERGED]
+
+
+def save_model(trainer: "UnlearningTrainer", folder: str | os.PathLike, model: "torch.nn.Module") -> None:
+    """The trainer's model as [`final_model`] gives it, and its processor, in place of a model that is there."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
         if WEIGHTS.fullmatch(path.name) or path.name in ADAPTER:
             path.unlink()
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    if lora.is_peft(model) and not save_adapter:
-        model = lora.merge(model)
     model.save_pretrained(folder, **lora.save_kwargs(model))
     trainer.processing_class.save_pretrained(folder)
     removed = removed_classes(trainer)

@@ -76,14 +76,17 @@ def push_from_trainer(
     Raises `UserError` before training, and as [`push`] does.
     """
     from hf_unlearn.hub.upload import check_repo_id, push
-    from hf_unlearn.trainers.handover import save_result, trainer_evidence
+    from hf_unlearn.trainers.handover import final_model, save_result, score_model, trainer_evidence
 
     args = trainer.args
     if trainer.state.global_step == 0:
         raise UserError("nothing was unlearned yet, so there is nothing to push: call train() first")
     repo_id = args.hub_model_id or Path(args.output_dir).resolve().name
     check_repo_id(repo_id)
-    evidence = getattr(trainer, "evidence", None) or trainer_evidence(trainer)
+    evidence = getattr(trainer, "evidence", None)
+    if evidence is None:  # measured on what is pushed
+        model = final_model(trainer, save_adapter=push_adapter)
+        evidence = trainer_evidence(trainer, after=score_model(trainer, model))
     if not trainer.is_world_process_zero():
         return None
     trainer.callback_handler.on_push_begin(args, trainer.state, trainer.control)

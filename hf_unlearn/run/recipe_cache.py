@@ -1,0 +1,164 @@
+"""Where originals and twins are kept: an entry is found by everything that shaped its model, and trusted by checksums.
+
+An original in here still remembers the rows that are forgotten later: `hf-unlearn cache` lists and removes entries.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from hf_unlearn.data.content import features_digest
+from hf_unlearn.data.rows import Rows
+from hf_unlearn.progress import say
+from hf_unlearn.tasks.base import Task
+
+MADE = "made.json"
+PARTIAL = "writing-"  # how the names of entries begin that are being written, or were left by a killed run
+SHADOWS = "lira-"
+PACKAGES = ("torch", "transformers", "accelerate", "hf_unlearn")
+
+
+def default_cache_dir() -> Path:
+    """`$HF_UNLEARN_CACHE`, else the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("HF_UNLEARN_CACHE") or Path(base) / "hf_unlearn")
+
+
+def entry_key(recipe: Mapping[str, Any], task: Task, rows: Rows, seed: int, **more: Any) -> str:
+    """Hash of everything that shapes a model made by a recipe.
+
+    The rows count as the model gets them, encoded: columns, templates, tokenizer and longest input are all in that. A
+    base counts by its content, or on the Hub by its commit, not by how its name was typed.
+
+    Args:
+        recipe: its fields; `model` is the base.
+        rows: in the order of training.
+        more: whatever else matters: how models are loaded, the device.
+    """
+    base = recipe.get("model")
+    parts = {
+        "recipe": dict(recipe) | {"model": base and base_identity(base)},
+        "task": [task.name, task.label_names, processor_text(task.processor)],
+        "rows": features_digest(rows),
+        "seed": seed,
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "processes": os.environ.get("WORLD_SIZE", "1"),
+        **more,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def processor_text(processor: Any) -> str:
+    """Everything that a tokenizer or image processor does to a row or a batch, as text."""
+    parts = [type(processor).__name__, getattr(processor, "chat_template", None)]
+    if hasattr(processor, "backend_tokenizer"):
+        parts += [processor.backend_tokenizer.to_str(), processor.padding_side, processor.special_tokens_map]
+    elif hasattr(processor, "to_json_string"):
+        parts.append(processor.to_json_string())
+    return json.dumps(parts, sort_keys=True, default=str)
+
+
+def base_identity(name: str) -> str:
+    """What a base is, whatever it is called: a hash of the folder's files, or a Hub id with its commit."""
+    folder = Path(name)
+    if folder.is_dir():
+        files = sorted(path for path in folder.resolve().iterdir() if path.is_file())
+        return _content(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files))
+    from transformers.utils.hub import cached_file, extract_commit_hash
+
+    try:
+        return f"{name}@{extract_commit_hash(cached_file(name, 'config.json'), None)}"
+    except (OSError, ValueError):  # it is refused where it is loaded
+        return name
+
+
+@lru_cache
+def _content(files: tuple[tuple[Path, int, int], ...]) -> str:
+    """Hash of files with their names; `(path, bytes, time of change)` each, so that none is read twice."""
+    return hashlib.sha256(json.dumps([[path.name, file_digest(path)] for path, *_ in files]).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    found = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()
+
+
+def read_entry(folder: Path) -> dict[str, Any] | None:
+    """What `made.json` says of a whole entry. `None` where there is none; a damaged one is told of in a line."""
+    if not folder.is_dir():
+        return None
+    try:
+        made = json.loads((folder / MADE).read_text(encoding="utf-8"))
+        whole = all(file_digest(folder / name) == digest for name, digest in made["files"].items())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        whole = False
+    if whole:
+        return made
+    say(f"the cache entry {folder} is damaged: its model is made again")
+    return None
+
+
+def keep_entry(folder: Path, model, task: Task, made: dict[str, Any]) -> None:
+    """Write beside the cache and rename, so that a run that is cut off leaves no half entry. A damaged entry is
+    replaced; where nothing can be written the model is used all the same, and a line says so."""
+    scratch = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=PARTIAL))
+        model.save_pretrained(scratch)
+        task.processor.save_pretrained(scratch)
+        files = {path.name: file_digest(path) for path in sorted(scratch.iterdir()) if path.is_file()}
+        (scratch / MADE).write_text(json.dumps({**made, "files": files}), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        scratch.rename(folder)
+    except OSError as error:
+        say(f"not kept in the cache {folder.parent} ({error.strerror}): it is made again the next time")
+    finally:
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+@dataclass
+class Entry:
+    """One folder of the cache."""
+
+    folder: Path
+    size: int  # bytes
+    title: str
+
+
+def entries(cache: Path) -> Iterator[Entry]:
+    """What this package has put into a cache folder, by name; nothing else that lies there."""
+    for folder in sorted(cache.iterdir()) if cache.is_dir() else ():
+        if not folder.is_dir():
+            continue
+        if folder.name.startswith(SHADOWS):
+            title = "U-LiRA: what shadow models made of rows"
+        elif folder.name.startswith(PARTIAL):
+            title = "left by a run that was cut off"
+        elif (folder / MADE).is_file():
+            title = _title(folder)
+        else:
+            continue
+        yield Entry(folder, sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()), title)
+
+
+def _title(folder: Path) -> str:
+    try:
+        made = json.loads((folder / MADE).read_text(encoding="utf-8"))
+        recipe = made["recipe"]
+        return f"{recipe['model'] or recipe['model_type']} on {made['rows']:,} rows, seed {made['seed']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "damaged"

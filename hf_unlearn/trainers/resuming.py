@@ -1,0 +1,135 @@
+"""Checkpoints to go on from: whole ones, of this very run. Anything else would end as another model, in silence."""
+
+import hashlib
+import hmac
+import json
+import os
+import re
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from hf_unlearn.data.content import user_key
+from hf_unlearn.errors import UserError
+from hf_unlearn.models import lora
+
+if TYPE_CHECKING:
+    from hf_unlearn.trainers.base import UnlearningTrainer
+
+METHOD_STATE = "method_state.safetensors"
+IDENTITY = "run"  # the name of the entry in that file's metadata
+FOLDER = re.compile(r"checkpoint-(\d+)")
+SAMPLED = 64  # values of each tensor that tell one original from another
+MODELS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors", "pytorch_model_fsdp_0")
+OPTIMIZERS = ("optimizer.pt", "optimizer.bin", "optimizer_0")
+TOLD = {
+    "rows": "of other rows: another request, other data, or divided by another seed",
+    "start": "of another original model",
+    "adapter": "of another adapter",
+}
+
+
+def run_identity(trainer: "UnlearningTrainer") -> dict[str, Any]:
+    """What a checkpoint must agree on with the run that goes on from it; ask before the first step.
+
+    Rows stand in it as an HMAC under the user's key. JSON types only.
+    """
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    adapter = lora.describe(model) if lora.is_peft(model) else None
+    shaping = trainer.args.shapes_steps()
+    plain = json.loads(json.dumps({"method": trainer.method, **shaping, "adapter": adapter}, default=str))
+    return plain | {"rows": _rows(trainer), "start": _sample(model)}
+
+
+def _rows(trainer: "UnlearningTrainer") -> str:
+    """HMAC over who plays which role, and over the forgotten rows where their digest is known."""
+    roles = {name: rows.indices for name, rows in trainer.train_dataset.streams.items()}
+    roles["validation"] = trainer.splits.validation_tau.indices
+    told = json.dumps([roles, trainer.forget_digest], sort_keys=True)
+    return hmac.new(user_key(), told.encode(), hashlib.sha256).hexdigest()
+
+
+def _sample(model: torch.nn.Module) -> str:
+    """Hash of a few values of every weight: another original has others."""
+    found = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        if type(value) in (torch.Tensor, torch.nn.Parameter) and not value.is_meta:
+            some = value.detach().reshape(-1)[:SAMPLED].cpu().contiguous()
+            found.update(name.encode() + some.view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def metadata(identity: dict[str, Any]) -> dict[str, str]:
+    """For the header of the method's state in a checkpoint."""
+    return {IDENTITY: json.dumps(identity, sort_keys=True)}
+
+
+def check_identity(folder: str | os.PathLike, identity: dict[str, Any]) -> None:
+    """Raises `UserError` naming what differs between a checkpoint and the run that shall go on from it."""
+    with safe_open(Path(folder) / METHOD_STATE, "pt") as file:
+        made = json.loads((file.metadata() or {}).get(IDENTITY, "null"))
+    if made is None:
+        raise UserError(f"{folder} does not say what run it is of, so nothing can go on from it: start again")
+    name = next((name for name in ["method", "seed", *TOLD, *identity] if made.get(name) != identity[name]), None)
+    if name is not None:
+        told = TOLD.get(name, f"made with {name} {made.get(name)}, and this run has {identity[name]}")
+        raise UserError(
+            f"--resume_from_checkpoint: {Path(folder).name} is {told}; give what it was made with, or start again in "
+            "a new folder"
+        )
+
+
+def find_checkpoint(asked: str | bool, output: Path) -> str:
+    """The folder to go on from: the one that is named, or for `last` the newest whole one in `output`.
+
+    Raises `UserError` where there is none, or the named one is not whole.
+    """
+    newest = str(asked).lower() in ("last", "true")
+    folders = checkpoints(output) if newest else [Path(asked)]
+    reasons = {folder: what_is_missing(folder) for folder in folders}
+    for folder, reason in reasons.items():
+        if reason is None:
+            return str(folder)
+    told = f" ({reasons[folders[0]]})" if folders and folders[0].is_dir() else ""
+    mend = "start again in a new folder" if newest else "name a checkpoint folder, or 'last' for the newest whole one"
+    raise UserError(f"--resume_from_checkpoint {asked}: no checkpoint there that is whole{told}; {mend}")
+
+
+def checkpoints(output: Path) -> list[Path]:
+    """Checkpoint folders, the newest first."""
+    found = [path for path in (output.iterdir() if output.is_dir() else ()) if FOLDER.fullmatch(path.name)]
+    return sorted(found, key=lambda path: -int(path.name.split("-")[1]))
+
+
+def what_is_missing(folder: Path) -> str | None:
+    """Why nothing can go on from a checkpoint; `None` for one that is whole. Trainer writes its state last."""
+    here = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    sharded = any(name.startswith("global_step") for name in here)  # DeepSpeed keeps all of it in there
+    needed = {"trainer_state.json": ("trainer_state.json",), "the method's state": (METHOD_STATE,)}
+    if not sharded:
+        needed |= {"weights": MODELS, "optimizer": OPTIMIZERS, "scheduler": ("scheduler.pt",)}
+    for what, names in needed.items():
+        if not here & set(names):
+            return f"its {what} is missing"
+    for name in sorted(here):
+        if not _is_readable(folder / name):
+            return f"{name} is damaged"
+    return None
+
+
+def _is_readable(path: Path) -> bool:
+    """Whether a file is all there, as far as its format tells."""
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt"):
+                return True
+        if path.suffix == ".json":
+            content = json.loads(path.read_text(encoding="utf-8"))
+            shards = content.get("weight_map", {}) if path.name.endswith(".index.json") else {}
+            return all((path.parent / name).is_file() for name in set(shards.values()))
+        return path.suffix not in (".pt", ".pth") or zipfile.is_zipfile(path)
+    except (OSError, ValueError, AttributeError, SafetensorError):
+        return False
