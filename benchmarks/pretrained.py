@@ -6,7 +6,7 @@ DIR/minilm is a BERT of 22 M weights, DIR/banking77 has train.csv and test.csv (
 the Hub). Ten confusable intents, 40 training rows of each. Recipes: r1, 3 epochs at 1e-4; r2, 8 epochs at 3e-4; batch
 16. Cases: `random`, a tenth in groups of four rows, as of customers; `class`, one intent; `planted`, a tenth with
 wrong labels. Beside the twins one more is scored as if it were a method: a bar that it misses is a bad bar. The
-intents of `--set dev` served to choose the defaults.
+intents of `--set dev` served to choose the defaults. `--table` prints what is stored.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import copy
 import csv
 import json
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -227,7 +228,41 @@ def run(options, kind: str, recipe: str, seed: int) -> dict:
     return result
 
 
+def table(folder: Path = RESULTS) -> str:
+    """Markdown: one line a case, method and recipe; means over the stored seeds."""
+    lines = [
+        "| case | recipe | method | forget accuracy | membership AUC | retain | test | rms z (floor) | examples |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    runs = [json.loads(path.read_text()) for path in sorted(folder.glob("result_*.json"))]
+    for recipe in RECIPES:
+        for case in CASES:
+            found = [run for run in runs if (run["case"], run["recipe"]) == (case, recipe)]
+            if not found:
+                continue
+            twins = [twin for run in found for twin in run["twins"]]
+            seeds = ", ".join(str(run["seed"]) for run in found)
+            lines.append(f"| {case} (seeds {seeds}) | {recipe} | twins | {_cells(twins)} | 1 | 100 % |")
+            for name in found[0]["methods"]:
+                of = [run["methods"][name] for run in found if name in run["methods"]]
+                rows = [np.mean([m[key]["rms_z"] for m in of]) for key in ("rows", "floor_rows")]
+                share = [m.get("examples", 0) / run["retrain"]["examples"] for m, run in zip(of, found, strict=False)]
+                cost = "" if name == "another twin" else f"{100 * np.mean(share):.0f} %"
+                lines.append(f"| | | {name} | {_cells(of)} | {rows[0]:.2f} ({rows[1]:.2f}) | {cost} |")
+    return "\n".join(lines)
+
+
+def _cells(found: list[dict]) -> str:
+    """Mean forget accuracy, membership AUC, retain and test accuracy, in percent."""
+    accuracy = lambda key: f"{100 * np.mean([f['accuracy'][key] for f in found]):.1f}"  # noqa: E731
+    auc = f"{100 * np.mean([f['auc'] for f in found]):.1f}"
+    return " | ".join([accuracy("forget"), auc, accuracy("retain"), accuracy("test")])
+
+
 def main() -> None:
+    if "--table" in sys.argv:
+        print(table())
+        return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
