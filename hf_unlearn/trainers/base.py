@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from accelerate.utils import extract_model_from_parallel
 from safetensors.torch import load_file, save_file
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, set_seed
 
@@ -80,6 +81,9 @@ class UnlearningTrainer(Measuring, Originals, Loading, Pushing, Trainer):
                 f"{args.n_gpu} GPUs are visible to one process; start with `accelerate launch`, or show it one with "
                 "CUDA_VISIBLE_DEVICES"
             )
+        # A model that was trained in this process keeps that run's precision, and accelerate would not give it ours.
+        extract_model_from_parallel(model, keep_fp32_wrapper=False)
+        vars(model).pop("_is_accelerate_prepared", None)
         if args.learning_rate is None:
             args.learning_rate = default_learning_rate(model)
         self.recipe = recipe
