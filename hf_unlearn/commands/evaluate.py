@@ -25,7 +25,7 @@ from hf_unlearn.run.arguments import Arguments
 from hf_unlearn.run.checks import check
 from hf_unlearn.run.command_arguments import parse_with_own
 from hf_unlearn.run.judged import check_rows, reuse_division, stored_evidence
-from hf_unlearn.run.loading import check_exists, get_recipe, load_model
+from hf_unlearn.run.loading import check_exists, get_recipe, load_model, placed
 from hf_unlearn.run.rows import Data, prepare_data
 from hf_unlearn.run.stopping import AGAIN, told_how_to_go_on
 from hf_unlearn.tasks.forward import unwrap
@@ -145,7 +145,7 @@ def score_models(
     measured = {}
     for name, model in present.items():
         say(f"scoring {title(name)}")
-        measured[name] = measure(model.to(device), rows, account.SCORED, batch_size=batch)
+        measured[name] = measure(placed(model, device), rows, account.SCORED, batch_size=batch)
     scores = {name: found.scores for name, found in measured.items()}
     return {name: scores.get(name) for name in models}, language_block(measured, rows)
 

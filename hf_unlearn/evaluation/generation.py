@@ -21,6 +21,12 @@ def answers(task: Task, rows: Rows) -> list[str]:
     return [_text(task, feature["labels"][feature["labels"] >= 0]) for feature in _features(rows, range(len(rows)))]
 
 
+def last_answers(task: Task, rows: Rows) -> list[str]:
+    """Of each row the answer that [`generate`] is asked for: the last that is supervised."""
+    features = _features(rows, range(len(rows)))
+    return [_text(task, feature["labels"][_last_start(feature["labels"]) :]) for feature in features]
+
+
 @torch.no_grad()
 def generate(
     model: torch.nn.Module, task: Task, rows: Rows, *, max_new_tokens: int = MAX_NEW_TOKENS, batch_size: int = 64
@@ -77,9 +83,14 @@ def _features(rows: Rows, places: range) -> list[dict]:
 
 
 def _prompt(feature: dict) -> dict[str, torch.Tensor]:
-    end = int((feature["labels"] >= 0).int().argmax())  # the first supervised token
-    ids = feature["input_ids"][:end]
+    ids = feature["input_ids"][: _last_start(feature["labels"])]
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def _last_start(labels: torch.Tensor) -> int:
+    """Where the last unbroken run of supervised tokens begins; it reaches to the end of the row."""
+    others = (labels < 0).nonzero()
+    return int(others[-1]) + 1 if len(others) else 0
 
 
 def _text(task: Task, ids: torch.Tensor) -> str:

@@ -10,7 +10,7 @@ import torch
 from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.evaluation import language_metrics as metrics
 from hf_unlearn.evaluation.attacks import threshold_attack
-from hf_unlearn.evaluation.generation import MAX_NEW_TOKENS, answers, generate, has_prompts, sample_rows
+from hf_unlearn.evaluation.generation import MAX_NEW_TOKENS, answers, generate, has_prompts, last_answers, sample_rows
 from hf_unlearn.evaluation.language_attacks import (
     loss_score,
     min_k_plus_plus_score,
@@ -104,7 +104,7 @@ def measure(model: torch.nn.Module, data: LanguageData, names: tuple[str, ...], 
 def _rouge(model: torch.nn.Module, data: LanguageData, rows, options: Mapping[str, Any]) -> np.ndarray:
     batch = options.get("batch_size", 64)
     texts = generate(model, data.task, rows, max_new_tokens=data.max_new_tokens, batch_size=batch)
-    return metrics.rouge_l_recall(texts, answers(data.task, rows))
+    return metrics.rouge_l_recall(texts, last_answers(data.task, rows))
 
 
 def language_block(models: Mapping[str, Measured | None], data: LanguageData) -> dict[str, Any]:

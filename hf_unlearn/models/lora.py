@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 ADAPTER = "default"
 REFERENCE = "reference"
+PROXY = "proxy"
 _HEAD_NAMES = ("classifier", "score", "head", "fc", "lm_head")
 _HUB_KEYS = ("token", "cache_dir", "local_files_only", "force_download")
 
@@ -220,6 +221,54 @@ def reference_model(model: nn.Module) -> Iterator[nn.Module]:
         peft_model.set_adapter(ADAPTER)
         for parameter, flag in flags:  # switching adapters makes whole adapters trainable or frozen
             parameter.requires_grad_(flag)
+
+
+def came_with_adapter(model: nn.Module) -> bool:
+    """Whether `model` was given with its adapter, so that the base inside it never saw a row of the adapter's."""
+    return is_peft(model) and REFERENCE in without_wrappers(model).peft_config
+
+
+@contextmanager
+def proxy_adapter(model: nn.Module, seed: int) -> Iterator["PeftModel"]:
+    """Inside, `model` is its frozen base with a fresh, trainable adapter like its own; afterwards it is what it was.
+
+    It costs the adapter's weights, and no copy of the base. The global random generators are left as they were.
+
+    Raises `ValueError` for a model without an adapter.
+    """
+    peft_model = _peft_model(model)
+    flags = [(p, p.requires_grad) for p in peft_model.parameters()]
+    config = copy.deepcopy(peft_model.peft_config[ADAPTER])
+    config.inference_mode = False
+    try:
+        with kept_randomness(next(model.parameters()).device):
+            torch.manual_seed(seed)
+            peft_model.add_adapter(PROXY, config)
+        peft_model.set_adapter(PROXY)
+        yield peft_model
+    finally:
+        peft_model.set_adapter(ADAPTER)
+        peft_model.delete_adapter(PROXY)
+        for parameter, flag in flags:  # switching adapters makes whole adapters trainable or frozen
+            parameter.requires_grad_(flag)
+
+
+def recipe_of(name_or_path: str) -> dict[str, Any]:
+    """What an adapter's configuration says of the recipe it came from: `model` (its base), `lora_r`, `lora_alpha`,
+    `lora_dropout` and `lora_target_modules`. Raises `UserError` where it is no LoRA adapter or names no base."""
+    from peft import PeftConfig
+
+    config = PeftConfig.from_pretrained(name_or_path)
+    if not config.base_model_name_or_path or not hasattr(config, "lora_alpha"):
+        raise UserError(f"{name_or_path} names no base and no rank: describe the recipe with --original_model")
+    targets = config.target_modules
+    return {
+        "model": config.base_model_name_or_path,
+        "lora_r": config.r,
+        "lora_alpha": config.lora_alpha,
+        "lora_dropout": config.lora_dropout,
+        "lora_target_modules": [targets] if isinstance(targets, str) else sorted(targets),
+    }
 
 
 def save_kwargs(model: nn.Module) -> dict[str, list[str]]:

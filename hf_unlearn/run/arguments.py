@@ -44,6 +44,9 @@ class ModelArguments:
         None, "Hub name or folder of the tokenizer or image processor (default: the model's, or the built-in data's)."
     )
     dtype: str = _arg("float32", "Type of the weights as they are loaded.", choices=DTYPES)
+    load_in_4bit: bool = _arg(False, "Load the base in 4 bits (bitsandbytes, nf4), to unlearn through an adapter.")
+    load_in_8bit: bool = _arg(False, "Load the base in 8 bits (bitsandbytes), to unlearn through an adapter.")
+    device_map: str | None = _arg(None, "Where layers go: auto spreads a model over the devices of one process.")
     attn_implementation: str | None = _arg(None, "Attention kernel, e.g. sdpa, eager, flash_attention_2.")
     trust_remote_code: bool = _arg(False, "Run code that comes with the model. Only for repositories you trust.")
 
@@ -84,9 +87,10 @@ class DataArguments:
     context_column: str | None = _arg(None, "Column with a text that is put after the question.")
     messages_column: str | None = _arg(None, "Column with chat messages.")
     prompt_template: str | None = _arg(
-        None, "How a question becomes a prompt, with {question} in it; or 'chat' for the tokenizer's chat template."
+        None, "How a question becomes a prompt, with {question} in it; or 'chat', which is the default of chat models."
     )
-    max_length: int | None = _arg(None, "Longest sequence in tokens (default: the tokenizer's, at most 512).")
+    supervise: str = _arg("all", "Which answers of a chat are learned and forgotten.", choices=["all", "last"])
+    max_length: int | None = _arg(None, "Longest sequence in tokens (default: what tokenizer and model take).")
     cache_rows: bool = _arg(True, "Keep encoded rows in memory.")
 
     @property
@@ -156,6 +160,16 @@ class RecipeArguments:
     original_lr_scheduler_type: str = _arg("linear", "Learning-rate schedule.")
     original_warmup_steps: float = _arg(0, "Warm-up: steps, or a share of all steps if below 1.")
     original_weight_decay: float = _arg(0.0, "Weight decay.")
+    original_gradient_accumulation_steps: int = _arg(1, "Parts that a step's rows are run in.")
+    original_gradient_checkpointing: bool = _arg(False, "Recompute activations to save memory.")
+    original_bf16: bool = _arg(False, "Mixed precision: bfloat16 over float32 weights.")
+    original_use_peft: bool = _arg(False, "The recipe trains a LoRA adapter on the base; so do its twins.")
+    original_lora_r: int = _arg(8, "Rank.")
+    original_lora_alpha: int = _arg(16, "Scale, over the rank.")
+    original_lora_dropout: float = _arg(0.0, "Dropout on the adapter's input.")
+    original_lora_target_modules: list[str] | None = _arg(
+        None, "Names of the layers to adapt (default: the backbone's linear layers).", nargs="+"
+    )
     original_seed: int = _arg(0, "Seed of the original; twin k uses original_seed + k.")
     retrain: int = _arg(0, "Retrain so many twins without the forgotten rows, to compare with.")
     reference_model: list[str] | None = _arg(None, "Retrained models made elsewhere, to compare with.", nargs="+")
@@ -173,6 +187,11 @@ class Arguments:
     lora: LoraArguments
     recipe: RecipeArguments
     trainer: Any
+
+    @property
+    def quantized(self) -> str | None:
+        """The argument that has the base quantized."""
+        return next((name for name in ("load_in_4bit", "load_in_8bit") if getattr(self.model, name)), None)
 
     @property
     def has_recipe(self) -> bool:

@@ -11,8 +11,9 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from hf_unlearn.errors import UserError, in_one_line
 from hf_unlearn.hub.upload import check_can_push, check_repo_id
+from hf_unlearn.models import lora
 from hf_unlearn.run.arguments import Arguments, LoraArguments
-from hf_unlearn.run.loading import check_place
+from hf_unlearn.run.loading import check_place, complete_recipe
 from hf_unlearn.run.recipe import Recipe
 from hf_unlearn.run.recipe_cache import default_cache_dir
 from hf_unlearn.saliency.mask import check_file
@@ -35,6 +36,8 @@ def check(arguments: Arguments) -> None:
     """Raises `UserError` for an occupied output folder, a tracker that is not installed, numbers that make no sense,
     or no way to a model."""
     _check_launch(arguments.trainer)
+    complete_recipe(arguments)
+    _check_loading(arguments)
     _check_output(arguments)
     _check_trackers(arguments.trainer.report_to or [])
     _check_without_effect(arguments)
@@ -153,6 +156,26 @@ def _check_scheduler(name, options, prefix: str) -> None:
     except (ValueError, TypeError) as error:
         shown = getattr(name, "value", name)
         raise UserError(f"--{prefix}lr_scheduler_type {shown}: {in_one_line(error)}") from None
+
+
+def _check_loading(arguments: Arguments) -> None:
+    """A quantized base is trained through an adapter only, and stays apart from it."""
+    name, given = arguments.quantized, arguments.model.model_name_or_path
+    if arguments.model.device_map and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise UserError("--device_map spreads the model of one process; start a single one, or leave it out")
+    if name is None:
+        return
+    if arguments.model.load_in_4bit and arguments.model.load_in_8bit:
+        raise UserError("--load_in_4bit and --load_in_8bit exclude each other; give one of them")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError(f"--{name} needs the package bitsandbytes: pip install bitsandbytes")
+    if given and not arguments.lora.use_peft and not lora.is_adapter_folder(given):
+        raise UserError(f"--{name}: quantized weights cannot be trained; add --use_peft, or give an adapter")
+    trains_recipe = arguments.has_recipe and (given is None or arguments.recipe.retrain)
+    if trains_recipe and not arguments.recipe.original_use_peft:
+        raise UserError(f"--{name}: the recipe cannot train quantized weights; add --original_use_peft")
+    if not arguments.lora.save_adapter:
+        raise UserError(f"--{name}: an adapter cannot be merged into a quantized base; add --save_adapter")
 
 
 def _check_recipe(arguments: Arguments) -> None:

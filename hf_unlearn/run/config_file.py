@@ -63,8 +63,19 @@ def set_defaults(parser: argparse.ArgumentParser, values: dict[str, Any], path: 
         action.required = False
 
 
+_ELSEWHERE = {  # what TRL and older transformers call an argument
+    "torch_dtype": "dtype",
+    "max_seq_length": "max_length",
+    "dataset_config": "dataset_config_name",
+    "dataset_train_split": "train_split",
+    "dataset_test_split": "test_split",
+}
+
+
 def nearest(key: str, known: set[str], prefix: str = "") -> str:
     """What a misspelled key may have meant, as the end of a sentence."""
+    if _ELSEWHERE.get(key) in known:
+        return f"; it is called {prefix}{_ELSEWHERE[key]} here"
     close = difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.5)
     return f"; did you mean {prefix}{close[0]}?" if close else "; see --help for the known ones"
 

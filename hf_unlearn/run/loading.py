@@ -4,6 +4,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from hf_unlearn.data.sources import Source
 from hf_unlearn.errors import UserError, in_one_line
 from hf_unlearn.models import lora
@@ -11,6 +13,33 @@ from hf_unlearn.models.weights import load_weights
 from hf_unlearn.run.arguments import Arguments
 from hf_unlearn.run.recipe import Recipe
 from hf_unlearn.tasks.base import Task
+from hf_unlearn.tasks.forward import unwrap
+
+
+def complete_recipe(arguments: Arguments) -> None:
+    """Read the recipe of a given adapter from its configuration: base, rank, scale, dropout and layers.
+
+    Only where the recipe is asked for, by `--original_use_peft` or by twins. Raises `UserError` for a recipe on
+    another base than the adapter's.
+    """
+    name, recipe = arguments.model.model_name_or_path, arguments.recipe
+    wanted = recipe.original_use_peft or recipe.retrain
+    if name is None or not wanted or recipe.original_model_type:
+        return
+    with _said_in_one_line(name):
+        if not lora.is_adapter_folder(name):
+            return
+        found = lora.recipe_of(name)
+    if recipe.original_model and not recipe.original_use_peft:
+        return  # an original of other kind, described by hand
+    if recipe.original_model not in (None, found["model"]):
+        raise UserError(
+            f"--original_model is {recipe.original_model}, but the adapter at {name} is for {found['model']}; leave "
+            "--original_model out"
+        )
+    recipe.original_use_peft = True
+    for key, value in found.items():
+        setattr(recipe, f"original_{key}", value)
 
 
 def load_model(arguments: Arguments, task: Task, name: str):
@@ -35,6 +64,10 @@ def load_options(arguments: Arguments, name: str | None = None) -> dict[str, Any
         options["revision"] = model.model_revision
     if model.attn_implementation:
         options["attn_implementation"] = model.attn_implementation
+    if model.device_map:
+        options["device_map"] = model.device_map
+    if arguments.quantized:
+        options["quantization_config"] = _quantization(model.load_in_4bit)
     return options
 
 
@@ -45,6 +78,28 @@ def check_place(name: str) -> None:
         raise UserError(f"{name} is a file; name the folder of a model")
     if name.startswith((".", "/", "~")) and not path.is_dir():
         raise UserError(f"there is no folder {name}; name one, or a model on the Hub")
+
+
+def _quantization(four_bits: bool):
+    """As QLoRA has it (arXiv 2305.14314): nf4, its constants quantized too, products in bfloat16."""
+    from transformers import BitsAndBytesConfig
+
+    if not four_bits:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype="bfloat16",
+    )
+
+
+def placed(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    """`model` on `device`, unless it was loaded to where it must stay: quantized, or spread over devices."""
+    inner = unwrap(model)
+    if getattr(inner, "is_quantized", False) or getattr(inner, "hf_device_map", None):
+        return model
+    return model.to(device)
 
 
 def check_exists(arguments: Arguments, name: str) -> None:
@@ -97,11 +152,18 @@ def build_original(arguments: Arguments, recipe: Recipe, task: Task, seed: int):
         return recipe.build_model(task, seed, **(load_options(arguments) if recipe.model else {}))
 
 
+def build_start(arguments: Arguments, task: Task, seed: int):
+    """The same with the adapter that the recipe trains, where it trains one."""
+    recipe = get_recipe(arguments)
+    return recipe.add_adapter(build_original(arguments, recipe, task, seed), task)
+
+
 def _load_config(arguments: Arguments, name: str):
     from transformers import AutoConfig
 
     options = load_options(arguments, name)
-    options.pop("attn_implementation", None)
+    for weights_only in ("attn_implementation", "device_map", "quantization_config"):
+        options.pop(weights_only, None)
     return AutoConfig.from_pretrained(name, **options)
 
 

@@ -15,6 +15,7 @@ from hf_unlearn.data.rows import Rows
 from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation.comparison import ModelScores
 from hf_unlearn.hub.private_paths import is_local_name
+from hf_unlearn.models import lora
 from hf_unlearn.models.start import labels_of, load_start
 from hf_unlearn.models.weights import load_weights
 from hf_unlearn.progress import ProgressBar
@@ -24,7 +25,11 @@ from hf_unlearn.tasks.base import Task
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is made from rows. Exactly one of `model` (a base to fine-tune) and `model_type` (from scratch)."""
+    """How a model is made from rows. Exactly one of `model` (a base to fine-tune) and `model_type` (from scratch).
+
+    With `use_peft` the base stays as it is and a LoRA adapter on it is trained; the result is a `PeftModel`. A step
+    has `batch_size` rows, whatever the processes and the accumulation.
+    """
 
     model: str | None = None
     model_type: str | None = None
@@ -35,6 +40,14 @@ class Recipe:
     lr_scheduler_type: str = "linear"
     warmup_steps: float = 0
     weight_decay: float = 0.0
+    gradient_accumulation_steps: int = 1
+    gradient_checkpointing: bool = False
+    bf16: bool = False
+    use_peft: bool = False
+    lora_r: int = 8
+    lora_alpha: int = 16
+    lora_dropout: float = 0.0
+    lora_target_modules: tuple[str, ...] | None = None
     dtype: str = "float32"
 
     @classmethod
@@ -43,7 +56,12 @@ class Recipe:
         if bool(arguments.original_model) == bool(arguments.original_model_type):
             raise UserError("the recipe needs one of --original_model and --original_model_type, not both")
         names = [f for f in cls.__dataclass_fields__ if f != "dtype"]
-        recipe = cls(**{name: getattr(arguments, f"original_{name}") for name in names}, dtype=dtype)
+        values = {name: getattr(arguments, f"original_{name}") for name in names}
+        if values["lora_target_modules"]:
+            values["lora_target_modules"] = tuple(values["lora_target_modules"])
+        recipe = cls(**values, dtype=dtype)
+        if recipe.use_peft and not recipe.model:
+            raise UserError("--original_use_peft adapts a base: name it with --original_model")
         recipe.config_values()
         return recipe
 
@@ -70,6 +88,23 @@ class Recipe:
         model = task.auto_model().from_config(self._config(task), dtype=getattr(torch, self.dtype, None))
         task.prepare_model(model)
         return model
+
+    def add_adapter(self, model, task: Task):
+        """The model of [`build_model`] with the recipe's fresh adapter on it, where the recipe has one."""
+        if not self.use_peft:
+            return model
+        targets = list(self.lora_target_modules) if self.lora_target_modules else None
+        options = {"r": self.lora_r, "alpha": self.lora_alpha, "dropout": self.lora_dropout}
+        if self.gradient_checkpointing:
+            model.enable_input_require_grads()  # what is recomputed is asked for gradients by its inputs
+        return lora.add_lora(model, **options, target_modules=targets, task_type=task.peft_task_type)
+
+    def load(self, folder: Path, task: Task, **load_kwargs):
+        """What an earlier run of the recipe left in `folder`."""
+        if not self.use_peft:
+            return load_weights(task.auto_model(), folder, dtype=self.dtype, **load_kwargs)
+        labels = {"num_labels": len(task.label_names)} if task.label_names else {}
+        return lora.load_adapter_model(str(folder), task.auto_model(), dtype=self.dtype, **labels, **load_kwargs)
 
     def _config(self, task: Task):
         values = self.config_values()
@@ -125,10 +160,10 @@ def train_recipe(
     key = entry_key(asdict(recipe), task, rows, seed, load=load_kwargs, device=device)
     folder = (cache_dir or default_cache_dir()) / key
     if made := read_entry(folder):
-        model = load_weights(task.auto_model(), folder, dtype=recipe.dtype, **load_kwargs)
+        model = recipe.load(folder, task, **load_kwargs)
         return Trained(model, made["seconds"], made["examples"], cached=True)
 
-    model = recipe.build_model(task, seed, **load_kwargs)
+    model = recipe.add_adapter(recipe.build_model(task, seed, **load_kwargs), task)
     with tempfile.TemporaryDirectory() as scratch:
         trainer = Trainer(
             model=model,
@@ -136,6 +171,9 @@ def train_recipe(
             train_dataset=rows,
             data_collator=task.collate,
         )
+        if recipe.gradient_accumulation_steps > 1 and task.has_classes:
+            # Heads take the keyword of a loss that is summed over the step, and ignore it.
+            trainer.model_accepts_loss_kwargs = False
         _show_progress(trainer, title)
         start = time.perf_counter()
         trainer.train()
@@ -144,20 +182,29 @@ def train_recipe(
     if trainer.is_world_process_zero():
         made = {"seconds": seconds, "examples": examples, "rows": len(rows), "seed": seed, "recipe": asdict(recipe)}
         keep_entry(folder, model, task, made)
+    if recipe.use_peft:
+        lora.add_reference_adapter(model)
     return Trained(model, seconds, examples, cached=False)
 
 
 def _training_arguments(recipe: Recipe, seed: int, rows: int, scratch: str, use_cpu: bool) -> TrainingArguments:
     world = int(os.environ.get("WORLD_SIZE", 1))
-    if recipe.batch_size % world:
-        raise UserError(f"--original_batch_size {recipe.batch_size} does not divide by {world} processes")
+    parts = world * recipe.gradient_accumulation_steps
+    if recipe.batch_size % parts:
+        raise UserError(
+            f"--original_batch_size {recipe.batch_size} does not divide by {world} processes times "
+            f"{recipe.gradient_accumulation_steps} accumulation steps"
+        )
     if rows < recipe.batch_size:
         raise UserError(f"--original_batch_size {recipe.batch_size} is more than the {rows} rows to train on")
     return TrainingArguments(
         output_dir=scratch,
         num_train_epochs=recipe.num_train_epochs,
         learning_rate=recipe.learning_rate,
-        per_device_train_batch_size=recipe.batch_size // world,
+        per_device_train_batch_size=recipe.batch_size // parts,
+        gradient_accumulation_steps=recipe.gradient_accumulation_steps,
+        gradient_checkpointing=recipe.gradient_checkpointing,
+        bf16=recipe.bf16,
         lr_scheduler_type=recipe.lr_scheduler_type,
         warmup_steps=recipe.warmup_steps,
         weight_decay=recipe.weight_decay,

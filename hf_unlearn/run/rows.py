@@ -1,7 +1,6 @@
 """The first stage of a command: its arguments name rows and a request, and every row gets its role."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,16 +11,10 @@ from hf_unlearn.data.sources import Source, join_forget_retain, load_files, load
 from hf_unlearn.errors import UserError
 from hf_unlearn.progress import say
 from hf_unlearn.run.arguments import Arguments
-from hf_unlearn.run.loading import (
-    build_original,
-    check_exists,
-    get_recipe,
-    load_label2id,
-    load_model,
-    load_processor,
-)
+from hf_unlearn.run.loading import build_start, check_exists, load_label2id, load_model, load_processor
 from hf_unlearn.tasks import get_task, task_names
 from hf_unlearn.tasks.base import Task
+from hf_unlearn.tasks.causal_lm import CHAT
 
 
 @dataclass
@@ -51,8 +44,7 @@ def prepare_data(arguments: Arguments) -> Data:
 
     def settle_model(task: Task) -> None:
         seed = arguments.recipe.original_seed
-        start = None if given else build_original(arguments, get_recipe(arguments), task, seed)
-        models.append(load_model(arguments, task, given) if given else start)
+        models.append(load_model(arguments, task, given) if given else build_start(arguments, task, seed))
         for name in _used_later(arguments):
             check_exists(arguments, name)
 
@@ -122,13 +114,16 @@ def _load_source(arguments: Arguments) -> Source:
 
 
 def _make_task(arguments: Arguments, source: Source, task_class: type[Task], columns, label_names) -> Task:
-    options: dict[str, Any] = {}
-    if arguments.data.prompt_template is not None:
-        if not task_class.has_prompts:
-            raise UserError(f"--prompt_template is for tasks with prompts; {task_class.name} has none")
-        options["prompt_template"] = arguments.data.prompt_template
+    data = arguments.data
+    usual = {"prompt_template": None, "supervise": "all"}
+    options = {name: getattr(data, name) for name, value in usual.items() if getattr(data, name) != value}
+    if options and not task_class.has_prompts:
+        raise UserError(f"--{next(iter(options))} is for tasks with prompts; {task_class.name} has none")
     processor = load_processor(arguments, source, task_class)
-    return task_class(processor, columns, label_names=label_names, max_length=arguments.data.max_length, **options)
+    task = task_class(processor, columns, label_names=label_names, max_length=data.max_length, **options)
+    if data.prompt_template is None and "question" in columns and getattr(task, "prompt_template", None) == CHAT:
+        say("questions go through the tokenizer's chat template (--prompt_template names another)")
+    return task
 
 
 def _used_later(arguments: Arguments) -> list[str]:

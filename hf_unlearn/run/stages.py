@@ -25,7 +25,7 @@ from hf_unlearn.methods import get_method
 from hf_unlearn.models import lora
 from hf_unlearn.progress import ProgressBar, say
 from hf_unlearn.run.arguments import Arguments
-from hf_unlearn.run.loading import build_original, get_recipe, load_model, load_options
+from hf_unlearn.run.loading import build_original, get_recipe, load_model, load_options, placed
 from hf_unlearn.run.lock import only_run_in
 from hf_unlearn.run.nearby import handle_near_duplicates
 from hf_unlearn.run.recipe import Trained, train_recipe
@@ -124,7 +124,7 @@ def look_for_near_duplicates(arguments: Arguments, data: Data, original: Trained
         splits,
         data.report,
         data.task,
-        original.model.to(arguments.trainer.device),
+        placed(original.model, arguments.trainer.device),
         move=arguments.request.forget_duplicates,
         batch_size=arguments.trainer.per_device_eval_batch_size,
     )
@@ -149,7 +149,7 @@ def score_model(arguments: Arguments, data: Data, model: torch.nn.Module, title:
         say(f"scoring {title}")
     device = arguments.trainer.device
     return score_splits(
-        model.to(device), data.task, data.splits, SCORED, batch_size=arguments.trainer.per_device_eval_batch_size
+        placed(model, device), data.task, data.splits, SCORED, batch_size=arguments.trainer.per_device_eval_batch_size
     )
 
 
@@ -201,7 +201,7 @@ def _known_recipe(arguments: Arguments, data: Data, model: torch.nn.Module) -> K
     if arguments.has_recipe:
         recipe = get_recipe(arguments)
         start = partial(build_original, arguments, recipe, data.task)  # (seed) -> model
-        return KnownRecipe(start, recipe.num_train_epochs, recipe.learning_rate)
+        return KnownRecipe(start, recipe.num_train_epochs, recipe.learning_rate, recipe.use_peft)
     given = arguments.model
     options = {"dtype": given.dtype, **load_options(arguments)}
     recipe, notes = known_base(data.task, model, given.base_model, given.model_name_or_path, **options)

@@ -41,7 +41,8 @@ class CausalLM(Task):
             prompt first, and the end of their answer only if that is not enough.
         prompt_template (`str`, *optional*): how a question becomes a prompt, with `{question}` in it, or `chat` to put
             question and answer through the tokenizer's chat template. By default `prompt` columns are taken as they
-            are, and questions become `Question: …\\nAnswer: `.
+            are, and questions go through the chat template, or, without one, become `Question: …\\nAnswer: `.
+        supervise (`str`): which answers of a chat the loss is on: `all` of the assistant's, or the `last`.
     """
 
     name: ClassVar[str] = "causal_lm"
@@ -67,10 +68,14 @@ class CausalLM(Task):
         label_names: list[str] | None = None,
         max_length: int | None = None,
         prompt_template: str | None = None,
+        supervise: str = "all",
     ):
         super().__init__(processor, columns, label_names, max_length)
+        if supervise not in ("all", "last"):
+            raise UserError(f"supervise is '{supervise}'; it is all or last")
         if prompt_template is None:
-            prompt_template = VERBATIM if columns.get("question") == "prompt" else DEFAULT_TEMPLATE
+            usual = CHAT if getattr(processor, "chat_template", None) else DEFAULT_TEMPLATE
+            prompt_template = VERBATIM if columns.get("question") == "prompt" else usual
         fields = set(re.findall(r"\{(\w+)\}", prompt_template))
         if prompt_template != CHAT and "question" not in fields:
             raise UserError("`prompt_template` has no {question} in it: say where the question goes, or 'chat'")
@@ -79,6 +84,7 @@ class CausalLM(Task):
         if (prompt_template == CHAT or "messages" in columns) and not getattr(processor, "chat_template", None):
             raise UserError("the tokenizer has no chat template: give question and answer columns, or a chat model")
         self.prompt_template = prompt_template
+        self.supervise = supervise
 
     @classmethod
     def load_processor(cls, name_or_path: str, **hub_kwargs):
@@ -127,6 +133,9 @@ class CausalLM(Task):
             return [self._features(ids[i], 1, positions[i]) for i in count]
         if "messages" in row:
             chats = [_chat(row["messages"][i], positions[i]) for i in count]
+            prompts, wholes = self._chat_texts(chats, positions)
+            earlier = [self._earlier_answers(*pair) for pair in zip(chats, wholes, positions, strict=True)]
+            return self._encode_texts(prompts, wholes, positions, special=False, earlier=earlier)
         else:
             pairs = [self._question_answer(row, i, positions[i]) for i in count]
             if all(isinstance(question, str) for question, _ in pairs) and self.prompt_template != CHAT:
@@ -195,37 +204,65 @@ class CausalLM(Task):
                 raise RowError(position, "the chat template refuses its messages") from error
         return prompts, wholes
 
+    def _earlier_answers(self, chat: list[dict], whole: str, position: int) -> list[tuple[int, int]]:
+        """Where the answers before the last one stand among the tokens of `whole`, if they are supervised.
+
+        Raises `RowError` where the template does not write a chat as the continuation of its beginning.
+        """
+        turns = [k for k, message in enumerate(chat[:-1]) if message["role"] == "assistant"]
+        if self.supervise == "last" or not turns:
+            return []
+        prompts, ends = self._chat_texts([chat[: k + 1] for k in turns], [position] * len(turns))
+        if not all(whole.startswith(end) for end in ends):
+            raise RowError(position, "the chat template rewrites or drops earlier answers: use --supervise last")
+        ids = self.processor([whole, *prompts, *ends], add_special_tokens=False)["input_ids"]
+        shared = [_shared(ids[0], part) for part in ids[1:]]
+        return list(zip(shared[: len(turns)], shared[len(turns) :], strict=True))
+
     def _encode_texts(
-        self, prompts: list[str], wholes: list[str], positions: list[int], special: bool
+        self,
+        prompts: list[str],
+        wholes: list[str],
+        positions: list[int],
+        special: bool,
+        earlier: list[list[tuple[int, int]]] | None = None,
     ) -> list[dict[str, Any]]:
         """Prompt and answer are tokenized together, as the model will read them.
 
         What the whole shares with the prompt alone is prompt; a token across the border belongs to the answer.
-        `special` adds the tokenizer's own begin and end tokens, which chat templates bring themselves.
+        `special` adds the tokenizer's own begin and end tokens, which chat templates bring themselves. `earlier` has
+        the places of each row's supervised tokens before the last answer.
         """
         prompt_ids = self.processor(prompts, add_special_tokens=special)["input_ids"]
         whole_ids = self.processor(wholes, add_special_tokens=special)["input_ids"]
         end = self.processor.eos_token_id
         features = []
-        for prompt, whole, position in zip(prompt_ids, whole_ids, positions, strict=True):
+        earlier = earlier or [[]] * len(wholes)
+        for prompt, whole, spans, position in zip(prompt_ids, whole_ids, earlier, positions, strict=True):
             if special and end is not None and whole[-1:] != [end]:
                 whole = [*whole, end]
-            differ = (i for i, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b)
-            start = next(differ, min(len(prompt), len(whole)))
-            features.append(self._features(whole, start, position))
+            features.append(self._features(whole, _shared(prompt, whole), position, spans))
         return features
 
-    def _features(self, ids: list[int], start: int, position: int) -> dict[str, torch.Tensor]:
-        """Tensors of a row whose supervised tokens begin at `start` (the first token has nothing to be told from)."""
-        start = max(start, 1)
+    def _features(
+        self, ids: list[int], start: int, position: int, earlier: Sequence[tuple[int, int]] = ()
+    ) -> dict[str, torch.Tensor]:
+        """Tensors of a row whose supervised tokens are those from `start` on (the first token has nothing to be told
+        from) and those of the `earlier` spans."""
+        cut, start = 0, max(start, 1)
         if self.max_length and len(ids) > self.max_length:
             self.left_out["end" if len(ids) - start >= self.max_length else "start"].add(position)
+            before = start
             ids, start = self._shorten(ids, start)
+            cut = before - start
         if len(ids) <= start:
             raise RowError(position, "it has no token to learn from")
         input_ids = torch.tensor(ids)
         labels = input_ids.clone()
         labels[:start] = -100
+        for first, end in earlier:
+            kept = slice(max(first - cut, 1), max(end - cut, 1))
+            labels[kept] = input_ids[kept]
         return {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids), "labels": labels}
 
     def _shorten(self, ids: list[int], start: int) -> tuple[list[int], int]:
@@ -236,6 +273,12 @@ class CausalLM(Task):
         else:
             prompt = prompt[-room:]
         return (prompt + answer)[: self.max_length], len(prompt)
+
+
+def _shared(one: list[int], other: list[int]) -> int:
+    """How many tokens two lists have in common at their beginning."""
+    differ = (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return next(differ, min(len(one), len(other)))
 
 
 def _chat(value: Any, position: int) -> list[dict[str, str]]:

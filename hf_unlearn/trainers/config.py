@@ -178,11 +178,17 @@ class KnownRecipe:
         start: makes, from a seed, the model that the recipe starts from: its base, or fresh weights.
         epochs: of the recipe; `None` where that is not known.
         learning_rate: its peak, or `None`.
+        adapter: whether it trains an adapter, so that the rate is an adapter's.
     """
 
     start: Callable[[int], torch.nn.Module]
     epochs: float | None = None
     learning_rate: float | None = None
+    adapter: bool = False
+
+    def rate_for(self, model, factor: float) -> float | None:
+        """Its peak for `model`: `factor` times as much for an adapter where the recipe trains full weights."""
+        return self.learning_rate and self.learning_rate * (factor if hasattr(model, "peft_config") and not self.adapter else 1)
 
 
 def default_learning_rate(model) -> float:

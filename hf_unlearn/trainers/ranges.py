@@ -43,12 +43,13 @@ _BY_RANGE = {
         per_device_eval_batch_size gradient_accumulation_steps logging_steps save_steps eval_steps save_total_limit
         ddp_timeout torch_empty_cache_steps retrain_epochs proxy_epochs retain_per_class noise_rows noise_steps
         noise_learning_rate impair_steps repair_steps impair_learning_rate repair_learning_rate max_length
-        max_train_rows lora_r lora_alpha original_num_train_epochs original_learning_rate original_batch_size""",
+        max_train_rows lora_r lora_alpha original_num_train_epochs original_learning_rate original_batch_size
+        original_gradient_accumulation_steps original_lora_r original_lora_alpha""",
     NOT_BELOW_0: """
         weight_decay warmup_steps adam_epsilon max_grad_norm eval_delay dataloader_num_workers noise_penalty
         neftune_noise_alpha retrain original_warmup_steps original_weight_decay""",
     SEED: "seed data_seed split_seed original_seed",
-    DECAY: "adam_beta1 adam_beta2 lora_dropout",
+    DECAY: "adam_beta1 adam_beta2 lora_dropout original_lora_dropout",
     SHARE: "saliency soft_threshold",
     INNER_SHARE: "forget_fraction",
 }

@@ -3,6 +3,8 @@
 import dataclasses
 import math
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from operator import attrgetter
 
@@ -100,7 +102,7 @@ class RowTargetTrainer(UnlearningTrainer):
             if getattr(args, name) is None:
                 setattr(args, name, min(most, share * args.retrain_epochs))
         if args.learning_rate is None:
-            known = recipe and (recipe.learning_rate or 0) * (ADAPTER_RATE if lora.is_peft(model) else 1)
+            known = recipe and recipe.rate_for(model, ADAPTER_RATE)
             args.learning_rate = RATE * (known or 2 * default_learning_rate(model))
         super().__init__(model, args, *arguments, recipe=recipe, **kwargs)
 
@@ -280,28 +282,35 @@ class RowTargetTrainer(UnlearningTrainer):
         return asked
 
     def _ask_language_proxy(self) -> dict[str, torch.Tensor]:
-        proxy = self.train_proxy()
-        validation, forget = self.calibration_rows, self.splits.forget
-        seen, asked = (
-            np.concatenate([self.class_log_odds(rows, proxy), self._embed(rows, proxy)], axis=1)
-            for rows in (validation, forget)
-        )
-        state = {"proxy_validation": torch.tensor(seen), "proxy_forget": torch.tensor(asked)}
-        return state | (self._ask_tokens(proxy) if self.wants_label_targets else {})
+        with self.trained_proxy() as proxy:
+            seen, asked = (
+                np.concatenate([self.class_log_odds(rows, proxy), self.embed(rows, proxy)], axis=1)
+                for rows in (self.calibration_rows, self.splits.forget)
+            )
+            state = {"proxy_validation": torch.tensor(seen), "proxy_forget": torch.tensor(asked)}
+            return state | (self._ask_tokens(proxy) if self.wants_label_targets else {})
 
     def count_classes(self) -> int:
         """Number of labels of the model's head."""
         return self.accelerator.unwrap_model(self.model).config.num_labels
 
-    def _embed(self, rows, model) -> np.ndarray:
+    def embed(self, rows, model) -> np.ndarray:
         self.count_examples(len(rows))
         return embeddings(model, self.task, rows, self.args.per_device_eval_batch_size)
 
-    def train_proxy(self) -> torch.nn.Module:
-        """A proxy, trained on the retain rows."""
-        args = self.args
-        recipe = self.recipe
-        proxy = make_proxy(self.accelerator.unwrap_model(self.model), args.seed, recipe.start if recipe else None)
+    @contextmanager
+    def trained_proxy(self) -> Iterator[torch.nn.Module]:
+        """A proxy that was trained on the retain rows: a model of its own, or, where the model was given with an
+        adapter, that model with another adapter in its place. It holds only inside: there `self.model` may be it."""
+        model, seed = self.accelerator.unwrap_model(self.model), self.args.seed
+        if lora.came_with_adapter(model):
+            with lora.proxy_adapter(model, seed) as proxy:
+                yield self._train_proxy(proxy)
+        else:
+            yield self._train_proxy(make_proxy(model, seed, self.recipe.start if self.recipe else None))
+
+    def _train_proxy(self, proxy: torch.nn.Module) -> torch.nn.Module:
+        args, recipe = self.args, self.recipe
         shared = {f.name for f in dataclasses.fields(UnlearningConfig) if f.init}
         values = {f.name: getattr(args, f.name) for f in dataclasses.fields(args) if f.name in shared}
         with tempfile.TemporaryDirectory() as scratch:
@@ -309,7 +318,7 @@ class RowTargetTrainer(UnlearningTrainer):
                 "output_dir": scratch,
                 "num_train_epochs": args.proxy_epochs,
                 "max_steps": -1,
-                "learning_rate": (recipe and recipe.learning_rate) or 2 * default_learning_rate(proxy),
+                "learning_rate": (recipe and recipe.rate_for(proxy, ADAPTER_RATE)) or 2 * default_learning_rate(proxy),
                 "disable_dropout": False,  # it is trained as a model is trained
                 "eval_strategy": "no",
                 "save_strategy": "no",

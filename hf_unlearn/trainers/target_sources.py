@@ -108,11 +108,9 @@ class Proxy(TargetSource):
     name = "proxy"
 
     def ask(self, trainer: "RowTargetTrainer") -> Asked:
-        proxy = trainer.train_proxy()
-        splits = trainer.splits
-        return Asked(
-            trainer.class_log_odds(trainer.calibration_rows, proxy), trainer.class_log_odds(splits.forget, proxy)
-        )
+        with trainer.trained_proxy() as proxy:
+            seen = trainer.class_log_odds(trainer.calibration_rows, proxy)
+            return Asked(seen, trainer.class_log_odds(trainer.splits.forget, proxy))
 
 
 class Oracle(TargetSource):

@@ -279,3 +279,30 @@ def test_supervised_head_under_an_adapter():
         assert torch.allclose(predictions.logits, full, atol=1e-5)
         with lora.reference_model(peft_model):
             assert not torch.allclose(task.predict(peft_model, batch).logits, full, atol=1e-3)
+
+
+def test_a_proxy_adapter_costs_no_copy_and_leaves_nothing_behind():
+    model, task_name = make("llama")
+    model = lora.add_lora(model, r=2, alpha=4, dropout=0.0, task_type=get_task(task_name).peft_task_type)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_()
+    lora.add_reference_adapter(model)
+    ids = torch.arange(6)[None]
+    given, before, state = model(ids).logits, torch.get_rng_state(), copy.deepcopy(model.state_dict())
+    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
+    with lora.proxy_adapter(model, seed=3) as proxy:
+        assert torch.equal(before, torch.get_rng_state())
+        with model.disable_adapter():
+            base = model(ids).logits
+        assert torch.equal(proxy(ids).logits, base) and not torch.equal(base, given)
+        moving = [p for p in proxy.parameters() if p.requires_grad]
+        assert len(moving) == len(trainable)
+        for parameter in moving:
+            parameter.data.add_(1.0)
+        assert not torch.equal(proxy(ids).logits, base)
+    assert torch.equal(model(ids).logits, given)
+    assert {name for name, p in model.named_parameters() if p.requires_grad} == trainable
+    now = model.state_dict()
+    assert now.keys() == state.keys() and all(torch.equal(now[name], state[name]) for name in state)

@@ -22,7 +22,7 @@ from transformers import (
 
 from hf_unlearn.errors import RowError, UserError
 from hf_unlearn.tasks import supervised_head
-from hf_unlearn.tasks.causal_lm import CausalLM
+from hf_unlearn.tasks.causal_lm import DEFAULT_TEMPLATE, CausalLM
 
 V = 270
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -66,6 +66,8 @@ def make_tokenizer(bos=True, chat_template=CHAT):
 
 
 def make_task(columns=None, tokenizer=None, **kwargs):
+    if columns is None or columns.get("question") == "question":
+        kwargs = {"prompt_template": DEFAULT_TEMPLATE} | kwargs
     return CausalLM(tokenizer or make_tokenizer(), columns or PAIR, **kwargs)
 
 
@@ -138,12 +140,48 @@ CHATS = {
 
 @pytest.mark.parametrize("chat", CHATS.values(), ids=CHATS)
 def test_chats_teach_the_last_answer(chat):
-    task = make_task({"messages": "messages"})
+    task = make_task({"messages": "messages"}, supervise="last")
     row = encode(task, {"messages": [chat]})[0]
     assert supervised_text(task, row) == "A<eos>"
     text = task.processor.decode(row["input_ids"])
     assert text.startswith("<|user|>Hi<eos><|assistant|>")
     assert "unanswered" not in text
+
+
+def test_every_answer_of_a_chat_is_supervised():
+    task = make_task({"messages": "messages"})
+    row = encode(task, {"messages": [[{"role": "system", "content": "S"}, *CHATS["two turns"]]]})[0]
+    whole = "<|system|>S<eos><|user|>Hi<eos><|assistant|>no<eos><|user|>So<eos><|assistant|>A<eos>"
+    assert task.processor.decode(row["input_ids"]) == whole
+    runs = "".join("#" if label >= 0 else " " for label in row["labels"]).split()
+    assert [len(run) for run in runs] == [3, 2]
+    assert supervised_text(task, row) == "no<eos>A<eos>"
+    text = task.processor.decode(row["input_ids"][row["labels"] == -100])
+    assert text == whole.replace("no<eos>", "").replace("A<eos>", "")
+
+
+def test_a_chat_that_is_too_long_loses_its_beginning():
+    whole = encode(make_task({"messages": "messages"}), {"messages": [CHATS["two turns"]]})[0]
+    short = len(whole["input_ids"]) - len("<|user|>Hi") - 1 - len("<|assistant|>") - 1  # "n" is gone, "o" is not
+    row = encode(make_task({"messages": "messages"}, max_length=short), {"messages": [CHATS["two turns"]]})[0]
+    assert len(row["input_ids"]) == short and (row["labels"] >= 0).sum() in (3, 4)
+    kept = row["labels"] >= 0
+    assert (row["labels"][kept] == row["input_ids"][kept]).all()
+    assert row["labels"].tolist()[1:] == whole["labels"].tolist()[-short + 1 :]
+
+
+def test_a_template_that_drops_turns_is_refused():
+    last_only = "{% set m = messages[-1] %}<|{{ m['role'] }}|>{{ m['content'] }}<eos>"
+    task = make_task({"messages": "messages"}, tokenizer=make_tokenizer(chat_template=last_only))
+    with pytest.raises(RowError, match="supervise last"):
+        encode(task, {"messages": [CHATS["two turns"]]})
+
+
+def test_chat_models_use_their_template():
+    assert CausalLM(make_tokenizer(), PAIR).prompt_template == "chat"
+    assert CausalLM(make_tokenizer(chat_template=None), PAIR).prompt_template == DEFAULT_TEMPLATE
+    with pytest.raises(UserError, match="all or last"):
+        make_task(supervise="first")
 
 
 def test_conversational_prompt_and_completion():
