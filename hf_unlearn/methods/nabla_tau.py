@@ -7,15 +7,18 @@ import torch
 import torch.nn.functional as F
 
 from hf_unlearn.errors import UserError
+from hf_unlearn.trainers import token_pull
 from hf_unlearn.trainers.published import PublishedConfig, PublishedSteps
 from hf_unlearn.trainers.row_target_trainer import RowTargetConfig, RowTargetTrainer
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase
 from hf_unlearn.trainers.split_output import SplitOutput
 
+VARIANTS = ("rows", "tokens", "held", "paper")
 PAPER_RATE = 1e-3
 PAPER_DECAY = 0.01  # AdamW's own
 TAU_EVERY = 5  # forget epochs between two measurements of τ in the published schedule
 FORGET_WEIGHT = 0.6
+RETAIN_ROWS = {"tokens": 8}  # a step; 16 elsewhere
 
 
 @dataclass
@@ -23,7 +26,8 @@ class NablaTauConfig(PublishedConfig, RowTargetConfig):
     """Arguments of [`NablaTauTrainer`]. None of them has to be tuned.
 
     Args:
-        variant: `rows` (default), `held` or `paper`, see [`NablaTauTrainer`].
+        variant: `rows` (default), `tokens` (causal LMs), `held` or `paper`, see [`NablaTauTrainer`].
+        per_device_train_batch_size: retain rows per process and micro-batch; `None` is 16, with variant tokens 8.
         alpha: weight α₀ of the forget term at the start of the published schedule; `None` is (5/3)·|D_f|/|D_train|.
     """
 
@@ -32,18 +36,22 @@ class NablaTauConfig(PublishedConfig, RowTargetConfig):
     variant: str = field(
         default="rows",
         metadata={
-            "help": "rows: a τ for every row; held: one τ, measured once; paper: as published.",
-            "choices": ["rows", "held", "paper"],
+            "help": "rows: a τ for every row; tokens: for every row and its tokens (causal LMs); held: one τ, "
+            "measured once; paper: as published.",
+            "choices": list(VARIANTS),
         },
     )
     alpha: float | None = field(
         default=None, metadata={"help": "Initial weight of the forget term (variant paper only)."}
     )
+    per_device_train_batch_size: int | None = field(
+        default=None, metadata={"help": "Retain rows per process and micro-batch (default: 16, variant tokens 8)."}
+    )
 
     def __post_init__(self):
         super().__post_init__()
-        if self.variant not in ("rows", "held", "paper"):
-            raise UserError(f"`variant` is '{self.variant}'; it is one of rows, held, paper")
+        if self.variant not in VARIANTS:
+            raise UserError(f"`variant` is '{self.variant}'; it is one of {', '.join(VARIANTS)}")
         if self.alpha is not None and not 0 < self.alpha <= 1:
             raise UserError(f"`alpha` is {self.alpha}; it must lie in (0, 1]")
 
@@ -67,6 +75,17 @@ class NablaTauTrainer(PublishedSteps, RowTargetTrainer):
     descent beside it is heard; it ends where validation rows say that unseen data lie. A row that fell further is led
     back by the same term. Adam runs without momentum (β₁ = 0): pushed rows would run past their targets. The targets
     are measured five times, with the current model as long as its loss on validation rows is the lowest so far.
+
+    `variant="tokens"` is for causal LMs: the row says how much and its tokens say where ([`token_pull`]). With token
+    log-odds φ_ij, their targets t_ij and the spread S of token log-odds on validation rows, a and e numbers through
+    which no gradient flows:
+
+        L = 0.6·mean_i[a_i·mean_j(e_ij·φ_ij)] + L_r,   a_i = (φ_i − t_i)/s,
+        e_ij = clamp((φ_ij − t_ij)/S, 0, 1) where a_i > 0, else clamp((t_ij − φ_ij)/S, 0, 1),
+
+    by AdamW without momentum, the targets measured once on the original. What is left of ∇τ: ascent on what is above
+    its target, in proportion to the gap, which stops there, and descent beside it. A row that fell too far comes back
+    the same way, from the first step on.
     """
 
     config_class = NablaTauConfig
@@ -78,10 +97,17 @@ class NablaTauTrainer(PublishedSteps, RowTargetTrainer):
         "id": "arXiv:2403.14339",
     }
 
-    def __init__(self, model, args, *arguments, **kwargs):
+    def __init__(self, model, args, splits, task, *arguments, recipe=None, **kwargs):
         if args.learning_rate is None and args.variant == "paper":
             args.learning_rate = PAPER_RATE
-        super().__init__(model, args, *arguments, **kwargs)
+        self.by_tokens = args.variant == "tokens"
+        if self.by_tokens and task.has_classes:
+            raise UserError(f"`variant` tokens is for causal_lm; the rows of {task.name} have no tokens to tell apart")
+        if args.per_device_train_batch_size is None:
+            args.per_device_train_batch_size = RETAIN_ROWS.get(args.variant, 16)
+        if self.by_tokens and args.learning_rate is None:
+            args.learning_rate = token_pull.learning_rate(model, recipe)
+        super().__init__(model, args, splits, task, *arguments, recipe=recipe, **kwargs)
 
     def default_forget_batch(self) -> int:
         if self.args.variant == "paper":
@@ -101,11 +127,13 @@ class NablaTauTrainer(PublishedSteps, RowTargetTrainer):
 
     def plan(self) -> list[str]:
         passes = self.passes(self.schedule.total_steps)
-        proxy = super().plan() if self.args.variant == "rows" else []
+        proxy = super().plan() if self.args.variant in ("rows", "tokens") else []
         return [f"variant {self.args.variant}, {passes:.2f} passes over the retain rows", *proxy]
 
     def prepare(self) -> dict[str, torch.Tensor]:
         self.check_validation()
+        if self.by_tokens:
+            return token_pull.measure(self)
         if self.args.variant == "rows":
             return self.ask_source()
         return {"tau": self._measure_tau()} if self.args.variant == "held" else {}
@@ -114,6 +142,9 @@ class NablaTauTrainer(PublishedSteps, RowTargetTrainer):
         return getattr(self, f"_{self.args.variant}_loss")(forget, retain)
 
     # A τ for every row.
+
+    def _tokens_loss(self, forget: SplitOutput, retain: SplitOutput) -> torch.Tensor:
+        return token_pull.loss(self.method_state, forget, retain)
 
     def _rows_loss(self, forget: SplitOutput, retain: SplitOutput) -> torch.Tensor:
         above = (forget.log_odds - self.row_targets(forget)) / self.spread  # (size,)

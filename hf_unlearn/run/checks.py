@@ -35,9 +35,9 @@ LORA_DEFAULTS = {f.name: f.default for f in fields(LoraArguments)}
 def check(arguments: Arguments) -> None:
     """Raises `UserError` for an occupied output folder, a tracker that is not installed, numbers that make no sense,
     or no way to a model."""
-    _check_launch(arguments.trainer)
     complete_recipe(arguments)
     _check_loading(arguments)
+    _check_launch(arguments.trainer)
     _check_output(arguments)
     _check_trackers(arguments.trainer.report_to or [])
     _check_without_effect(arguments)

@@ -42,6 +42,8 @@ _SHAPES_STEPS = {
     "gradient_accumulation_steps",
     "learning_rate",
     "lr_scheduler_type",
+    "warmup_steps",
+    "adam_beta1",
     "weight_decay",
     "max_grad_norm",
     "optim",
@@ -188,7 +190,8 @@ class KnownRecipe:
 
     def rate_for(self, model, factor: float) -> float | None:
         """Its peak for `model`: `factor` times as much for an adapter where the recipe trains full weights."""
-        return self.learning_rate and self.learning_rate * (factor if hasattr(model, "peft_config") and not self.adapter else 1)
+        other = hasattr(model, "peft_config") and not self.adapter
+        return self.learning_rate and self.learning_rate * (factor if other else 1)
 
 
 def default_learning_rate(model) -> float:

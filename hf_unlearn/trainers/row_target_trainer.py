@@ -74,7 +74,7 @@ class RowTargetConfig(UnlearningConfig):
     )
 
     def __post_init__(self):
-        by_rows = self.variant == "rows"
+        by_rows = self.variant in ("rows", "tokens")
         self.steps_follow_request = self.num_train_epochs is None  # a trainer puts a number there
         if self.adam_beta1 is None:
             self.adam_beta1 = 0.0 if by_rows else 0.9

@@ -139,12 +139,19 @@ class RegressedTargets:
 
     def fit(self, validation: np.ndarray) -> tuple[np.ndarray, float]:
         """As [`RowTargets.fit`], for log-odds `validation` `(rows, 1)`."""
-        from sklearn.linear_model import RidgeCV
-
         log_odds = validation[:, 0]
-        ridge = RidgeCV(alphas=np.logspace(-1, 4, 11)).fit(self.known, log_odds)
+        ridge = self._ridge(log_odds)
         targets = ridge.predict(self.asked).clip(log_odds.min(), log_odds.max())
         return targets, max(float(log_odds.std()), SMALLEST_SPREAD)
+
+    def error(self, validation: np.ndarray) -> float:
+        """Mean squared error on validation rows that are left out one by one."""
+        return -float(self._ridge(validation[:, 0]).best_score_)
+
+    def _ridge(self, log_odds: np.ndarray):
+        from sklearn.linear_model import RidgeCV
+
+        return RidgeCV(alphas=np.logspace(-1, 4, 11)).fit(self.known, log_odds)
 
 
 def quantile_map(values: np.ndarray, source: np.ndarray, target: np.ndarray, weight: np.ndarray) -> np.ndarray:

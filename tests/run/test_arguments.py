@@ -51,8 +51,8 @@ def test_the_recipe_block(tmp_path):
 
 
 def test_defaults_depend_on_the_method(tmp_path):
-    assert parse(tmp_path, "method: nabla_tau").trainer.per_device_train_batch_size == 16
-    assert parse(tmp_path, "method: nabla_tau", "--method", "fine_tune").trainer.per_device_train_batch_size == 64
+    assert parse(tmp_path, "method: salun").trainer.per_device_train_batch_size == 16
+    assert parse(tmp_path, "method: salun", "--method", "fine_tune").trainer.per_device_train_batch_size == 64
     assert parse_arguments([]).run.method == "nabla_tau"
     for method in ("nabla_tau", "salun"):  # two configs among the bases: neither hides the other's defaults
         values = parse(tmp_path, f"method: {method}").trainer
@@ -73,7 +73,7 @@ def test_defaults_depend_on_the_method(tmp_path):
         ("use_peft: perhaps", "the value of 'use_peft' is no true or false"),
         ("forget_classes: []", "'forget_classes' is an empty list"),
         ("dtype: int8", "'dtype: int8' is not one of auto, float32"),
-        ("variant: best", "'variant: best' is not one of rows, held, paper"),
+        ("variant: best", "'variant: best' is not one of rows, tokens, held, paper"),
         ("lr_scheduler_type: zigzag", "'lr_scheduler_type: zigzag' is not one of"),
         ("method: nabla", "unknown `method` 'nabla'; did you mean nabla_tau?"),
         ("method: [1]", "unknown `method`"),

@@ -1,0 +1,273 @@
+"""How close does an unlearned chat model come to retrained twins, on TOFU? Averages, rows, tokens and answers.
+
+    python benchmarks/language_models.py --model MODEL --data TOFU --seeds 0 1 --runs nabla_tau:variant=tokens npo
+
+A slice of TOFU is drawn by a seed: some authors are trained on, the first of them are forgotten, and others are held
+out of everything, for validation and for test. The recipe makes an original and its twins once and keeps them; every
+run starts from a copy of the original. One file a slice is stored in `benchmarks/results/language_models/`. The greedy
+answers that `--answers` shows stay on the screen.
+"""
+
+import argparse
+import copy
+import json
+import os
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+RESULTS = Path(__file__).parent / "results" / "language_models"
+AUTHOR_ROWS = 20  # TOFU's rows lie author by author
+HELD_OUT = 3  # authors for validation, and as many for test
+RECIPE = {"num_train_epochs": 5, "learning_rate": 3e-4, "batch_size": 8}
+LORA_RATE = 2e-3
+FIGURES = ("forget loss", "forget acc", "retain acc", "test loss", "AUC", "ES", "rms φ", "CPU s")
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Which part of TOFU, how deep a model, how many twins."""
+
+    seed: int
+    authors: int = 8
+    rows: int = 8
+    forgotten: int = 2
+    layers: int | None = None
+    twins: int = 2
+    lora: bool = False
+
+    @property
+    def name(self) -> str:
+        depth = f"_{self.layers}layers" if self.layers else ""
+        kind = "_lora" if self.lora else ""
+        return f"{self.authors}x{self.rows}{depth}{kind}_{self.seed}"
+
+
+def draw_rows(path: Path, which: Slice) -> tuple[list[dict], dict[str, list[int]]]:
+    """The slice's questions and answers, the shortest of each author, and the places of each role in it."""
+    full = [json.loads(line) for line in (path / "full.json").read_text().splitlines() if line.strip()]
+    authors = len(full) // AUTHOR_ROWS
+    count = which.authors + 2 * HELD_OUT
+    chosen = np.random.default_rng(which.seed).permutation(authors)[:count]
+    rows, places = [], {name: [] for name in ("forget", "retain", "validation", "test")}
+    for k, author in enumerate(chosen):
+        own = full[author * AUTHOR_ROWS : (author + 1) * AUTHOR_ROWS]
+        own = sorted(own, key=lambda row: len(row["question"]) + len(row["answer"]))[: which.rows]
+        bounds = (which.forgotten, which.authors, which.authors + HELD_OUT, count)
+        role = list(places)[int(np.searchsorted(bounds, k, side="right"))]
+        places[role] += range(len(rows), len(rows) + len(own))
+        rows += own
+    return rows, places
+
+
+class Bench:
+    """The models of a slice, and what is measured of any model beside them."""
+
+    def __init__(self, which: Slice, model: str, data: Path, template: str | None):
+        import datasets
+
+        from hf_unlearn.data.rows import Rows
+        from hf_unlearn.data.splits import UnlearningSplits
+        from hf_unlearn.tasks.causal_lm import CausalLM
+
+        self.which = which
+        rows, places = draw_rows(data, which)
+        columns = {"question": "question", "answer": "answer"}
+        self.task = CausalLM(CausalLM.load_processor(model), columns, prompt_template=template)
+        every = Rows(datasets.Dataset.from_list(rows), self.task)
+        self.text = rows
+        self.splits = UnlearningSplits(
+            forget=every.at(places["forget"]),
+            retain=every.at(places["retain"]),
+            validation_tau=every.at(places["validation"]),
+            validation_stop=every.at([]),
+            test=every.at(places["test"]),
+        )
+        self.everything = every.at(places["forget"] + places["retain"])
+        self.recipe = self._recipe(model)
+
+    def _recipe(self, model: str):
+        from hf_unlearn.run.recipe import Recipe, default_cache_dir
+
+        if self.which.layers is not None:
+            model = shallow(model, self.which.layers, default_cache_dir() / f"{Path(model).name}_{self.which.layers}")
+        adapter = {"use_peft": True, "lora_r": 16, "lora_alpha": 32, "learning_rate": LORA_RATE}
+        return Recipe(model=model, **(RECIPE | (adapter if self.which.lora else {})))
+
+    def train(self, rows, seed: int):
+        """A model that the recipe makes of these rows, or made of them before."""
+        from hf_unlearn.run.recipe import train_recipe
+
+        return train_recipe(self.recipe, self.task, rows, seed).model
+
+    def original(self):
+        return self.train(self.everything, 1000 * self.which.seed)
+
+    def twins(self) -> list:
+        return [self.train(self.splits.retain, 1000 * self.which.seed + 1 + k) for k in range(self.which.twins)]
+
+    def known(self):
+        """What a method may know of the recipe."""
+        from hf_unlearn.trainers.config import KnownRecipe
+
+        return KnownRecipe(
+            start=lambda seed: self.recipe.build_model(self.task, seed),
+            epochs=self.recipe.num_train_epochs,
+            learning_rate=self.recipe.learning_rate,
+            adapter=self.recipe.use_peft,
+        )
+
+    def score(self, model) -> dict:
+        from hf_unlearn.evaluation.scoring import score_tokens
+
+        names = ("forget", "retain", "validation_tau", "test")
+        return {name: score_tokens(model, self.task, getattr(self.splits, name), batch_size=16) for name in names}
+
+    def answers(self, model, most: int = 4) -> list[str]:
+        from hf_unlearn.evaluation.generation import generate
+
+        return generate(model, self.task, self.splits.forget.select(range(most)), max_new_tokens=40)
+
+
+def shallow(model: str, layers: int, folder: Path) -> str:
+    """A stand-in for sweeps: the first layers of the model, saved once."""
+    from transformers import AutoModelForCausalLM
+
+    if not (folder / "config.json").is_file():
+        AutoModelForCausalLM.from_pretrained(model, num_hidden_layers=layers, dtype="float32").save_pretrained(folder)
+    return str(folder)
+
+
+def figures(scores: dict, twins: list[dict]) -> dict[str, float]:
+    """One line of the table; `rms φ` is the distance of the forget rows' log-odds to the mean of these twins."""
+    from hf_unlearn.evaluation.attacks import auc
+    from hf_unlearn.evaluation.language_metrics import extraction_strength
+
+    (forget, tokens), (retain, _), (test, _) = (scores[name] for name in ("forget", "retain", "test"))
+    mean = np.mean([twin["forget"][0].log_odds for twin in twins], axis=0)
+    return {
+        "forget loss": forget.loss.mean(),
+        "forget acc": 100 * forget.correct.mean(),
+        "retain acc": 100 * retain.correct.mean(),
+        "test loss": test.loss.mean(),
+        "AUC": 100 * auc(-forget.loss, -test.loss)["value"],
+        "ES": extraction_strength(tokens).mean(),
+        "rms φ": float(np.sqrt(np.mean((forget.log_odds - mean) ** 2))),
+    }
+
+
+def unlearn(bench: Bench, original, run: str) -> tuple[object, float, dict]:
+    """The model that `METHOD[:argument=value,…]` makes of a copy of the original, its CPU seconds, its settings."""
+    from hf_unlearn.methods import get_method
+    from hf_unlearn.models.lora import add_lora
+
+    name, _, given = run.partition(":")
+    values = {key: parse(value) for key, _, value in (item.partition("=") for item in given.split(",") if item)}
+    method = get_method(name)
+    rank = values.pop("lora", None)
+    seed = values.get("seed", bench.which.seed)
+    model = copy.deepcopy(original)
+    if rank:
+        model = add_lora(model, r=rank, alpha=2 * rank, dropout=0.0, task_type=bench.task.peft_task_type)
+    start = time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        values = {"per_device_eval_batch_size": 16, "seed": seed} | values
+        args = method.config_class(output_dir=folder, report_to="none", disable_tqdm=True, **values)
+        trainer = method(model, args, bench.splits, bench.task, quiet=True, recipe=bench.known())
+        trainer.train()
+    return trainer.model, time.process_time() - start, trainer.args.hyperparameters()
+
+
+def parse(value: str):
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value
+
+
+def study(bench: Bench, runs: list[str], show_answers: bool) -> dict:
+    """Every run beside the original and the twins."""
+    twins = bench.twins()
+    twin_scores = [bench.score(twin) for twin in twins]
+    original = bench.original()
+    lines = {"original": figures(bench.score(original), twin_scores)}
+    for k, scores in enumerate(twin_scores):
+        others = [s for i, s in enumerate(twin_scores) if i != k] or twin_scores
+        lines[f"twin {k + 1}"] = figures(scores, others)
+    if show_answers:
+        show("true", [bench.text[i]["answer"] for i in bench.splits.forget.indices[:4]])
+        show("twin", bench.answers(twins[0]))
+    del twins
+    report(lines)
+    settings = {}
+    for run in runs:
+        model, seconds, settings[run] = unlearn(bench, original, run)
+        lines[run] = figures(bench.score(model), twin_scores) | {"CPU s": seconds}
+        report({run: lines[run]})
+        if show_answers:
+            show(run, bench.answers(model))
+    return {"slice": bench.which.__dict__, "lines": lines, "settings": settings}
+
+
+def show(name: str, answers: list[str]) -> None:
+    print(f"answers of {name}:", *(f"\n  {answer!r}" for answer in answers), flush=True)
+
+
+def report(lines: dict[str, dict]) -> None:
+    for name, line in lines.items():
+        print(
+            f"| {name} | " + " | ".join(f"{line[key]:.3g}" if key in line else "" for key in FIGURES) + " |",
+            flush=True,
+        )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="a causal language model: a folder, or a name on the Hub")
+    parser.add_argument("--data", type=Path, required=True, help="folder with TOFU's full.json")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="one slice each")
+    parser.add_argument("--layers", type=int, help="a stand-in of so many layers")
+    parser.add_argument("--authors", type=int, default=8)
+    parser.add_argument("--rows", type=int, default=8, help="of each author")
+    parser.add_argument("--twins", type=int, default=2)
+    parser.add_argument("--lora", action="store_true", help="original and twins are LoRA fine-tunes")
+    parser.add_argument("--template", help="prompt template, or 'chat'")
+    parser.add_argument(
+        "--runs", nargs="*", default=["nabla_tau", "nabla_tau:variant=tokens"], help="METHOD[:argument=value,…]"
+    )
+    parser.add_argument("--only_make", action="store_true", help="train original and twins, and score nothing")
+    parser.add_argument("--answers", action="store_true", help="show greedy answers to forget questions")
+    parser.add_argument("--store", action="store_true", help="keep the figures")
+    options = parser.parse_args()
+
+    import torch
+    import transformers
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
+    transformers.logging.set_verbosity_error()
+    for seed in options.seeds:
+        size = {"authors": options.authors, "rows": options.rows, "layers": options.layers}
+        which = Slice(seed, **size, twins=options.twins, lora=options.lora)
+        bench = Bench(which, options.model, options.data, options.template)
+        if options.only_make:
+            bench.original(), bench.twins()
+            continue
+        print(f"slice {which.name}: {bench.splits}\n| | " + " | ".join(FIGURES) + " |", flush=True)
+        result = study(bench, options.runs, options.answers)
+        if options.store:
+            RESULTS.mkdir(parents=True, exist_ok=True)
+            path = RESULTS / f"{which.name}.json"
+            if path.is_file():
+                stored = json.loads(path.read_text())
+                result["lines"] = stored["lines"] | result["lines"]
+                result["settings"] = stored["settings"] | result["settings"]
+            path.write_text(json.dumps(result, indent=1, default=float) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

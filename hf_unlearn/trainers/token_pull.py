@@ -1,0 +1,59 @@
+"""∇τ for causal language models, variant tokens: the row says how much, its tokens say where."""
+
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+import torch
+
+from hf_unlearn.trainers.config import KnownRecipe, default_learning_rate
+from hf_unlearn.trainers.split_output import SplitOutput
+from hf_unlearn.trainers.token_targets import TokenLogOdds, fit_targets
+
+if TYPE_CHECKING:
+    from hf_unlearn.trainers.row_target_trainer import RowTargetTrainer
+
+WEIGHT = 0.6  # of the forget term beside the retain loss
+RATE = 0.3  # of the recipe's peak learning rate
+ADAPTER_RATE = 10.0  # a recipe's rate is for full weights; an adapter that starts at zero needs more
+
+
+def learning_rate(model: torch.nn.Module, recipe: KnownRecipe | None) -> float:
+    """The peak rate, from the recipe's, or from the model's width where no recipe is known."""
+    known = recipe and recipe.rate_for(model, ADAPTER_RATE)
+    return RATE * (known or 2 * default_learning_rate(model))
+
+
+def measure(trainer: "RowTargetTrainer") -> dict[str, torch.Tensor]:
+    """The targets, from one pass of the model over validation rows, and of a proxy over validation and forget rows."""
+    validation, forget = trainer.calibration_rows, trainer.splits.forget
+
+    def look(rows, model) -> TokenLogOdds:
+        trainer.count_examples(len(rows))
+        return TokenLogOdds(*trainer.collect_tokens(rows, attrgetter("label_log_odds"), model))
+
+    model_seen = look(validation, trainer.model_wrapped)
+    with trainer.trained_proxy() as proxy:
+        places = tuple(trainer.embed(rows, proxy) for rows in (validation, forget))
+        return fit_targets(model_seen, look(validation, proxy), look(forget, proxy), places)
+
+
+def loss(state: dict[str, torch.Tensor], forget: SplitOutput, retain: SplitOutput) -> torch.Tensor:
+    """0.6·mean_i[a_i·mean_j(e_ij·φ_ij)] + L_r, a scalar; see [`NablaTauTrainer`]. `state` is that of [`measure`]."""
+    tokens = forget.predictions.label_log_odds  # (tokens,)
+    amount = (forget.log_odds.detach() - at_rows(state, forget)) / float(state["spread"])  # (size,)
+    place = (tokens.detach() - at_tokens(state, forget)) / float(state["token_spread"])  # (tokens,)
+    side = torch.sign(amount)[forget.predictions.example]
+    pull = amount * forget.predictions.example_mean((side * place).clamp(0, 1) * tokens)
+    return WEIGHT * forget.mean(pull) + retain.mean(retain.loss)
+
+
+def at_rows(state: dict[str, torch.Tensor], forget: SplitOutput) -> torch.Tensor:
+    """The targets of the micro-batch's rows, `(size,)`."""
+    return state["targets"].to(forget.log_odds)[forget.index]
+
+
+def at_tokens(state: dict[str, torch.Tensor], forget: SplitOutput) -> torch.Tensor:
+    """The targets of the micro-batch's supervised tokens, `(tokens,)`."""
+    start = state["token_start"]
+    places = [torch.arange(start[row], start[row + 1]) for row in forget.index.tolist()]
+    return state["token_targets"][torch.cat(places)].to(forget.log_odds)

@@ -1,0 +1,94 @@
+"""Targets for causal language models: for every forget row, how likely its answer would be to a model that never saw
+it, and for every token of it, which of them such a model would know.
+
+A proxy that never saw the forget rows says how hard rows and tokens are, and validation rows, which neither it nor the
+model has seen, translate from the proxy's scale to the model's. One pass over the tokens gives both: a row's log-odds
+follow from those of its tokens.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from hf_unlearn.trainers.row_targets import SMALLEST_SPREAD, RegressedTargets, quantile_map
+
+
+@dataclass
+class TokenLogOdds:
+    """What a model says of the supervised tokens of some rows.
+
+    Args:
+        values (`np.ndarray`): `(tokens,)`, log(p / (1 − p)) of each true token, row after row.
+        count (`np.ndarray`): `(rows,)`, tokens of each row.
+    """
+
+    values: np.ndarray
+    count: np.ndarray
+
+    @property
+    def start(self) -> np.ndarray:
+        """Where each row's tokens begin, and where the last one's end: `(rows + 1,)`."""
+        return np.r_[0, np.cumsum(self.count)].astype(np.int64)
+
+    @property
+    def of_rows(self) -> np.ndarray:
+        """φ of each row, `(rows,)`: log(p / (1 − p)) with p = exp of minus the mean token NLL."""
+        nll = np.logaddexp(0, -self.values)
+        mean = np.array([nll[a:b].mean() for a, b in zip(self.start[:-1], self.start[1:], strict=True)])
+        mean = np.maximum(mean, np.finfo(np.float32).eps)
+        return -mean - np.log(-np.expm1(-mean))
+
+
+def fit_targets(
+    model_seen: TokenLogOdds, proxy_seen: TokenLogOdds, proxy_asked: TokenLogOdds, places: tuple[np.ndarray, ...]
+) -> dict[str, torch.Tensor]:
+    """Targets of the forget rows and of their tokens, and the spreads that distances to them are measured in.
+
+    Args:
+        model_seen, proxy_seen: the model and the proxy on validation rows.
+        proxy_asked: the proxy on forget rows.
+        places: the proxy's embeddings of validation and of forget rows, `(rows, dim)` each.
+
+    Returns:
+        `targets` `(forget rows,)`, `spread`, `token_targets` `(tokens,)`, `token_spread`, `token_start` `(rows + 1,)`.
+    """
+    targets = row_targets(model_seen.of_rows, proxy_seen.of_rows, proxy_asked.of_rows, places)
+    tokens = quantile_map(proxy_asked.values, proxy_seen.values, model_seen.values, np.ones(len(proxy_seen.values)))
+    found = {
+        "targets": targets,
+        "spread": max(model_seen.of_rows.std(), SMALLEST_SPREAD),
+        "token_targets": tokens,
+        "token_spread": max(model_seen.values.std(), SMALLEST_SPREAD),
+        "token_start": proxy_asked.start,
+    }
+    return {name: torch.as_tensor(value) for name, value in found.items()}
+
+
+def row_targets(model: np.ndarray, seen: np.ndarray, asked: np.ndarray, places: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Targets `(forget rows,)` from `(validation rows,)` log-odds of the model and the proxy, and the proxy's `asked`.
+
+    Two ways, and validation rows that are left out one by one choose the better: the proxy's log-odds brought to the
+    mean and the spread of the model's, which two numbers settle and which keeps the hard tail; or a ridge regression
+    that also knows where the proxy places a row, which takes many validation rows to be worth it.
+    """
+    known, wanted = (np.c_[level, place] for level, place in zip((seen, asked), places, strict=True))
+    regressed = RegressedTargets(known, wanted)
+    error = np.mean((leave_one_out(model, seen) - model) ** 2)
+    if len(model) > 2 and regressed.error(model[:, None]) < error:
+        return regressed.fit(model[:, None])[0]
+    return standardise(asked, seen, model)
+
+
+def standardise(values: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """`values` on the scale of `target`: μ_t + (σ_t / σ_s)(values − μ_s)."""
+    scale = target.std() / max(source.std(), 1e-8)
+    return target.mean() + scale * (values - source.mean())
+
+
+def leave_one_out(target: np.ndarray, source: np.ndarray) -> np.ndarray:
+    """Each of `source` [`standardise`]d by all the others, `(rows,)`."""
+    if len(source) < 3:
+        return np.full(len(source), target.mean())
+    others = [np.delete(np.arange(len(source)), i) for i in range(len(source))]
+    return np.array([standardise(source[i : i + 1], source[o], target[o])[0] for i, o in enumerate(others)])

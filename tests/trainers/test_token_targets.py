@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+import torch
+
+from hf_unlearn.tasks.predictions import Predictions
+from hf_unlearn.trainers.token_targets import TokenLogOdds, fit_targets, leave_one_out, row_targets, standardise
+
+
+def test_a_rows_log_odds_follow_from_those_of_its_tokens():
+    torch.manual_seed(0)
+    logits, labels = 4 * torch.randn(7, 5, dtype=torch.float64), torch.tensor([0, 3, 1, 4, 2, 2, 0])
+    said = Predictions(logits, labels, 3, torch.tensor([0, 0, 1, 1, 1, 1, 2]))
+    tokens = TokenLogOdds(said.label_log_odds.numpy(), np.array([2, 4, 1]))
+    assert np.allclose(tokens.of_rows, said.log_odds.numpy())
+    assert tokens.start.tolist() == [0, 2, 6, 7]
+
+
+def test_a_row_known_by_heart_has_finite_log_odds():
+    tokens = TokenLogOdds(np.array([80.0, 90.0]), np.array([2]))
+    assert np.isfinite(tokens.of_rows).all()
+
+
+def test_standardising_by_hand():
+    mapped = standardise(np.array([0.0, 5.0]), np.array([1.0, 3.0]), np.array([-4.0, 0.0]))
+    assert mapped.tolist() == [-6.0, 4.0]  # mean 2 and sd 1 become mean −2 and sd 2
+    assert leave_one_out(np.array([0.0, 2.0, 4.0]), np.array([0.0, 1.0, 2.0])).tolist() == [0.0, 2.0, 4.0]
+
+
+def rows(rng, n, of_place: float):
+    """Log-odds of the model and the proxy, and places of which one coordinate moves only the model's."""
+    places, level = rng.normal(size=(n, 60)), rng.normal(size=n)
+    return 2 * level - 1 + of_place * places[:, 0], level, places
+
+
+@pytest.mark.parametrize("n, of_place, better", [(16, 0.3, "standardised"), (200, 3.0, "regressed")])
+def test_validation_rows_choose_how_rows_are_translated(n, of_place, better):
+    rng = np.random.default_rng(0)
+    model, seen, at = rows(rng, n, of_place)
+    truth, asked, wanted = rows(rng, 300, of_place)
+    found = row_targets(model, seen, asked, (at, wanted))
+    plain = standardise(asked, seen, model)
+    assert np.array_equal(found, plain) == (better == "standardised")
+    assert np.std(found - truth) <= np.std(plain - truth)
+
+
+def test_easy_tokens_keep_high_targets():
+    seen = TokenLogOdds(np.array([-2.0, 0.0, 2.0, 4.0, -1.0, 3.0]), np.array([2, 2, 2]))
+    model = TokenLogOdds(2 * seen.values, seen.count)
+    asked = TokenLogOdds(np.array([4.0, -2.0]), np.array([1, 1]))
+    found = fit_targets(model, seen, asked, (np.zeros((3, 2)), np.zeros((2, 2))))
+    assert found["token_targets"].tolist() == [8.0, -4.0]
+    assert found["targets"][0] > found["targets"][1]
+    assert found["token_start"].tolist() == [0, 1, 2]
+    assert found["token_spread"] == pytest.approx(model.values.std())
