@@ -35,6 +35,7 @@ ADAPTER_RATE = 12.0  # a recipe's rate is for full weights; an adapter that star
 MOST_CALIBRATION = 2048  # validation rows that translate; more move no quantile by what matters
 LEAST_AGREEMENT = 0.2  # correlation on validation rows below which a probe says nothing of the model
 COSTS_THE_SAME = 0.5  # of the examples of retraining
+USUAL_MOMENTUM = 0.9  # Adam's, for whatever is trained as models usually are
 UNKNOWN_EPOCHS = 10.0  # assumed for retraining where the recipe is not known
 
 
@@ -77,7 +78,7 @@ class RowTargetConfig(UnlearningConfig):
         by_rows = self.variant in ("rows", "tokens")
         self.steps_follow_request = self.num_train_epochs is None  # a trainer puts a number there
         if self.adam_beta1 is None:
-            self.adam_beta1 = 0.0 if by_rows else 0.9
+            self.adam_beta1 = 0.0 if by_rows else USUAL_MOMENTUM
         if self.warmup_steps is None:
             self.warmup_steps = 0.1 if by_rows else 0.0
         super().__post_init__()
@@ -320,6 +321,8 @@ class RowTargetTrainer(UnlearningTrainer):
                 "max_steps": -1,
                 "learning_rate": (recipe and recipe.rate_for(proxy, ADAPTER_RATE)) or 2 * default_learning_rate(proxy),
                 "disable_dropout": False,  # it is trained as a model is trained
+                "adam_beta1": USUAL_MOMENTUM,
+                "warmup_steps": 0.0,
                 "eval_strategy": "no",
                 "save_strategy": "no",
                 "report_to": "none",

@@ -10,6 +10,7 @@ from toy import image_setup
 from hf_unlearn.data.guards import guard
 from hf_unlearn.errors import NonFiniteLossError, UserError
 from hf_unlearn.methods.nabla_tau import NablaTauConfig, NablaTauTrainer
+from hf_unlearn.trainers.retain_only import RetainOnlyTrainer
 
 
 def make(tmp_path, setup=None, **kwargs):
@@ -161,3 +162,11 @@ def test_bad_arguments_are_refused(tmp_path):
             output_dir=str(tmp_path), use_cpu=True, load_best_model_at_end=True, eval_strategy="steps", save_steps=5,
             eval_steps=5, save_strategy="steps", metric_for_best_model="eval_test_accuracy",
         )  # fmt: skip
+
+
+def test_a_proxy_is_trained_with_momentum(tmp_path, monkeypatch):
+    made = []
+    train = RetainOnlyTrainer.train
+    monkeypatch.setattr(RetainOnlyTrainer, "train", lambda self, *a, **k: (made.append(self.args), train(self))[1])
+    make(tmp_path).train()
+    assert [(args.adam_beta1, args.warmup_steps, args.disable_dropout) for args in made] == [(0.9, 0.0, False)]
