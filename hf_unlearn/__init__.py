@@ -1,6 +1,33 @@
 """Machine unlearning for Hugging Face models. Names below are imported when they are first used."""
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # for editors and type checkers; what is imported at run time stands in `_HOMES`
+    from hf_unlearn.api import UnlearningResult as UnlearningResult
+    from hf_unlearn.api import unlearn as unlearn
+    from hf_unlearn.data.request import ForgetRequest as ForgetRequest
+    from hf_unlearn.data.rows import Rows as Rows
+    from hf_unlearn.data.splits import UnlearningSplits as UnlearningSplits
+    from hf_unlearn.errors import UserError as UserError
+    from hf_unlearn.evaluation.callback import UnlearningEvalCallback as UnlearningEvalCallback
+    from hf_unlearn.methods import METHODS as METHODS
+    from hf_unlearn.methods.fine_tune import FineTuneConfig as FineTuneConfig
+    from hf_unlearn.methods.fine_tune import FineTuneTrainer as FineTuneTrainer
+    from hf_unlearn.methods.nabla_tau import NablaTauConfig as NablaTauConfig
+    from hf_unlearn.methods.nabla_tau import NablaTauTrainer as NablaTauTrainer
+    from hf_unlearn.methods.salun import SalUnConfig as SalUnConfig
+    from hf_unlearn.methods.salun import SalUnTrainer as SalUnTrainer
+    from hf_unlearn.methods.unsir import UnsirConfig as UnsirConfig
+    from hf_unlearn.methods.unsir import UnsirTrainer as UnsirTrainer
+    from hf_unlearn.tasks import get_task as get_task
+    from hf_unlearn.trainers.base import UnlearningTrainer as UnlearningTrainer
+    from hf_unlearn.trainers.config import KnownRecipe as KnownRecipe
+    from hf_unlearn.trainers.config import UnlearningConfig as UnlearningConfig
+    from hf_unlearn.trainers.row_target_trainer import RowTargetConfig as RowTargetConfig
+    from hf_unlearn.trainers.row_target_trainer import RowTargetTrainer as RowTargetTrainer
+    from hf_unlearn.trainers.schedule import Phase as Phase
+    from hf_unlearn.trainers.split_output import SplitOutput as SplitOutput
 
 __version__ = "0.1.0"
 
@@ -8,18 +35,25 @@ _HOMES = {
     "FineTuneConfig": "hf_unlearn.methods.fine_tune",
     "FineTuneTrainer": "hf_unlearn.methods.fine_tune",
     "ForgetRequest": "hf_unlearn.data.request",
+    "KnownRecipe": "hf_unlearn.trainers.config",
+    "METHODS": "hf_unlearn.methods",
     "NablaTauConfig": "hf_unlearn.methods.nabla_tau",
     "NablaTauTrainer": "hf_unlearn.methods.nabla_tau",
+    "Phase": "hf_unlearn.trainers.schedule",
+    "RowTargetConfig": "hf_unlearn.trainers.row_target_trainer",
+    "RowTargetTrainer": "hf_unlearn.trainers.row_target_trainer",
     "Rows": "hf_unlearn.data.rows",
     "SalUnConfig": "hf_unlearn.methods.salun",
     "SalUnTrainer": "hf_unlearn.methods.salun",
+    "SplitOutput": "hf_unlearn.trainers.split_output",
     "UnlearningConfig": "hf_unlearn.trainers.config",
     "UnlearningEvalCallback": "hf_unlearn.evaluation.callback",
-    "UnlearningSplits": "hf_unlearn.data.splits",
     "UnlearningResult": "hf_unlearn.api",
+    "UnlearningSplits": "hf_unlearn.data.splits",
     "UnlearningTrainer": "hf_unlearn.trainers.base",
     "UnsirConfig": "hf_unlearn.methods.unsir",
     "UnsirTrainer": "hf_unlearn.methods.unsir",
+    "UserError": "hf_unlearn.errors",
     "get_task": "hf_unlearn.tasks",
     "unlearn": "hf_unlearn.api",
 }

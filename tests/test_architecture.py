@@ -128,3 +128,14 @@ def test_what_is_light_stays_light():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
     assert not set(done.stdout.split()) & {"torch", "transformers", "datasets", "peft", "sklearn"}
+
+
+def test_editors_see_the_names_that_are_imported_when_they_are_used():
+    import hf_unlearn
+
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    shown = {alias.asname: node.module for node in block.body for alias in node.names}
+    assert shown == hf_unlearn._HOMES and (PACKAGE / "py.typed").is_file()
+    for name in hf_unlearn._HOMES:
+        assert getattr(hf_unlearn, name) is not None

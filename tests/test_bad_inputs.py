@@ -136,13 +136,16 @@ def test_bad_input(capfd, tmp_path, shared, no_training, name):
     assert sorted(path for path in tmp_path.rglob("*") if path.is_dir()) == folders
 
 
+PROGRESS = {"processes  1 on cpu", "reading the rows"}  # what may be said before a row turns out to be bad
+
+
 @pytest.mark.parametrize("name", PROCESSES)
 def test_as_a_process(tmp_path, shared, name):
     case = CASES[name]
     argv = prepare(case, tmp_path, shared)
     before = sorted(tmp_path.rglob("*"))
     done = subprocess.run([sys.executable, "-m", "hf_unlearn.cli", *argv], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 2 and done.stdout == ""
+    assert done.returncode == 2 and set(done.stdout.splitlines()) <= PROGRESS
     check_line(case, done.stderr)
     assert sorted(tmp_path.rglob("*")) == before
 

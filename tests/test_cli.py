@@ -86,7 +86,7 @@ DATA = {
     "no such base": ({"original": {"model": "./nowhere"}, "retrain": 1}, "./nowhere"),
     "no such processor": ({"processor_name_or_path": "./nowhere"}, "./nowhere"),
     "no model": ({"model_name_or_path": None}, "no model"),
-    "prompts for a classifier": ({"prompt_template": "{question}"}, "causal_lm"),
+    "prompts for a classifier": ({"prompt_template": "{question}"}, "tasks with prompts"),
     "retrain without recipe": ({"retrain": 2}, "--retrain needs the recipe"),
     "negative twins": ({"retrain": -1}, "--retrain is -1"),
     "LoRA targets": ({"use_peft": True, "lora_target_modules": ["nothing"]}, "linear layers are"),

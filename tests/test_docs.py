@@ -68,7 +68,7 @@ def test_the_examples_of_extending_run(workshop, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "neg_grad: 4 of 40 training rows" in out and "confidently wrong: 0" in out and "entropy attack: 0" in out
     assert "Source('stripes', train=64, validation=32, test=32)" in out
-    with pytest.raises(UserError, match="--ascent is 2"):
+    with pytest.raises(UserError, match="`ascent` is 2"):
         sys.modules["neg_grad"].NegGradConfig(ascent=2)
     assert_the_task_refuses_an_empty_wave(names["task"])
 

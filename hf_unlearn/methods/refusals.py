@@ -41,6 +41,11 @@ class RefusedRows(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def indices(self) -> list[int]:
+        """Places in the source, of the rows whose answers are replaced."""
+        return self.rows.indices
+
     def __getitem__(self, i: int) -> dict[str, Any]:
         return self.__getitems__([i])[0]
 

@@ -126,6 +126,11 @@ class NoiseRows:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def indices(self) -> list[int]:
+        """Places in the source of the rows that lend their structure."""
+        return [self.rows.indices[int(i)] for i in self.templates]
+
     def __getitems__(self, batch: Sequence[int]) -> list[dict[str, Any]]:
         features = self.rows.__getitems__([int(self.templates[i]) for i in batch])
         return [{**row, "labels": int(self.labels[i])} for row, i in zip(features, batch, strict=True)]

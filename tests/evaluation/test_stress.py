@@ -61,7 +61,7 @@ def test_a_model_that_hides_is_found_by_relearning():
     found = stress(models, task, splits, learning_rate=1e-2, steps=30)["relearning"]["few_forget_rows"]
     assert found["original"]["before"]["forget_accuracy"] > 0.9 > 0.5 > found["unlearned"]["before"]["forget_accuracy"]
     beyond = found["beyond_twins"]["forget_accuracy"]
-    assert beyond["beyond"] > 0.2 and beyond["twins"]["highest"] < 0.1
+    assert beyond["beyond"] > 0.15 and beyond["twins"]["highest"] < 0.1
 
 
 def test_side_by_side_by_hand():
