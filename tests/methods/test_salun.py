@@ -259,13 +259,13 @@ def test_a_soft_threshold_leaves_part_of_the_weights_where_they_were(tmp_path):
 @pytest.mark.parametrize(
     "wrong, match",
     [
-        ({"saliency": 0}, "--saliency"),
-        ({"saliency": 1.5}, "--saliency"),
-        ({"saliency_mask": "/nowhere"}, "--saliency_mask"),
+        ({"saliency": 0}, "`saliency`"),
+        ({"saliency": 1.5}, "`saliency`"),
+        ({"saliency_mask": "/nowhere"}, "`saliency_mask`"),
         ({"soft_threshold": 2.0}, "`soft_threshold`"),
         ({"soft_threshold": 0.5, "saliency": 0.5}, "place of the mask"),
         ({"labels": "likely"}, "`labels`"),
-        ({"mixing": "both"}, "--mixing"),
+        ({"mixing": "both"}, "`mixing`"),
         ({"variant": "held"}, "`variant`"),
         ({"allow_true_label": True, "labels": "soft"}, "`labels` uniform"),
     ],

@@ -28,6 +28,8 @@ def config(folder: Path, task: str = "image_classification", **more) -> dict:
     made = tiny.own_data(folder, task) | {"method": "fine_tune"} | more
     made["original"]["num_train_epochs"] = 1
     made.pop("proxy_epochs")
+    if made["method"] == "unsir":
+        made.pop("num_train_epochs")  # its phases take the place of epochs
     return made
 
 

@@ -147,7 +147,10 @@ def test_nothing_of_the_request_and_of_this_machine_leaves(tmp_path, capfd, run,
         assert evidence["data"]["splits"]["forget"] == 8 and evidence["data"]["request"]["kind"] in ("ids", "where")
         printed = "".join(capfd.readouterr())
         assert MARK not in printed.replace(str(tmp_path), "")
-        private = [MARK, str(tmp_path), os.path.expanduser("~"), os.uname().nodename]
+        private = [MARK, str(tmp_path), os.path.expanduser("~")]
+        private += [os.uname().nodename] * (
+            len(os.uname().nodename) > 3
+        )  # a shorter one stands in any picture by chance
         for file in (tmp_path / f"out{k}").rglob("*"):
             content = file.read_bytes() if file.is_file() else b""
             words = [MARK] if "checkpoint-" in str(file) else private  # checkpoints know where they are

@@ -101,14 +101,16 @@ def test_templates():
     task = make_task({"question": "prompt", "answer": "completion"})
     row = encode(task, {"prompt": ["2+2="], "completion": ["4"]})[0]
     assert task.processor.decode(row["input_ids"]) == "<bos>2+2=4<eos>"
-    task = make_task({**PAIR, "context": "input"}, prompt_template="Q {question} {x}\n")
+    task = make_task({**PAIR, "context": "input"}, prompt_template="Q {question}\n")
     row = encode(task, {"question": ["Add."], "answer": ["4"], "input": ["2, 2"]})[0]
-    assert task.processor.decode(row["input_ids"]) == "<bos>Q Add.\n2, 2 {x}\n4<eos>"
+    assert task.processor.decode(row["input_ids"]) == "<bos>Q Add.\n2, 2\n4<eos>"
     task = make_task(prompt_template="chat")
     row = encode(task, {"question": ["2+2"], "answer": ["4"]})[0]
     assert task.processor.decode(row["input_ids"]) == "<|user|>2+2<eos><|assistant|>4<eos>"
     assert supervised_text(task, row) == "4<eos>"
-    with pytest.raises(UserError, match="no {question}"):
+    with pytest.raises(UserError, match="only field"):
+        make_task(prompt_template="Q {question} {x}")
+    with pytest.raises(UserError, match="question"):
         make_task(prompt_template="Q: {q}")
     with pytest.raises(UserError, match="no chat template"):
         make_task(prompt_template="chat", tokenizer=make_tokenizer(chat_template=None))

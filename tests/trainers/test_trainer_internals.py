@@ -22,6 +22,7 @@ OVERRIDDEN = {
     "_save": ("output_dir", "state_dict"),
     "_save_checkpoint": ("model", "trial"),
     "compute_loss": ("model", "inputs", "return_outputs", "num_items_in_batch"),
+    "_prepare_input": ("data",),
     "create_optimizer": (),
     "create_scheduler": ("num_training_steps", "optimizer"),
     "evaluate": ("eval_dataset", "ignore_keys", "metric_key_prefix"),
