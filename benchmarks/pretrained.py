@@ -15,6 +15,7 @@ import csv
 import json
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -148,7 +149,7 @@ class Case:
         if lora:
             model = add_lora(model, r=8, alpha=16, dropout=0.0, task_type=self.task.peft_task_type)
         shared = {
-            "output_dir": "/tmp/unused",
+            "output_dir": str(Path(tempfile.gettempdir()) / "unlearned"),
             "use_cpu": True,
             "disable_tqdm": True,
             "report_to": "none",
