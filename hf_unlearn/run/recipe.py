@@ -203,7 +203,7 @@ def _training_arguments(recipe: Recipe, seed: int, rows: int, scratch: str, use_
         learning_rate=recipe.learning_rate,
         per_device_train_batch_size=recipe.batch_size // parts,
         gradient_accumulation_steps=recipe.gradient_accumulation_steps,
-        gradient_checkpointing=recipe.gradient_checkpointing,
+        gradient_checkpointing=recipe.gradient_checkpointing or None,  # False would be warned of
         bf16=recipe.bf16,
         lr_scheduler_type=recipe.lr_scheduler_type,
         warmup_steps=recipe.warmup_steps,
