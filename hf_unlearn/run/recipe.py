@@ -156,6 +156,8 @@ def train_recipe(
         `UserError`: fewer rows than one batch.
     """
     load_kwargs = load_kwargs or {}
+    # The model settles how rows are encoded (padding, longest input), and the cache's key is made from encoded rows.
+    recipe.build_model(task, seed, **load_kwargs)
     device = "cpu" if _on_cpu(use_cpu) else "accelerator"
     key = entry_key(asdict(recipe), task, rows, seed, load=load_kwargs, device=device)
     folder = (cache_dir or default_cache_dir()) / key
