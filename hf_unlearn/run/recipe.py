@@ -157,7 +157,7 @@ def train_recipe(
     """
     load_kwargs = load_kwargs or {}
     # The model settles how rows are encoded (padding, longest input), and the cache's key is made from encoded rows.
-    recipe.build_model(task, seed, **load_kwargs)
+    model = recipe.build_model(task, seed, **load_kwargs)
     device = "cpu" if _on_cpu(use_cpu) else "accelerator"
     key = entry_key(asdict(recipe), task, rows, seed, load=load_kwargs, device=device)
     folder = (cache_dir or default_cache_dir()) / key
@@ -165,7 +165,7 @@ def train_recipe(
         model = recipe.load(folder, task, **load_kwargs)
         return Trained(model, made["seconds"], made["examples"], cached=True)
 
-    model = recipe.add_adapter(recipe.build_model(task, seed, **load_kwargs), task)
+    model = recipe.add_adapter(model, task)
     with tempfile.TemporaryDirectory() as scratch:
         trainer = Trainer(
             model=model,
