@@ -37,6 +37,7 @@ MAX_LENGTH = 24  # tokens; longer than nine rows in ten
 METHODS = {
     "do nothing": None,
     "∇τ": {"method": "nabla_tau"},
+    "∇τ oracle": {"method": "nabla_tau"},  # with the twins' own figures as targets: how much is the targets' fault?
     "SalUn": {"method": "salun"},
     "fine-tune": {"method": "fine_tune"},
     "∇τ LoRA": {"method": "nabla_tau", "lora": True},
@@ -185,6 +186,7 @@ def run(options, kind: str, recipe: str, seed: int) -> dict:
     import torch
 
     from hf_unlearn.report.evidence import environment
+    from hf_unlearn.trainers.target_sources import Oracle
 
     torch.set_num_threads(1)
     case = Case(options, kind, recipe, seed)
@@ -210,6 +212,8 @@ def run(options, kind: str, recipe: str, seed: int) -> dict:
         model = copy.deepcopy(original.model)
         if METHODS[name] is not None:
             trainer = case.trainer(model, **METHODS[name])
+            if name.endswith("oracle"):
+                trainer.source = Oracle([twin.model for twin, _ in trained[:-1]])
             trainer.train()
             model, steps, examples = (
                 trainer.accelerator.unwrap_model(trainer.model),

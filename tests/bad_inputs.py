@@ -467,10 +467,6 @@ COMMANDS = [
     command("adding to nothing", "cannot be read", "lira", "--config", "CONFIG", "--add_to", "HERE/nowhere"),
 ]  # fmt: skip
 
-# Refused by the method's trainer, which is made when the original is there.
-LATE = ("unsir: a fraction", "unsir: a language model", "patterns that match nothing", "patterns that leave nothing",
-        "an optimizer that a mask cannot hold")  # fmt: skip
-
 FAMILIES = {
     "command line": COMMAND_LINES,
     "yaml": YAML,

@@ -1,12 +1,12 @@
 """A target for every forget row: the log-odds that a model which never saw the row would give its label.
 
-A proxy that has not seen the forget rows says how hard each row is, but it is less sure of everything than the model
-at hand. Validation rows were seen by neither, so they translate: the q-quantile of the proxy's log-odds on validation
-becomes the q-quantile of the model's. A quantile map, unlike a regression, keeps the hard tail: as many rows end up
-misclassified as would be if they were new.
+A source that has not seen the forget rows, a probe or a proxy, says how hard each row is on a scale of its own.
+Validation rows were seen by neither it nor the model, so they translate: the q-quantile of the source's log-odds on
+validation becomes the q-quantile of the model's. A quantile map, unlike a regression, keeps the hard tail: as many
+rows end up misclassified as would be if they were new.
 
 Classifiers are compared on all (row, class) pairs, those with the right class and those with a wrong one at equal
-weight. So the one map also serves rows that were trained with a wrong label, and classes that are removed.
+weight. So the one map also serves rows that were trained with a wrong label. Removed classes have one of their own.
 """
 
 import numpy as np
