@@ -98,7 +98,7 @@ def make_processor(kind: str):
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
-    words = {word: i for i, word in enumerate(["[PAD]", "[BOS]", "[EOS]", "[UNK]"])}
+    words = {word: i for i, word in enumerate(["[PAD]", "[BOS]", "[EOS]", "[UNK]", "word"])}
     inner = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
     return PreTrainedTokenizerFast(
         tokenizer_object=inner, pad_token="[PAD]", bos_token="[BOS]", eos_token="[EOS]", unk_token="[UNK]"
