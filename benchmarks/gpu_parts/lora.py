@@ -24,7 +24,7 @@ def one_model(run: Run, name: str, dtype: str, batch: int) -> None:
     from hf_unlearn.models.lora import add_lora
 
     case = make_case(name, run.toy, run.device, dtype)
-    case.model = add_lora(case.model, r=RANK, alpha=2 * RANK, dropout=0.0, task_name=case.task.name)
+    case.model = add_lora(case.model, r=RANK, alpha=2 * RANK, dropout=0.0, task_type=case.task.peft_task_type)
     trained = sum(p.numel() for p in case.model.parameters() if p.requires_grad)
     run.put(f"{name}, {dtype} weights", {"trainable": trained, "examples_per_step": batch})
     plain = None
