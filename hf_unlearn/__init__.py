@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # for editors and type checkers; what is imported at run time
     from hf_unlearn.trainers.schedule import Phase as Phase
     from hf_unlearn.trainers.split_output import SplitOutput as SplitOutput
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "FineTuneConfig": "hf_unlearn.methods.fine_tune",

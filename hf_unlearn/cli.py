@@ -1,12 +1,14 @@
-"""`hf-unlearn train | evaluate | lira | report | push | cache | env`."""
+"""`hf-unlearn init | train | evaluate | lira | report | push | cache | env`."""
 
 import sys
 from importlib import import_module
 
+import hf_unlearn
 from hf_unlearn.exits import leave, run_command
 
 USAGE = """usage: hf-unlearn COMMAND [arguments]
 
+  init      a commented configuration to fill in: hf-unlearn init [text|llm|images]
   train     unlearn rows from a model and write the evidence (train --help lists every argument)
   evaluate  the evidence for a model that was unlearned elsewhere
   lira      attack a method row by row with shadow models (U-LiRA)
@@ -15,9 +17,11 @@ USAGE = """usage: hf-unlearn COMMAND [arguments]
   cache     originals and twins that are kept: list them, or remove them with --clear
   env       versions and hardware, for bug reports
 
-`accelerate launch hf_unlearn/train.py …` is `hf-unlearn train …` on several processes."""
+`hf-unlearn --version` says the version; `accelerate launch -m hf_unlearn.train …` is `hf-unlearn train …` on several
+processes."""
 
 COMMANDS = {  # imported when they are called
+    "init": "hf_unlearn.commands.init:init",
     "train": "hf_unlearn.train:train",
     "evaluate": "hf_unlearn.commands.evaluate:evaluate",
     "lira": "hf_unlearn.commands.lira:lira",
@@ -32,6 +36,9 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE)
+        return 0
+    if argv[0] == "--version":
+        print(f"hf_unlearn {hf_unlearn.__version__}")
         return 0
     if argv[0] not in COMMANDS:
         print(f"hf-unlearn: unknown command '{argv[0]}'; there are {', '.join(COMMANDS)}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Unlearn rows from a model and write the evidence: `accelerate launch hf_unlearn/train.py --config FILE`."""
+"""Unlearn rows from a model and write the evidence: `accelerate launch -m hf_unlearn.train --config FILE`."""
 
 from hf_unlearn.exits import leave, run_command
 
@@ -12,6 +12,7 @@ def train(argv: list[str] | None = None) -> None:
 
     arguments = parse_arguments(argv)  # before the heavy imports: most mistakes are told at once
 
+    from hf_unlearn.evaluation.answers import ORIGINAL
     from hf_unlearn.progress import quiet_libraries
     from hf_unlearn.run import results, rows, stages
     from hf_unlearn.run.checks import check
@@ -29,7 +30,7 @@ def train(argv: list[str] | None = None) -> None:
         stages.rehearse(arguments, data)
         original = stages.get_original(arguments, data)
         stages.look_for_near_duplicates(arguments, data, original)
-        before = stages.score_model(arguments, data, original.model, "the original")
+        before = stages.score_model(arguments, data, original.model, ORIGINAL)
         stages.check_references(arguments, data, before, references)
 
         trainer = stages.make_trainer(arguments, data, original)
@@ -39,8 +40,8 @@ def train(argv: list[str] | None = None) -> None:
         scored = stages.score_models(arguments, data, trainer, before, unlearning, twins)
 
         evidence = results.make_evidence(arguments, data, original, trainer, unlearning, twins, scored)
-        results.save(arguments, trainer, evidence)
-        results.print_result(arguments, trainer, evidence)
+        results.save(arguments, data, trainer, evidence)
+        results.print_result(arguments, data, trainer, evidence)
         results.push(arguments, trainer)
 
 

@@ -56,6 +56,7 @@ NUMBERS: dict[str, tuple[str, ...]] = {
     "max_steps": ("0", "-3"),
     "max_length": ("0", "-1"),
     "max_train_rows": ("0", "-1"),
+    "generate": ("-1",),
     "lora_r": ("0", "-1"),
     "lora_alpha": ("0", "-1"),
     "lora_dropout": ("1", "2", "-0.1", "nan"),

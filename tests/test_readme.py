@@ -40,7 +40,7 @@ def test_the_snippet_runs(tmp_path, monkeypatch, capsys):
 
 def commands():
     text = PAGES[0].read_text().replace("\\\n", " ")
-    return [line.split("train", 1)[1] for line in text.splitlines() if "hf_unlearn/train.py --" in line]
+    return [line.split("train", 1)[1] for line in text.splitlines() if "hf_unlearn.train --" in line]
 
 
 def test_there_are_commands():
@@ -49,7 +49,7 @@ def test_there_are_commands():
 
 @pytest.mark.parametrize("line", commands())
 def test_its_commands_parse(line):
-    parse_arguments(shlex.split(line)[1:] if line.startswith(".py") else shlex.split(line))
+    parse_arguments(shlex.split(line))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

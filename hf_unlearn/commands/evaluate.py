@@ -9,6 +9,7 @@ import torch
 from hf_unlearn.data.sources import load_source
 from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation import account
+from hf_unlearn.evaluation.answers import ORIGINAL, UNLEARNED
 from hf_unlearn.evaluation.comparison import ModelScores
 from hf_unlearn.evaluation.generation import MAX_NEW_TOKENS
 from hf_unlearn.evaluation.language_metrics import DEFINITIONS
@@ -102,7 +103,7 @@ def evaluate(argv: list[str] | None = None) -> None:
         models |= {f"twin {k}": twin.model for k, twin in enumerate(twins, 1)}
         evidence = make_evidence(own, arguments, data, models)
         if int(torch.distributed.get_rank() if torch.distributed.is_initialized() else 0) == 0:
-            save(Path(arguments.trainer.output_dir), evidence)
+            save(Path(arguments.trainer.output_dir), data, evidence)
 
 
 def make_evidence(
@@ -127,6 +128,8 @@ def make_evidence(
     )
     if language is not None:
         evidence["language"] = language
+    if data.answers is not None:
+        evidence["answers"] = data.answers.block()
     if own.stress:
         evidence["stress"] = stress_models(arguments, data, models)
     return evidence
@@ -146,6 +149,7 @@ def score_models(
     for name, model in present.items():
         say(f"scoring {title(name)}")
         measured[name] = measure(placed(model, device), rows, account.SCORED, batch_size=batch)
+        stages.ask(arguments, data, model, title(name))
     scores = {name: found.scores for name, found in measured.items()}
     return {name: scores.get(name) for name in models}, language_block(measured, rows)
 
@@ -178,18 +182,20 @@ def stress_models(arguments: Arguments, data: Data, models: dict[str, torch.nn.M
     )
 
 
-def save(folder: Path, evidence: dict[str, Any]) -> None:
-    """Write `evidence.json` and `report.html`, and print the table."""
+def save(folder: Path, data: Data, evidence: dict[str, Any]) -> None:
+    """Write `evidence.json`, `report.html` and the page of answers, and print answers and table."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "evidence.json", evidence)
     (folder / "report.html").write_text(render_html(evidence), encoding="utf-8")
+    results.save_answers(data, folder)
+    results.print_answers(data)
     print("\n" + render_table(evidence))
     print(f"\nevidence.json and report.html are in {folder}")
 
 
 def title(name: str) -> str:
     """How a model is called on the screen."""
-    return f"the {name} model" if name == "unlearned" else f"the {name}" if name == "original" else name
+    return {"original": ORIGINAL, "unlearned": UNLEARNED}.get(name, name)
 
 
 def _settle_models(own: EvaluateArguments, arguments: Arguments) -> bool:

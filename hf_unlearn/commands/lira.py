@@ -186,6 +186,8 @@ def _check(own: LiraArguments, arguments: Arguments) -> None:
     if not arguments.has_recipe:
         raise UserError("lira trains shadow models, which takes the recipe of the original (--original_model or "
                         "--original_model_type …)")  # fmt: skip
+    if arguments.run.generate:
+        raise UserError("--generate is for train and evaluate; lira compares no answers")
     if getattr(arguments.trainer, "saliency_mask", None):
         raise UserError("--saliency_mask was measured on other rows than the shadows unlearn; leave it out")
     if arguments.trainer.resume_from_checkpoint:

@@ -10,12 +10,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import hf_unlearn
 from hf_unlearn.errors import UserError
 from hf_unlearn.report.blocks import KEYS, MODEL_KEYS, SPLIT_KEYS
 
 EVIDENCE = "evidence.json"
 SCHEMA_VERSION = 1
-PACKAGES = ("hf_unlearn", "torch", "transformers", "accelerate", "datasets", "peft", "scikit-learn", "numpy")
+PACKAGES = ("torch", "transformers", "accelerate", "datasets", "peft", "scikit-learn", "numpy")
 
 
 def build_evidence(
@@ -128,7 +129,7 @@ def environment(seed: int | None, device: str | None = None, **more: Any) -> dic
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {"hf_unlearn": hf_unlearn.__version__} | {name: _version(name) for name in PACKAGES},
         "platform": f"{platform.system()} {platform.machine()}",
         "device": device,
         "cpu_count": cpus,

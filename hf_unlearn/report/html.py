@@ -5,6 +5,7 @@ from html import escape
 from typing import Any
 
 from hf_unlearn.report import plots as draw
+from hf_unlearn.report.answers import answer_rows
 from hf_unlearn.report.card import REQUESTS, hub_id, short_authors
 from hf_unlearn.report.evidence import plain
 from hf_unlearn.report.language import language_rows
@@ -43,6 +44,7 @@ def render_html(evidence: Mapping[str, Any]) -> str:
         section("Membership attacks", _attacks(evidence)),
         section("Row by row", _rows(evidence)),
         section("Language model", _language(evidence.get("language"))),
+        section("Answers", _answers(evidence.get("answers"))),
         section("U-LiRA", _further(evidence.get("lira"), "U-LiRA")),
         section("Does it come back?", _robustness(evidence.get("stress"))),
         section("Over the training", _training(evidence)),
@@ -239,6 +241,11 @@ def _cost(evidence: Mapping[str, Any]) -> str:
 def _language(block: Any) -> str:
     rows = language_rows(block)
     return table(rows, "Per row and averaged; in brackets 95 % intervals, of twins the range") if rows else ""
+
+
+def _answers(block: Any) -> str:
+    rows = answer_rows(block)
+    return table(rows, "What the models answer, greedily; repetition: share of repeated word triples") if rows else ""
 
 
 def _robustness(block: Any) -> str:

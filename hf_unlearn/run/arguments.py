@@ -27,6 +27,11 @@ class RunArguments:
     method: str = _arg("nabla_tau", "Unlearning method: a name, or module:Class.")
     config: str | None = _arg(None, "YAML file; its values are defaults, the command line overrides them.")
     dry_run: bool = _arg(False, "Resolve everything, print the splits and the plan, train nothing, write nothing.")
+    generate: int = _arg(
+        0,
+        "causal_lm: show what original, unlearned model and twins answer to so many forgotten, kept and general "
+        "questions, on the screen and in answers.html, which stays here.",
+    )
 
 
 @dataclass

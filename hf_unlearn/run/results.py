@@ -9,6 +9,7 @@ import numpy as np
 from hf_unlearn.evaluation.account import Scored
 from hf_unlearn.hub import upload
 from hf_unlearn.progress import say
+from hf_unlearn.report.answers import PAGE, answers_page, answers_text
 from hf_unlearn.report.blocks import Evidence, Seeds
 from hf_unlearn.report.phases import plot_phases
 from hf_unlearn.report.table import render_table
@@ -35,7 +36,7 @@ def make_evidence(
 ) -> Evidence:
     """Everything the run can show (`evidence.json`)."""
     seconds, examples, reckoned = retraining_cost(arguments, data, original, twins)
-    return handover.trainer_evidence(
+    evidence = handover.trainer_evidence(
         trainer,
         before=scored.original,
         after=scored.unlearned,
@@ -58,6 +59,9 @@ def make_evidence(
             *handover.adapter_notes(trainer, arguments.lora.save_adapter),
         ],
     )
+    if data.answers is not None:
+        evidence["answers"] = data.answers.block()
+    return evidence
 
 
 def retraining_cost(
@@ -96,8 +100,8 @@ def save_model(arguments: Arguments, trainer: UnlearningTrainer, unlearning: Unl
         handover.save_model(trainer, folder, unlearning.model)
 
 
-def save(arguments: Arguments, trainer: UnlearningTrainer, evidence: Evidence) -> None:
-    """Write the evidence, its report and the card beside the model."""
+def save(arguments: Arguments, data: Data, trainer: UnlearningTrainer, evidence: Evidence) -> None:
+    """Write the evidence, its report and the card beside the model, and the page of answers."""
     trainer.evidence = evidence
     if not trainer.is_world_process_zero():
         return
@@ -107,6 +111,7 @@ def save(arguments: Arguments, trainer: UnlearningTrainer, evidence: Evidence) -
         trainer.state.best_model_checkpoint = Path(trainer.state.best_model_checkpoint).name
     trainer.state.save_to_json(folder / "trainer_state.json")
     _draw_phases(trainer, folder)
+    save_answers(data, folder)
     base = arguments.model.model_name_or_path or arguments.recipe.original_model
     if adapter and adapter["given"]:
         base = handover.base_name(trainer.accelerator.unwrap_model(trainer.model))
@@ -117,6 +122,19 @@ def save(arguments: Arguments, trainer: UnlearningTrainer, evidence: Evidence) -
         library_name="peft" if adapter and options.save_adapter else "transformers",
         num_labels=len(trainer.task.label_names or []) or None,
     )
+
+
+def save_answers(data: Data, folder: Path) -> None:
+    """With `--generate`: the page of answers, which nothing pushes."""
+    if data.answers is not None:
+        (folder / PAGE).write_text(answers_page(data.answers.sheets()), encoding="utf-8")
+
+
+def print_answers(data: Data) -> None:
+    """With `--generate`: a few of them."""
+    if data.answers is not None:
+        print("\n" + answers_text(data.answers.sheets()))
+        print(f"\nAll answers are in {PAGE}, which stays on this machine.")
 
 
 def _draw_phases(trainer: UnlearningTrainer, folder: Path) -> None:
@@ -150,9 +168,10 @@ def print_data(data: Data) -> None:
         say(f"note       {note}")
 
 
-def print_result(arguments: Arguments, trainer: UnlearningTrainer, evidence: dict[str, Any]) -> None:
-    """The table, and where things are."""
+def print_result(arguments: Arguments, data: Data, trainer: UnlearningTrainer, evidence: dict[str, Any]) -> None:
+    """The answers, the table, and where things are."""
     if trainer.is_world_process_zero():
+        print_answers(data)
         print("\n" + render_table(evidence))
         print(f"\nThe model, evidence.json, report.html and the model card are in {arguments.trainer.output_dir}")
 

@@ -18,6 +18,7 @@ from hf_unlearn.data.build import training_rows
 from hf_unlearn.data.rows import Rows
 from hf_unlearn.errors import NonFiniteLossError, UserError
 from hf_unlearn.evaluation.account import SCORED, Scored
+from hf_unlearn.evaluation.answers import UNLEARNED
 from hf_unlearn.evaluation.comparison import ModelScores
 from hf_unlearn.evaluation.references import check_reference
 from hf_unlearn.evaluation.scoring import score_splits
@@ -144,13 +145,19 @@ def make_twins(arguments: Arguments, data: Data) -> list[Trained]:
 
 
 def score_model(arguments: Arguments, data: Data, model: torch.nn.Module, title: str | None = None) -> ModelScores:
-    """One scoring pass over the reported splits; `title` names the model on the screen."""
+    """One scoring pass over the reported splits; `title` names the model on the screen, and what it answers."""
     if title is not None:
         say(f"scoring {title}")
-    device = arguments.trainer.device
-    return score_splits(
-        placed(model, device), data.task, data.splits, SCORED, batch_size=arguments.trainer.per_device_eval_batch_size
-    )
+    model, batch_size = placed(model, arguments.trainer.device), arguments.trainer.per_device_eval_batch_size
+    scores = score_splits(model, data.task, data.splits, SCORED, batch_size=batch_size)
+    ask(arguments, data, model, title)
+    return scores
+
+
+def ask(arguments: Arguments, data: Data, model: torch.nn.Module, title: str | None) -> None:
+    """With `--generate`: have the model of this title answer."""
+    if data.answers is not None and title is not None:
+        data.answers.ask(title, model, data.splits, arguments.trainer.per_device_eval_batch_size)
 
 
 def score_models(
@@ -162,7 +169,7 @@ def score_models(
     twins: list[Trained],
 ) -> Scored:
     """What the evidence compares; the unlearned model's scores go to the log and to every tracker."""
-    after = score_model(arguments, data, unlearning.model, "the unlearned model")
+    after = score_model(arguments, data, unlearning.model, UNLEARNED)
     trainer.log_scores(after)
     for k, twin in enumerate(twins, 1):
         if twin.scores is None:

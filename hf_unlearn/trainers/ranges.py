@@ -47,7 +47,7 @@ _BY_RANGE = {
         original_gradient_accumulation_steps original_lora_r original_lora_alpha""",
     NOT_BELOW_0: """
         weight_decay warmup_steps adam_epsilon max_grad_norm eval_delay dataloader_num_workers noise_penalty
-        neftune_noise_alpha retrain original_warmup_steps original_weight_decay""",
+        neftune_noise_alpha generate retrain original_warmup_steps original_weight_decay""",
     SEED: "seed data_seed split_seed original_seed",
     DECAY: "adam_beta1 adam_beta2 lora_dropout original_lora_dropout",
     SHARE: "saliency soft_threshold",
