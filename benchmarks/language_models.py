@@ -1,6 +1,6 @@
 """How close does an unlearned chat model come to retrained twins, on TOFU? Averages, rows, tokens and answers.
 
-    python benchmarks/language_models.py --model MODEL --data TOFU --seeds 0 1 --runs nabla_tau:variant=tokens npo
+    python benchmarks/language_models.py --model MODEL --data TOFU --seeds 0 1 --runs nabla_tau npo
 
 A slice of TOFU is drawn by a seed: some authors are trained on, the first of them are forgotten, and others are held
 out of everything, for validation and for test. The recipe makes an original and its twins once and keeps them; every
@@ -24,8 +24,8 @@ RESULTS = Path(__file__).parent / "results" / "language_models"
 AUTHOR_ROWS = 20  # TOFU's rows lie author by author
 HELD_OUT = 3  # authors for validation, and as many for test
 RECIPE = {"num_train_epochs": 5, "learning_rate": 3e-4, "batch_size": 8}
-LORA_RATE = 2e-3
-FIGURES = ("forget loss", "forget acc", "retain acc", "test loss", "AUC", "ES", "rms φ", "CPU s")
+LORA_RATE, LORA_RANK = 2e-3, 16
+FIGURES = ("forget loss", "forget acc", "retain acc", "test loss", "AUC", "ES", "rms φ", "steps", "examples", "CPU s")
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,9 @@ class Bench:
 
         if self.which.layers is not None:
             model = shallow(model, self.which.layers, default_cache_dir() / f"{Path(model).name}_{self.which.layers}")
-        adapter = {"use_peft": True, "lora_r": 16, "lora_alpha": 32, "learning_rate": LORA_RATE}
+        adapter = {
+            "use_peft": True, "lora_r": LORA_RANK, "lora_alpha": 2 * LORA_RANK, "learning_rate": LORA_RATE,
+        }  # fmt: skip
         return Recipe(model=model, **(RECIPE | (adapter if self.which.lora else {})))
 
     def train(self, rows, seed: int):
@@ -160,8 +162,8 @@ def figures(scores: dict, twins: list[dict]) -> dict[str, float]:
     }
 
 
-def unlearn(bench: Bench, original, run: str) -> tuple[object, float, dict]:
-    """The model that `METHOD[:argument=value,…]` makes of a copy of the original, its CPU seconds, its settings."""
+def unlearn(bench: Bench, original, run: str) -> tuple[object, dict, float, dict]:
+    """What `METHOD[:argument=value,…]` makes of a copy of the original: model, steps and examples, CPU s, settings."""
     from hf_unlearn.methods import get_method
     from hf_unlearn.models.lora import add_lora
 
@@ -179,7 +181,8 @@ def unlearn(bench: Bench, original, run: str) -> tuple[object, float, dict]:
         args = method.config_class(output_dir=folder, report_to="none", disable_tqdm=True, **values)
         trainer = method(model, args, bench.splits, bench.task, quiet=True, recipe=bench.known())
         trainer.train()
-    return trainer.model, time.process_time() - start, trainer.args.hyperparameters()
+    read = {"steps": trainer.state.global_step, "examples": trainer.examples}
+    return trainer.model, read, time.process_time() - start, trainer.args.hyperparameters()
 
 
 def parse(value: str):
@@ -191,6 +194,10 @@ def parse(value: str):
 
 def study(bench: Bench, runs: list[str], show_answers: bool) -> dict:
     """Every run beside the original and the twins."""
+    import torch
+
+    from hf_unlearn.report.evidence import environment
+
     twins = bench.twins()
     twin_scores = [bench.score(twin) for twin in twins]
     original = bench.original()
@@ -205,12 +212,19 @@ def study(bench: Bench, runs: list[str], show_answers: bool) -> dict:
     report(lines)
     settings = {}
     for run in runs:
-        model, seconds, settings[run] = unlearn(bench, original, run)
-        lines[run] = figures(bench.score(model), twin_scores) | {"CPU s": seconds}
+        model, read, seconds, settings[run] = unlearn(bench, original, run)
+        lines[run] = figures(bench.score(model), twin_scores) | read | {"CPU s": seconds}
         report({run: lines[run]})
         if show_answers:
             show(run, bench.answers(model))
-    return {"slice": bench.which.__dict__, "lines": lines, "settings": settings}
+    return {
+        "slice": bench.which.__dict__,
+        "template": bench.task.prompt_template,
+        "recipe": RECIPE | ({"learning_rate": LORA_RATE, "lora_r": LORA_RANK} if bench.which.lora else {}),
+        "lines": lines,
+        "settings": settings,
+        "environment": environment(seed=bench.which.seed, device="cpu", threads=torch.get_num_threads()),
+    }
 
 
 def show(name: str, answers: list[str]) -> None:
@@ -236,9 +250,7 @@ def main() -> int:
     parser.add_argument("--twins", type=int, default=2)
     parser.add_argument("--lora", action="store_true", help="original and twins are LoRA fine-tunes")
     parser.add_argument("--template", help="prompt template, or 'chat'")
-    parser.add_argument(
-        "--runs", nargs="*", default=["nabla_tau", "nabla_tau:variant=tokens"], help="METHOD[:argument=value,…]"
-    )
+    parser.add_argument("--runs", nargs="*", default=["nabla_tau", "npo"], help="METHOD[:argument=value,…]")
     parser.add_argument("--only_make", action="store_true", help="train original and twins, and score nothing")
     parser.add_argument("--answers", action="store_true", help="show greedy answers to forget questions")
     parser.add_argument("--store", action="store_true", help="keep the figures")

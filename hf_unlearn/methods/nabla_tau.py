@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from hf_unlearn.errors import UserError
+from hf_unlearn.tasks.base import Task
 from hf_unlearn.trainers import token_pull
+from hf_unlearn.trainers.config import KnownRecipe
 from hf_unlearn.trainers.published import PublishedConfig, PublishedSteps
 from hf_unlearn.trainers.row_target_trainer import RowTargetConfig, RowTargetTrainer
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase
@@ -26,18 +28,19 @@ class NablaTauConfig(PublishedConfig, RowTargetConfig):
     """Arguments of [`NablaTauTrainer`]. None of them has to be tuned.
 
     Args:
-        variant: `rows` (default), `tokens` (causal LMs), `held` or `paper`, see [`NablaTauTrainer`].
+        variant: `rows`, `tokens`, `held` or `paper`, see [`NablaTauTrainer`]. `None` is `tokens` for a causal LM that
+            was not trained from random weights, as far as is known, and else `rows`.
         per_device_train_batch_size: retain rows per process and micro-batch; `None` is 16, with variant tokens 8.
         alpha: weight α₀ of the forget term at the start of the published schedule; `None` is (5/3)·|D_f|/|D_train|.
     """
 
     published: ClassVar[dict[str, Any]] = {"optim": "adamw_torch", "weight_decay": PAPER_DECAY}
 
-    variant: str = field(
-        default="rows",
+    variant: str | None = field(
+        default=None,
         metadata={
             "help": "rows: a τ for every row; tokens: for every row and its tokens (causal LMs); held: one τ, "
-            "measured once; paper: as published.",
+            "measured once; paper: as published (default: tokens for pretrained causal LMs, else rows).",
             "choices": list(VARIANTS),
         },
     )
@@ -50,7 +53,7 @@ class NablaTauConfig(PublishedConfig, RowTargetConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.variant not in VARIANTS:
+        if self.variant not in (None, *VARIANTS):
             raise UserError(f"`variant` is '{self.variant}'; it is one of {', '.join(VARIANTS)}")
         if self.alpha is not None and not 0 < self.alpha <= 1:
             raise UserError(f"`alpha` is {self.alpha}; it must lie in (0, 1]")
@@ -98,6 +101,8 @@ class NablaTauTrainer(PublishedSteps, RowTargetTrainer):
     }
 
     def __init__(self, model, args, splits, task, *arguments, recipe=None, **kwargs):
+        if args.variant is None:
+            args.variant = default_variant(task, recipe)
         if args.learning_rate is None and args.variant == "paper":
             args.learning_rate = PAPER_RATE
         self.by_tokens = args.variant == "tokens"
@@ -105,8 +110,9 @@ class NablaTauTrainer(PublishedSteps, RowTargetTrainer):
             raise UserError(f"`variant` tokens is for causal_lm; the rows of {task.name} have no tokens to tell apart")
         if args.per_device_train_batch_size is None:
             args.per_device_train_batch_size = RETAIN_ROWS.get(args.variant, 16)
-        if self.by_tokens and args.learning_rate is None:
-            args.learning_rate = token_pull.learning_rate(model, recipe)
+        if self.by_tokens:
+            self.least_steps, self.visits = token_pull.LEAST_STEPS, token_pull.VISITS
+            args.learning_rate = args.learning_rate or token_pull.learning_rate(model, recipe)
         super().__init__(model, args, splits, task, *arguments, recipe=recipe, **kwargs)
 
     def default_forget_batch(self) -> int:
@@ -182,3 +188,11 @@ class NablaTauTrainer(PublishedSteps, RowTargetTrainer):
 
     def _measure_tau(self) -> torch.Tensor:
         return torch.tensor(self.score(self.splits.validation_tau, self.model_wrapped).loss.mean())
+
+
+def default_variant(task: Task, recipe: KnownRecipe | None) -> str:
+    """`tokens` for causal LMs, unless the recipe is known to start from random weights: there every row is language
+    that the model learned from rows like it, and its tokens say little more than the row."""
+    if task.has_classes:
+        return "rows"
+    return "tokens" if recipe is None or recipe.pretrained else "rows"

@@ -181,12 +181,14 @@ class KnownRecipe:
         epochs: of the recipe; `None` where that is not known.
         learning_rate: its peak, or `None`.
         adapter: whether it trains an adapter, so that the rate is an adapter's.
+        pretrained: whether it starts from a base that was trained before, rather than from random weights.
     """
 
     start: Callable[[int], torch.nn.Module]
     epochs: float | None = None
     learning_rate: float | None = None
     adapter: bool = False
+    pretrained: bool = True
 
     def rate_for(self, model, factor: float) -> float | None:
         """Its peak for `model`: `factor` times as much for an adapter where the recipe trains full weights."""

@@ -75,7 +75,7 @@ class RowTargetConfig(UnlearningConfig):
     )
 
     def __post_init__(self):
-        by_rows = self.variant in ("rows", "tokens")
+        by_rows = self.variant in (None, "rows", "tokens")
         self.steps_follow_request = self.num_train_epochs is None  # a trainer puts a number there
         if self.adam_beta1 is None:
             self.adam_beta1 = 0.0 if by_rows else USUAL_MOMENTUM
@@ -95,6 +95,7 @@ class RowTargetTrainer(UnlearningTrainer):
     config_class = RowTargetConfig
     source: TargetSource | None = None  # instead of the one that the recipe suggests
     wants_label_targets = False  # whether the method asks for `label_targets`
+    least_steps, visits = LEAST_STEPS, VISITS
 
     def __init__(self, model, args, *arguments, recipe: KnownRecipe | None = None, **kwargs):
         args.retrain_epochs = args.retrain_epochs or (recipe and recipe.epochs) or UNKNOWN_EPOCHS
@@ -116,7 +117,7 @@ class RowTargetTrainer(UnlearningTrainer):
         forget, retain = self.stream_sizes()[FORGET].batches, self.stream_sizes()[RETAIN].batches
         steps = math.ceil(self.args.num_train_epochs * retain)
         if self.args.steps_follow_request and self.args.variant != PAPER:
-            steps = max(steps, LEAST_STEPS, math.ceil(VISITS * forget))
+            steps = max(steps, self.least_steps, math.ceil(self.visits * forget))
         return [Phase("unlearn", steps)]
 
     def plan(self) -> list[str]:

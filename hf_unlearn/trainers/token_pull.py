@@ -12,6 +12,8 @@ from hf_unlearn.trainers.token_targets import TokenLogOdds, fit_targets
 if TYPE_CHECKING:
     from hf_unlearn.trainers.row_target_trainer import RowTargetTrainer
 
+LEAST_STEPS = 24  # however few the rows; in 16 rows stop short of their targets
+VISITS = 4.0  # of each forget row, at least
 WEIGHT = 0.6  # of the forget term beside the retain loss
 RATE = 0.3  # of the recipe's peak learning rate
 ADAPTER_RATE = 10.0  # a recipe's rate is for full weights; an adapter that starts at zero needs more

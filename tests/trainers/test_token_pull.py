@@ -96,6 +96,22 @@ def test_the_defaults_of_the_form_and_what_the_user_sets(tmp_path):
     assert t.schedule.total_steps == 3
 
 
+def test_the_form_of_language_models_unless_they_start_from_random_weights(tmp_path):
+    start = {"start": lambda seed: lm_setup()[0], "epochs": 3}
+    forms = [make(tmp_path, recipe, variant=None).args.variant for recipe in (
+        None, KnownRecipe(**start), KnownRecipe(**start, pretrained=False))]  # fmt: skip
+    assert forms == ["tokens", "tokens", "rows"]
+    model, splits, task = image_setup()
+    args = NablaTauConfig(output_dir=str(tmp_path), use_cpu=True)
+    assert NablaTauTrainer(model, args, splits, task, quiet=True).args.variant == "rows"
+
+
+def test_steps_follow_the_forget_rows(tmp_path):
+    assert make(tmp_path).schedule.total_steps == token_pull.LEAST_STEPS  # 11 forget rows, 4 a step
+    few = make(tmp_path, per_device_forget_batch_size=1)
+    assert few.schedule.total_steps == token_pull.VISITS * 11
+
+
 def test_a_run_measures_once_and_brings_rows_down_to_their_targets(tmp_path):
     t = make(tmp_path, learning_rate=3e-3, max_steps=6)
     before, measure, calls = t.score(t.splits.forget).log_odds, t.prepare, []
