@@ -17,13 +17,15 @@ from transformers import TrainerCallback
 
 from hf_unlearn.data.prepare import Prepared, prepare
 from hf_unlearn.data.request import ForgetRequest
-from hf_unlearn.data.sources import TEST_NAMES, VALIDATION_NAMES, Source
+from hf_unlearn.data.sources import TEST_NAMES, VALIDATION_NAMES, Source, join_forget_retain
 from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.errors import UserError
+from hf_unlearn.evaluation.own_answers import NO_REACH, NO_RETAIN, ask_model, prompt_rows
 from hf_unlearn.evaluation.references import check_reference
 from hf_unlearn.methods import get_method
 from hf_unlearn.models import lora
 from hf_unlearn.models.weights import WIDENED, widen
+from hf_unlearn.progress import ProgressBar, say
 from hf_unlearn.report.table import render_table
 from hf_unlearn.tasks import get_task, task_for, task_names
 from hf_unlearn.tasks.base import Task
@@ -81,7 +83,7 @@ class UnlearningResult:
 def unlearn(
     model: nn.Module,
     processor: Any,
-    dataset: "datasets.Dataset | datasets.DatasetDict",
+    dataset: "datasets.Dataset | datasets.DatasetDict | None" = None,
     *,
     forget: Forget,
     validation: "datasets.Dataset | None" = None,
@@ -104,13 +106,13 @@ def unlearn(
     """Unlearn rows from a trained model.
 
         result = unlearn(model, tokenizer, data, forget=ForgetRequest(ids_file="ids.txt", id_column="user_id"))
-        print(result)
 
     Args:
         model: the model that must forget, full or a `PeftModel`; changed in place.
         processor: its tokenizer or image processor.
         dataset: the rows it was trained on, or `train` beside `validation` and `test` by these names.
-        forget: a [`ForgetRequest`], places of training rows, names of classes, or a share of the rows.
+        forget: a [`ForgetRequest`], places of training rows, names of classes, a share of the rows, or prompts to a
+            language model, whose answers are shown, put beside the rows, and forgotten.
         validation, test: rows it was not trained on; without `validation`, half of `test` is, by `split_seed`.
         method: its name, its trainer class, or `module:Class`.
         task: its name, its class, or `module:Class`; by default the model's class says it.
@@ -134,9 +136,17 @@ def unlearn(
         rows = _prepare(model, processor, _source(dataset, validation, test), forget, **given)
         parts = {"splits": rows.splits, "task": rows.task, "recipe": _recipe(recipe, base, model, rows)}
         trained = _trained(model, rows, args.seed, use_peft=use_peft, dtype=dtype)
-        trainer = get_method(method)(model=trained, args=args, callbacks=callbacks, **parts)
+        trainer = get_method(method)(model=trained, args=args, callbacks=callbacks, quiet=True, **parts)
+        _show_progress(trainer)
         unlearned = _run(trainer, rows, retrained, folder=output_dir, added=trained is not model)
     return _result(trainer, unlearned, output_dir)
+
+
+def _show_progress(trainer: "UnlearningTrainer") -> None:
+    """As calm as the command: a bar on a terminal, elsewhere a line every ten seconds."""
+    if not trainer.args.disable_tqdm:
+        trainer.add_callback(ProgressBar(f"unlearning ({trainer.method})"))
+        trainer.side_progress = ProgressBar
 
 
 def task_of(model: nn.Module) -> type[Task]:
@@ -163,6 +173,8 @@ def _config(config_class, folder: str, values: dict[str, Any]):
 
 def _source(dataset, validation, test) -> Source:
     """The splits. Raises `UserError` where there are no training or no test rows."""
+    if dataset is None:
+        raise UserError(NO_RETAIN)
     splits = dict(dataset) if isinstance(dataset, Mapping) else {"train": dataset}
     if "train" not in splits:
         raise UserError(f"the data set has no split 'train'; it has {', '.join(splits)}; give the training rows")
@@ -204,7 +216,13 @@ def _prepare(
     def make_task(columns: dict[str, str], label_names: list[str] | None) -> Task:
         return task_class(processor, columns, label_names=label_names, max_length=max_length)
 
-    return prepare(
+    noted: list[str] = []
+    if _is_prompts(forget) and not task_class.has_classes:
+        forget = _answers(
+            model, source, [forget] if isinstance(forget, str) else forget, task_class, columns, make_task
+        )
+        noted.append(NO_REACH)
+    prepared = prepare(
         source,
         _request(forget, len(source.train), seed),
         task_class,
@@ -217,6 +235,25 @@ def _prepare(
         label2id=model.config.label2id if task_class.has_classes else None,
         forget_duplicates=forget_duplicates,
     )
+    prepared.report.notes += noted
+    return prepared
+
+
+def _is_prompts(forget: Forget) -> bool:
+    return isinstance(forget, str) or (
+        isinstance(forget, Sequence) and bool(forget) and all(isinstance(item, str) for item in forget)
+    )
+
+
+def _answers(model, source: Source, prompts: Sequence[str], task_class: type[Task], columns, make_task) -> list[int]:
+    """The model's answers to the prompts, shown and put before the kept rows in `source.train`; their places."""
+    task = make_task(task_class.detect_columns(source.train.column_names, source.train.features, columns or {}), None)
+    task.prepare_model(model)
+    pairs = ask_model(model, task, source.train, prompts)
+    for prompt, answer in pairs:
+        say(f"to be forgotten: {prompt}  →  {answer}")
+    source.train, places = join_forget_retain(prompt_rows(task, source.train, pairs), source.train)
+    return places.tolist()
 
 
 def _recipe(recipe: "KnownRecipe | None", base: str | nn.Module | None, model: nn.Module, rows: Prepared):

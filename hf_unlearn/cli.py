@@ -1,4 +1,4 @@
-"""`hf-unlearn init | train | evaluate | lira | report | push | cache | env`."""
+"""`hf-unlearn demo | init | train | evaluate | lira | report | push | cache | env`."""
 
 import sys
 from importlib import import_module
@@ -8,8 +8,9 @@ from hf_unlearn.exits import leave, run_command
 
 USAGE = """usage: hf-unlearn COMMAND [arguments]
 
+  demo      hf-unlearn demo llm: a small chat model forgets a writer, with answers before and after
   init      a commented configuration to fill in: hf-unlearn init [text|llm|images]
-  train     unlearn rows from a model and write the evidence (train --help lists every argument)
+  train     unlearn rows from a model and write the evidence (train --help, --help-all)
   evaluate  the evidence for a model that was unlearned elsewhere
   lira      attack a method row by row with shadow models (U-LiRA)
   report    the table and the page of a finished run, or of several: hf-unlearn report FOLDER …
@@ -17,10 +18,11 @@ USAGE = """usage: hf-unlearn COMMAND [arguments]
   cache     originals and twins that are kept: list them, or remove them with --clear
   env       versions and hardware, for bug reports
 
-`hf-unlearn --version` says the version; `accelerate launch -m hf_unlearn.train …` is `hf-unlearn train …` on several
-processes."""
+`eval "$(hf-unlearn completion)"` teaches bash (zsh: after bashcompinit) the arguments; `hf-unlearn --version` says the
+version; `accelerate launch -m hf_unlearn.train …` is `hf-unlearn train …` on several processes."""
 
 COMMANDS = {  # imported when they are called
+    "demo": "hf_unlearn.cli:demo",
     "init": "hf_unlearn.commands.init:init",
     "train": "hf_unlearn.train:train",
     "evaluate": "hf_unlearn.commands.evaluate:evaluate",
@@ -28,8 +30,31 @@ COMMANDS = {  # imported when they are called
     "report": "hf_unlearn.commands.report:report",
     "push": "hf_unlearn.commands.push:push",
     "cache": "hf_unlearn.commands.cache:cache",
+    "completion": "hf_unlearn.cli:completion",
     "env": "hf_unlearn.commands.env:env",
 }
+
+
+def demo(argv: list[str] | None = None) -> None:
+    """`train` with the demo's arguments."""
+    from hf_unlearn.commands.demo import demo_arguments
+    from hf_unlearn.train import train
+
+    with demo_arguments(argv) as arguments:
+        train(arguments)
+
+
+def completion(argv: list[str] | None = None) -> None:
+    """Print the line that teaches a shell the commands and arguments: `eval "$(hf-unlearn completion)"`."""
+    from dataclasses import fields
+
+    from hf_unlearn.run.arguments import GROUPS
+    from hf_unlearn.run.short_help import EVERYDAY
+
+    names = {f.name for group in GROUPS for f in fields(group)} | {
+        name for group in EVERYDAY.values() for name in group
+    }
+    print(f'complete -o default -W "{" ".join([*COMMANDS, *(f"--{name}" for name in sorted(names))])}" hf-unlearn')
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -13,11 +13,13 @@ def train(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)  # before the heavy imports: most mistakes are told at once
 
     from hf_unlearn.evaluation.answers import ORIGINAL
-    from hf_unlearn.progress import quiet_libraries
+    from hf_unlearn.progress import be_quiet, quiet_libraries
     from hf_unlearn.run import results, rows, stages
     from hf_unlearn.run.checks import check
+    from hf_unlearn.run.plan import print_plan
     from hf_unlearn.run.stopping import told_how_to_go_on
 
+    be_quiet(arguments.run.quiet or arguments.run.json)
     check(arguments)
     quiet_libraries()
 
@@ -25,7 +27,7 @@ def train(argv: list[str] | None = None) -> None:
         data = rows.prepare_data(arguments)  # request -> splits
         results.print_data(data)
         if arguments.run.dry_run:
-            return results.print_plan(arguments, data)
+            return print_plan(arguments, data)
         references = stages.load_references(arguments, data)
         stages.rehearse(arguments, data)
         original = stages.get_original(arguments, data)

@@ -12,10 +12,11 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-PROGRESS = re.compile(r"^.*: step [\d,]+ of [\d,]+, \d+ s.*\n?", re.MULTILINE)
+INHERITED = os.environ.get("PYTHONPATH", "")  # before the folder of a notebook, with its helpers, is put on the path
+PROGRESS = re.compile(r"^.*: step [\d,]+ of [\d,]+, [\d.]+ (s|min|h).*\n?", re.MULTILINE)
 
 
-def execute(path: Path, folder: Path, timeout: int = 300) -> nbformat.NotebookNode:
+def execute(path: Path, folder: Path, timeout: int = 3600) -> nbformat.NotebookNode:
     """The notebook with its outputs; raises `CellExecutionError` at the first cell that fails.
 
     Args:
@@ -52,8 +53,8 @@ def _cleaned(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
 
 
 def main(paths: list[str]) -> None:
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     for path in map(Path, paths):
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(path.parent.resolve()), INHERITED)))
         with tempfile.TemporaryDirectory() as folder:
             notebook = clean(execute(path, Path(folder)))
         nbformat.write(notebook, path)

@@ -1,6 +1,7 @@
 """Bad inputs: one line on stderr, status 2, nothing written, and nothing of the request in what is printed."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,9 @@ import pytest
 import tiny
 
 from hf_unlearn import cli
+from hf_unlearn.methods.nabla_tau import NablaTauConfig
+from hf_unlearn.run.arguments import DataArguments, _build_parser
+from hf_unlearn.run.short_help import EVERYDAY
 from hf_unlearn.train import main
 
 SECRET = "xyzzy"  # stands in every value of a request and in every text of a row that must not be printed
@@ -75,7 +79,6 @@ DATA = {
     "no data": ({"dataset_name": None}, "no --dataset_name"),
     "no such folder": ({"dataset_name": "./nowhere"}, "no file or folder"),
     "no such data set": ({"dataset_name": "nobody/nothing"}, "nobody/nothing"),
-    "no task": ({"task": None}, "no --task"),
     "unknown task": ({"task": "translation"}, "there are image_classification"),
     "label column": ({"label_column": "colour"}, "it has text, label, question, answer, row_id"),
     "text column": ({"text_column": "colour"}, "it has text, label, question, answer, row_id"),
@@ -234,6 +237,7 @@ def test_a_dry_run_writes_nothing(capsys, tmp_path, models):
     assert main(["--config", path, "--dry_run"]) == 0
     out = capsys.readouterr().out
     assert "forget 12, retain 48" in out and "nothing was written" in out and "steps of 4 forget rows" in out
+    assert re.search(r"^time       about \d+ s: unlearning \d+ s \(1 cpu", out, re.M) and "MB a process" in out
     assert sorted(tmp_path.iterdir()) == [Path(path)]
 
 
@@ -241,6 +245,9 @@ def test_command_line(capsys):
     assert cli.main([]) == 0 and "train" in capsys.readouterr().out
     assert cli.main(["trian"]) == 2
     assert "unknown command 'trian'" in capsys.readouterr().err
+    assert cli.main(["completion"]) == 0
+    words = capsys.readouterr().out
+    assert words.startswith('complete -o default -W "') and {"train", "--forget_ids", "--bf16"} <= set(words.split())
     assert cli.main(["env"]) == 0
     assert "torch" in capsys.readouterr().out
 
@@ -256,10 +263,28 @@ def test_report(capsys, tmp_path, models):
         assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["--help", "--method", "nabla_tau"], ["--method", "fine_tune", "-h"]])
+@pytest.mark.parametrize("argv", [["--help-all"], ["--help-all", "--method", "fine_tune"], ["--method", "x", "-h"]])
 def test_help(capsys, argv):
+    """All arguments of the method; or one screen, whose arguments exist."""
     with pytest.raises(SystemExit) as stopped:
         cli.main(["train", *argv])
     assert stopped.value.code == 0
     out = capsys.readouterr().out
-    assert ("--proxy_epochs" in out) == ("fine_tune" not in argv) and "--forget_classes" in out
+    assert ("--proxy_epochs" in out) == (argv == ["--help-all"]) and "--forget_classes" in out
+    assert ("Switches --cache_rows off." in " ".join(out.split())) == ("-h" not in argv)
+    if "-h" in argv:
+        assert len(out.splitlines()) <= 52 and max(map(len, out.splitlines())) <= 110
+        known = {action.dest for action in _build_parser(NablaTauConfig, DataArguments)._actions}
+        assert {name for group in EVERYDAY.values() for name in group} <= known
+
+
+def test_json_is_all_that_is_printed(capsys, tmp_path, models):
+    config = given(models, tmp_path, method="fine_tune", max_steps=1)
+    del config["proxy_epochs"]
+    path = tiny.write_config(tmp_path, config)
+    assert main(["--config", path, "--json", "--dry_run"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["splits"]["forget"] == 12 and {"time", "memory"} <= {line["what"] for line in plan["plan"]}
+    assert main(["--config", path, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((tmp_path / "new" / "out" / "evidence.json").read_text())

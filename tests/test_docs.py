@@ -1,5 +1,6 @@
 """What the documents say is so: snippets run, commands parse, figures stand in the stored results."""
 
+import importlib.util
 import re
 import shlex
 import sys
@@ -10,6 +11,7 @@ import yaml
 from toy import image_rows, image_task, vit
 
 from hf_unlearn.cli import main
+from hf_unlearn.commands.init import template
 from hf_unlearn.run.arguments import parse_arguments
 from hf_unlearn.run.checks import check
 from hf_unlearn.run.command_arguments import parse_with_own
@@ -128,14 +130,19 @@ def test_there_are_commands():
 
 
 @pytest.mark.parametrize(("page", "command"), commands())
-def test_commands_parse(page, command, capsys, monkeypatch):
-    program, first, *rest = shlex.split(command)
+def test_commands_parse(page, command, capsys, monkeypatch, tmp_path):
+    """`run.yaml` is the one that `hf-unlearn init` writes."""
+    (tmp_path / "run.yaml").write_text(template("text"))
+    words = [str(tmp_path / word) if word == "run.yaml" else word for word in shlex.split(command.split(" > ")[0])]
+    program, first, *rest = words
     monkeypatch.chdir(ROOT)
     if program == "make":
         assert re.search(rf"^{first}:", (ROOT / "Makefile").read_text(), re.M)
     elif program == "python":
         paths = [word for word in (first, *rest) if not word.startswith("-") and ("/" in word)]
         assert paths and all((ROOT / path).exists() for path in paths)
+    elif program == "pip":
+        assert first == "install"
     else:
         assert program == "hf-unlearn" and parses(first, rest)
 
@@ -153,11 +160,28 @@ def parses(command: str, rest: list[str]) -> bool:
         return bool(parse_with_own(LiraArguments, command, rest))
     if command == "report":
         return bool(rest) and not [word for word in rest if word.startswith("--") and word != "--output"]
+    if command == "init":
+        return rest in ([], ["text"], ["llm"], ["images"])
+    if command == "demo":
+        return rest[:1] == ["llm"] and bool(parse_arguments(rest[1:]))
     return command == "env" and not rest
 
 
 def test_env_works(capsys):
     assert main(["env"]) == 0 and "torch" in capsys.readouterr().out
+
+
+def test_the_site_has_every_page():
+    """`make docs` builds it; its hook names what lies outside of docs/."""
+    nav = re.findall(r"([\w]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M)
+    assert sorted(nav) == sorted(path.name for path in DOCS.glob("*.md"))
+    spec = importlib.util.spec_from_file_location("site_links", DOCS / "site_links.py")
+    hook = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    text = "[`README.md`](../README.md#cite) ![a](../no.png) [the licence](../LICENSE) [Limits](limits.md)"
+    assert hook.on_page_markdown(text) == "`README.md` ![a](../no.png) the licence (`LICENSE`) [Limits](limits.md)"
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        hook.on_page_markdown("[a](../nowhere.md)")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

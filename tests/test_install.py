@@ -66,7 +66,9 @@ def test_an_installed_wheel_runs_a_job(site, tmp_path):
     assert evidence["environment"]["packages"]["hf_unlearn"] == hf_unlearn.__version__
     assert {"model.safetensors", "report.html", "README.md"} <= {p.name for p in (tmp_path / "unlearned").iterdir()}
     shipped = {path.name for path in (site / "hf_unlearn").rglob("*.yaml")}
-    assert shipped == {f"{kind}.yaml" for kind in KINDS} and (site / "hf_unlearn" / "py.typed").is_file()
+    assert shipped == {"demo_llm.yaml", *(f"{kind}.yaml" for kind in KINDS)}
+    assert (site / "hf_unlearn" / "data" / "builtin" / "invented_authors.jsonl").is_file()
+    assert (site / "hf_unlearn" / "py.typed").is_file()
 
 
 @pytest.mark.parametrize("kind", KINDS)

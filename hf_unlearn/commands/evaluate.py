@@ -1,5 +1,6 @@
 """`hf-unlearn evaluate`: the evidence for a model that was unlearned elsewhere."""
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from hf_unlearn.evaluation.language_table import LanguageData, language_block, m
 from hf_unlearn.evaluation.perturbed import make_choices
 from hf_unlearn.evaluation.references import check_reference
 from hf_unlearn.evaluation.stress import stress
-from hf_unlearn.progress import quiet_libraries, say
-from hf_unlearn.report.evidence import write_json
+from hf_unlearn.progress import be_quiet, quiet_libraries, say
+from hf_unlearn.report.evidence import plain, write_json
 from hf_unlearn.report.html import render_html
 from hf_unlearn.report.table import render_table
 from hf_unlearn.run import results, stages
@@ -79,6 +80,7 @@ def evaluate(argv: list[str] | None = None) -> None:
     has_original = _settle_models(own, arguments)
     stored = stored_evidence(own.unlearned_model)
     reuse_division(arguments, stored)
+    be_quiet(arguments.run.quiet or arguments.run.json)
     check(arguments)
     quiet_libraries()
     with stages.nothing_left_behind(arguments), told_how_to_go_on(arguments, AGAIN):
@@ -90,7 +92,7 @@ def evaluate(argv: list[str] | None = None) -> None:
                 raise UserError(f"--{name} is for causal_lm; the task is {data.task.name}")
         unlearned = load_model(arguments, data.task, own.unlearned_model) if has_original else data.model
         if arguments.run.dry_run:
-            return say(f"output     {arguments.trainer.output_dir} (nothing was written)")
+            return results.print_nothing_written(arguments, data)
         if not arguments.request.near_duplicates:
             data.report.notes += check_rows(data, stored)
         references = stages.load_references(arguments, data)
@@ -103,7 +105,7 @@ def evaluate(argv: list[str] | None = None) -> None:
         models |= {f"twin {k}": twin.model for k, twin in enumerate(twins, 1)}
         evidence = make_evidence(own, arguments, data, models)
         if int(torch.distributed.get_rank() if torch.distributed.is_initialized() else 0) == 0:
-            save(Path(arguments.trainer.output_dir), data, evidence)
+            save(Path(arguments.trainer.output_dir), data, evidence, arguments.run.json)
 
 
 def make_evidence(
@@ -182,12 +184,14 @@ def stress_models(arguments: Arguments, data: Data, models: dict[str, torch.nn.M
     )
 
 
-def save(folder: Path, data: Data, evidence: dict[str, Any]) -> None:
+def save(folder: Path, data: Data, evidence: dict[str, Any], as_json: bool = False) -> None:
     """Write `evidence.json`, `report.html` and the page of answers, and print answers and table."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "evidence.json", evidence)
     (folder / "report.html").write_text(render_html(evidence), encoding="utf-8")
     results.save_answers(data, folder)
+    if as_json:
+        return print(json.dumps(plain(evidence), ensure_ascii=False))
     results.print_answers(data)
     print("\n" + render_table(evidence))
     print(f"\nevidence.json and report.html are in {folder}")

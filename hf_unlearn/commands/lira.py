@@ -1,5 +1,6 @@
 """`hf-unlearn lira`: U-LiRA (Hayes et al., arXiv 2403.01218), an attack of a method row by row with shadow models."""
 
+import json
 import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +15,8 @@ from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation.lira import Models, u_lira
 from hf_unlearn.evaluation.row_epsilon import row_epsilons, summary
 from hf_unlearn.evaluation.shadow_plan import Division, ShadowPlan, make_plan
-from hf_unlearn.progress import quiet_libraries, say
-from hf_unlearn.report.evidence import environment, read_evidence, write_json
+from hf_unlearn.progress import be_quiet, quiet_libraries, say
+from hf_unlearn.report.evidence import environment, plain, read_evidence, write_json
 from hf_unlearn.report.html import render_html
 from hf_unlearn.run import results, stages
 from hf_unlearn.run.arguments import Arguments
@@ -56,6 +57,7 @@ def lira(argv: list[str] | None = None) -> None:
     _check(own, arguments)
     check(arguments)
     evidence = _evidence_to_add_to(own, arguments)
+    be_quiet(arguments.run.quiet or arguments.run.json)
     quiet_libraries()
     with stages.nothing_left_behind(arguments), told_how_to_go_on(arguments, AGAIN):
         data = prepare_data(arguments)
@@ -70,7 +72,7 @@ def lira(argv: list[str] | None = None) -> None:
         missing = [name for name in wanted if not maker.is_done(*name)]
         _say_plan(arguments, plan, wanted, missing)
         if arguments.run.dry_run:
-            return say(f"output     {arguments.trainer.output_dir} (nothing was written)")
+            return results.print_nothing_written(arguments, data)
         for role, k in missing:
             maker.make(role, k, f"{role} {k + 1} of {own.shadows if role == 'shadow' else own.targets}")
         result = attack(arguments, plan, maker, own)
@@ -82,6 +84,8 @@ def lira(argv: list[str] | None = None) -> None:
                 evidence["lira"] = lira_block(result)
                 write_json(Path(own.add_to) / "evidence.json", evidence)
                 (Path(own.add_to) / "report.html").write_text(render_html(evidence), encoding="utf-8")
+            if arguments.run.json:
+                return print(json.dumps(plain(result), ensure_ascii=False))
             print("\n" + render_lira(result) + f"\n\nlira.json is in {folder}")
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from hf_unlearn.data.csv_text import text_options, with_numbers
 from hf_unlearn.errors import UserError, in_one_line
 
-BUILTIN = ("digits", "docstrings", "fictitious_authors")
+BUILTIN = ("digits", "docstrings", "fictitious_authors", "invented_authors")
 BUILDERS = {
     ".csv": "csv",
     ".tsv": "csv",
@@ -92,9 +92,8 @@ def load_source(
     """Load a data set.
 
     Args:
-        dataset_name (`str`): a built-in source (`digits`, `docstrings`, `fictitious_authors`), a local file (csv,
-            json, jsonl, parquet, txt), a local folder (of images, of such files, or written by `save_to_disk`), or a
-            Hub name.
+        dataset_name (`str`): a built-in source (one of `BUILTIN`), a local file (csv, json, jsonl, parquet, txt), a
+            local folder (of images, of such files, or written by `save_to_disk`), or a Hub name.
         config_name (`str`, *optional*): the Hub data set's configuration.
         train_split, validation_split, test_split (`str`, *optional*): names of the splits. By default validation is
             the first of validation, valid, val and dev that exists, and test is `test`.

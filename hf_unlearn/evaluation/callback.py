@@ -38,7 +38,7 @@ class UnlearningEvalCallback(TrainerCallback):
         task (`Task`): collates rows and reads the model's output.
         splits_to_score: names of roles. Membership needs `forget` and `test`; for class removal unseen rows of the
             removed classes take the place of `test` there, and are scored too.
-        metrics: names in [`METRICS`](logged_metrics.py), or functions of the scores by split that return numbers by
+        metrics: names in `METRICS`, or functions of the scores by split that return numbers by
             name; undefined ones are left out.
         stop (`StopAtValidation`, *optional*): end the training when the forget rows look like the validation rows that
             are meant for stopping. The decision reads these two and nothing else; it logs `eval_stop_difference` and

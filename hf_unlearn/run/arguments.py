@@ -8,6 +8,7 @@ from typing import Any
 from hf_unlearn.errors import UserError, in_one_line
 from hf_unlearn.run.config_file import nearest, read_config, set_defaults
 from hf_unlearn.run.line_parser import LineParser
+from hf_unlearn.run.short_help import short_help
 
 DTYPES = ["auto", "float32", "bfloat16", "float16", "float64"]
 
@@ -32,6 +33,8 @@ class RunArguments:
         "causal_lm: show what original, unlearned model and twins answer to so many forgotten, kept and general "
         "questions, on the screen and in answers.html, which stays here.",
     )
+    quiet: bool = _arg(False, "Say nothing but the result and mistakes.")
+    json: bool = _arg(False, "Print the evidence (of a dry run the plan) as JSON, and nothing else.")
 
 
 @dataclass
@@ -63,10 +66,13 @@ class DataArguments:
     _argument_group_name = "the rows"
 
     dataset_name: str | None = _arg(
-        None, "Built-in (digits, docstrings, fictitious_authors), Hub name, or local folder or file."
+        None, "Built-in (digits, docstrings, fictitious_authors, invented_authors), Hub name, or local folder or file."
     )
     train_file: str | None = _arg(
         None, "Instead of --dataset_name: a file of the rows that the model was trained on (csv, tsv, json, parquet)."
+    )
+    retain_file: str | None = _arg(
+        None, "Beside --forget_file: the rest of what the model was trained on, in a file of its own, as in TOFU."
     )
     validation_file: str | None = _arg(None, "Beside --train_file: unseen rows that measure τ and steer.")
     test_file: str | None = _arg(None, "Beside --train_file: unseen rows that only report.")
@@ -75,7 +81,9 @@ class DataArguments:
     )
     dataset_config_name: str | None = _arg(None, "Configuration of a Hub data set.")
     task: str | None = _arg(
-        None, "image_classification, text_classification, causal_lm or module:Class (built-ins know theirs)."
+        None,
+        "image_classification, text_classification, causal_lm or module:Class (default: the model's head tells, "
+        "without a model the columns).",
     )
     train_split: str = _arg("train", "Split that the model was trained on.")
     validation_split: str | None = _arg(None, "Unseen rows that measure τ and steer (default: the usual names).")
@@ -119,6 +127,11 @@ class RequestArguments:
     id_column: str | None = _arg(None, "Column that holds the ids.")
     forget_where: list[str] | None = _arg(None, "column=value; several mean any of them.", nargs="+")
     forget_dataset: str | None = _arg(None, "A data set of its own that must be forgotten; --dataset_name is kept.")
+    forget_file: str | None = _arg(None, "A file of the rows that must be forgotten; --retain_file is kept.")
+    forget_prompt: list[str] | None = _arg(
+        None, "causal_lm: prompts; what the model answers to them must be forgotten. Shown first.", nargs="+"
+    )
+    yes: bool = _arg(False, "With --forget_prompt: the answers that were shown are what is meant; do not ask.")
     forget_duplicates: bool = _arg(False, "Also forget retained rows that repeat a forgotten one.")
     near_duplicates: bool = _arg(
         False, "Also look for retained rows that nearly repeat a forgotten one (one more pass over the data)."
@@ -208,10 +221,18 @@ class Arguments:
         return self.recipe.original_seed if self.data.split_seed is None else self.data.split_seed
 
 
-_GROUPS = (RunArguments, ModelArguments, DataArguments, RequestArguments, LoraArguments, RecipeArguments)
+GROUPS = (RunArguments, ModelArguments, DataArguments, RequestArguments, LoraArguments, RecipeArguments)
 
 
-REQUESTS = ("forget_classes", "forget_fraction", "forget_ids", "forget_where", "forget_dataset")
+REQUESTS = (
+    "forget_classes",
+    "forget_fraction",
+    "forget_ids",
+    "forget_where",
+    "forget_dataset",
+    "forget_file",
+    "forget_prompt",
+)
 BESIDE_REQUEST = ("group_column", "id_column")  # belong to one kind of request
 
 
@@ -222,9 +243,13 @@ def parse_arguments(argv: list[str] | None = None) -> Arguments:
         `UserError`: an unknown key (the nearest known one is named), a value of the wrong type, out of its range or
             that `TrainingArguments` refuses, an unreadable file.
     """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if {"-h", "--help"} & set(argv):  # before anything heavy is imported
+        print(short_help(GROUPS))
+        raise SystemExit(0)
+
     from hf_unlearn.methods import get_method
 
-    argv = sys.argv[1:] if argv is None else list(argv)
     first = LineParser(add_help=False, allow_abbrev=False)
     first.add_argument("--config")
     first.add_argument("--method")
@@ -258,7 +283,7 @@ def _arguments(namespace: Namespace, data_arguments: type, config_class: type) -
     def fill(group: type):
         return group(**{f.name: getattr(namespace, f.name) for f in fields(group) if f.init})
 
-    groups = [fill(data_arguments if group is DataArguments else group) for group in _GROUPS]
+    groups = [fill(data_arguments if group is DataArguments else group) for group in GROUPS]
     try:
         trainer = fill(config_class)
     except (ValueError, TypeError, ImportError, OSError, AttributeError, KeyError) as error:  # from TrainingArguments
@@ -290,7 +315,7 @@ def _build_parser(config_class, data_arguments):
     class Parser(LineParser, HfArgumentParser):
         """Errors as one line instead of a page of usage."""
 
-    groups = [data_arguments if group is DataArguments else group for group in _GROUPS]
+    groups = [data_arguments if group is DataArguments else group for group in GROUPS]
     taken = {f.name for group in groups for f in fields(group)}
     clash = [f.name for f in fields(config_class) if f.name in taken]
     if clash:
@@ -302,8 +327,12 @@ def _build_parser(config_class, data_arguments):
         description="Values of the YAML file are defaults; the command line overrides them. Defaults of the training "
         f"arguments, at the end, are those of {config_class.__name__}.",
         allow_abbrev=False,
+        add_help=False,
     )
+    parser.add_argument("--help-all", action="help", help="Show this and leave; --help shows what most runs take.")
     for action in parser._actions:
+        if action.option_strings[0].startswith("--no_") and action.const is False:  # of a flag that is on by itself
+            action.help = f"Switches --{action.dest} off."
         if action.dest == "report_to":  # several trackers; HfArgumentParser sees a single string
             action.nargs = "+"
     return parser

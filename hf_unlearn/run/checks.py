@@ -10,6 +10,7 @@ from accelerate.utils import DistributedType
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from hf_unlearn.errors import UserError, in_one_line
+from hf_unlearn.evaluation.own_answers import NO_RETAIN
 from hf_unlearn.hub.upload import check_can_push, check_repo_id
 from hf_unlearn.models import lora
 from hf_unlearn.run.arguments import Arguments, LoraArguments
@@ -104,21 +105,56 @@ def _check_without_effect(arguments: Arguments) -> None:
 
 def _check_data(arguments: Arguments) -> None:
     data = arguments.data
-    if data.dataset_name is None and data.train_file is None:
+    _check_files_apart(arguments)
+    _check_prompts(arguments)
+    if arguments.request.forget_prompt and not (data.dataset_name or data.train_file):
+        raise UserError(f"--forget_prompt: {NO_RETAIN} (--train_file, --dataset_name)")
+    if data.dataset_name is None and data.train_file is None and data.retain_file is None:
         raise UserError("no --dataset_name and no --train_file; name a data set, or one of digits, docstrings, "
                         "fictitious_authors")  # fmt: skip
     if data.dataset_name is not None and data.train_file is not None:
         raise UserError("--train_file takes the place of --dataset_name; name one of them")
+    rows_file = data.train_file or data.retain_file
     for name in ("validation_file", "test_file"):
-        if getattr(data, name) is not None and data.train_file is None:
+        if getattr(data, name) is not None and rows_file is None:
             raise UserError(f"--{name} goes with --train_file; name splits of a data set with --{name[:-5]}_split")
     for name in ("dataset_config_name", "validation_split", "test_split"):
-        if getattr(data, name) is not None and data.train_file is not None:
-            raise UserError(f"--{name} is for --dataset_name; a --train_file has no splits")
+        if getattr(data, name) is not None and rows_file is not None:
+            raise UserError(f"--{name} is for --dataset_name; files have no splits")
     if data.max_train_rows is not None and arguments.model.model_name_or_path is not None:
         raise UserError(
             "--max_train_rows is for an original that the recipe trains; this model has seen all of its rows"
         )
+
+
+def _check_files_apart(arguments: Arguments) -> None:
+    """`--forget_file` and `--retain_file` together are all training rows."""
+    files = {"forget_file": arguments.request.forget_file, "retain_file": arguments.data.retain_file}
+    given = {name: path for name, path in files.items() if path is not None}
+    if not given:
+        return
+    for name, path in files.items():
+        if path is None:
+            raise UserError(f"--{next(iter(given))} goes with --{name}: name both files")
+        if not Path(path).expanduser().is_file():
+            raise UserError(f"--{name}: there is no file {path}")
+    for name in ("dataset_name", "train_file"):
+        if getattr(arguments.data, name) is not None:
+            raise UserError(f"--forget_file and --retain_file are all training rows; leave --{name} out")
+    if arguments.request.forget_dataset is not None:
+        raise UserError("--forget_file and --forget_dataset are both a forget request; give one of them")
+    if _same(*given.values()):
+        raise UserError("--forget_file and --retain_file are the same file; name two")
+
+
+def _check_prompts(arguments: Arguments) -> None:
+    """A request in words."""
+    asked = arguments.request
+    if asked.yes and not asked.forget_prompt:
+        raise UserError("--yes confirms the answers to --forget_prompt; name a prompt, or leave it out")
+    given = [name for name in ("forget_dataset", "forget_file") if getattr(asked, name) is not None]
+    if asked.forget_prompt and given:
+        raise UserError(f"--forget_prompt and --{given[0]} are both a forget request; give one of them")
 
 
 def _check_training(trainer) -> None:

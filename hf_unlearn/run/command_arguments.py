@@ -24,7 +24,7 @@ def parse_with_own(own_class: type, command: str, argv: list[str] | None = None)
         prog=f"hf-unlearn {command}",
         usage=f"hf-unlearn {command} [--config FILE] [--argument value ...]",
         description=own_class.__doc__,
-        epilog="Model, data, request, recipe and method: every argument of `hf-unlearn train` (train --help).",
+        epilog="Model, data, request, recipe and method: every argument of `hf-unlearn train` (train --help-all).",
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )

@@ -43,7 +43,7 @@ def read_config(path: str) -> dict[str, Any]:
 
 def set_defaults(parser: argparse.ArgumentParser, values: dict[str, Any], path: str) -> None:
     """The values of a file as the parser's defaults. Raises `UserError` for an unknown key and for a wrong value."""
-    known = {action.dest for action in parser._actions} - {"help"}
+    known = {action.dest for action in parser._actions} - {"help_all"}
     for key in values:
         if key not in known:
             raise UserError(_unknown(path, key, known))
@@ -77,7 +77,7 @@ def nearest(key: str, known: set[str], prefix: str = "") -> str:
     if _ELSEWHERE.get(key) in known:
         return f"; it is called {prefix}{_ELSEWHERE[key]} here"
     close = difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.5)
-    return f"; did you mean {prefix}{close[0]}?" if close else "; see --help for the known ones"
+    return f"; did you mean {prefix}{close[0]}?" if close else "; see --help-all for the known ones"
 
 
 def _typed(value: Any, action: argparse.Action, path: str) -> Any:

@@ -119,6 +119,17 @@ def load_label2id(arguments: Arguments) -> dict[str, int] | None:
         return None if lora.is_adapter_folder(name) else _load_config(arguments, name).label2id
 
 
+def head_of(arguments: Arguments, name: str) -> tuple[str | None, str | None]:
+    """What a model is made for: the class in its configuration, of an adapter its task type. Raises `UserError`."""
+    check_place(name)
+    with _said_in_one_line(name):
+        if lora.is_adapter_folder(name):
+            from peft import PeftConfig
+
+            return None, PeftConfig.from_pretrained(name).task_type
+        return next(iter(getattr(_load_config(arguments, name), "architectures", None) or []), None), None
+
+
 def load_processor(arguments: Arguments, source: Source, task_class: type[Task]):
     """The tokenizer or image processor: the one named, or that of the given model, of the recipe's base, or of the
     built-in data. Raises `UserError` if there is none."""
@@ -134,6 +145,9 @@ def load_processor(arguments: Arguments, source: Source, task_class: type[Task])
                 return _adapters_processor(name, task_class, options)
             return task_class.load_processor(name, **options)
     if source.make_processor is None:
+        made = task_class.processor_for(get_recipe(arguments).config_values())
+        if made is not None:
+            return made
         raise UserError(
             "a model from scratch needs a tokenizer or image processor: name one with --processor_name_or_path, or a "
             "base model with --original_model (built-in data sets bring their own)"

@@ -1,5 +1,6 @@
 """What a run leaves: the evidence, the output folder, and what is printed."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,14 @@ from hf_unlearn.hub import upload
 from hf_unlearn.progress import say
 from hf_unlearn.report.answers import PAGE, answers_page, answers_text
 from hf_unlearn.report.blocks import Evidence, Seeds
+from hf_unlearn.report.evidence import plain
 from hf_unlearn.report.phases import plot_phases
 from hf_unlearn.report.table import render_table
-from hf_unlearn.report.verdict import dear
 from hf_unlearn.run.arguments import Arguments
 from hf_unlearn.run.loading import get_recipe
 from hf_unlearn.run.recipe import Trained
 from hf_unlearn.run.rows import Data
-from hf_unlearn.run.stages import Unlearning, make_trainer
+from hf_unlearn.run.stages import Unlearning
 from hf_unlearn.trainers import handover
 from hf_unlearn.trainers.base import UnlearningTrainer
 
@@ -157,7 +158,7 @@ def push(arguments: Arguments, trainer: UnlearningTrainer) -> None:
         revision=args.hub_revision,
         push_adapter=arguments.lora.push_adapter,
     )
-    print(f"pushed to {url}")
+    say(f"pushed to {url}")
 
 
 def print_data(data: Data) -> None:
@@ -168,41 +169,18 @@ def print_data(data: Data) -> None:
         say(f"note       {note}")
 
 
+def print_nothing_written(arguments: Arguments, data: Data) -> None:
+    """How the dry run of a command ends that has no steps to plan."""
+    if arguments.run.json and arguments.trainer.process_index == 0:
+        print(json.dumps({"splits": data.splits.sizes(), "notes": data.report.notes}, ensure_ascii=False))
+    say(f"output     {arguments.trainer.output_dir} (nothing was written)")
+
+
 def print_result(arguments: Arguments, data: Data, trainer: UnlearningTrainer, evidence: dict[str, Any]) -> None:
-    """The answers, the table, and where things are."""
-    if trainer.is_world_process_zero():
+    """The answers, the table, and where things are; with `--json` the evidence instead."""
+    if trainer.is_world_process_zero() and arguments.run.json:
+        print(json.dumps(plain(evidence), ensure_ascii=False))
+    elif trainer.is_world_process_zero():
         print_answers(data)
         print("\n" + render_table(evidence))
         print(f"\nThe model, evidence.json, report.html and the model card are in {arguments.trainer.output_dir}")
-
-
-def print_plan(arguments: Arguments, data: Data) -> None:
-    """What a dry run shows: the splits, the model and the steps; nothing is trained or written."""
-    kind = type(data.model).__name__
-    trainer = make_trainer(arguments, data, Trained(data.model))
-    if not trainer.is_world_process_zero():
-        return
-    parameters = list(trainer.model.parameters())
-    trainable = sum(p.numel() for p in parameters if p.requires_grad)
-    print(f"model      {kind}, {sum(p.numel() for p in parameters):,} parameters, "
-          f"{trainable:,} of them trained")  # fmt: skip
-    for phase in trainer.schedule.phases:
-        sizes = trainer.stream_sizes()
-        rows = " + ".join(f"{sizes[s].batch} {s} rows" for s in phase.streams)
-        rate = phase.learning_rate or arguments.trainer.learning_rate
-        print(f"phase      {phase.name}: {phase.steps:,} steps of {rows or 'no rows'}, learning rate {rate:.2g}")
-    for line in trainer.plan() + (trainer.lens.plan() if trainer.lens is not None else []):
-        print(f"method     {line}")
-    if line := dear(_planned_share(arguments, data, trainer)):
-        print(f"cost       {line}")
-    print(f"retrain    {arguments.recipe.retrain} twins")
-    print(f"output     {arguments.trainer.output_dir} (nothing was written)")
-
-
-def _planned_share(arguments: Arguments, data: Data, trainer: UnlearningTrainer) -> float | None:
-    """Rows of the planned steps over those of one retraining; `None` without a recipe."""
-    if not arguments.has_recipe:
-        return None
-    sizes = trainer.stream_sizes()
-    rows = sum(phase.steps * sum(sizes[s].batch for s in phase.streams) for phase in trainer.schedule.phases)
-    return rows / (get_recipe(arguments).num_train_epochs * len(data.splits.retain))

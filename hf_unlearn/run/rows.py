@@ -10,10 +10,13 @@ from hf_unlearn.data.request import ForgetRequest
 from hf_unlearn.data.sources import Source, join_forget_retain, load_files, load_source
 from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation.answers import Answers
+from hf_unlearn.evaluation.own_answers import NO_REACH
 from hf_unlearn.progress import say
 from hf_unlearn.run.arguments import Arguments
+from hf_unlearn.run.asking import ask_for_answers
 from hf_unlearn.run.loading import build_start, check_exists, load_label2id, load_model, load_processor
-from hf_unlearn.tasks import get_task, task_names
+from hf_unlearn.run.which_task import which_task
+from hf_unlearn.tasks import get_task
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.tasks.causal_lm import CHAT
 
@@ -39,15 +42,23 @@ def prepare_data(arguments: Arguments) -> Data:
     say(f"processes  {_in_force(arguments.trainer)}")
     say("reading the rows")
     source, request = _load_rows(arguments)
-    task_class = get_task(arguments.data.task or source.task)
-    given, models = arguments.model.model_name_or_path, []
+    task_class = get_task(which_task(arguments, source))
+    given, models, noted = arguments.model.model_name_or_path, [], []
 
     def make_task(columns: dict[str, str], label_names: list[str] | None) -> Task:
         return _make_task(arguments, source, task_class, columns, label_names)
 
+    if arguments.request.forget_prompt:
+        chosen = task_class.detect_columns(source.train.column_names, source.train.features, arguments.data.columns)
+        models.append(ask_for_answers(arguments, source, request, make_task(chosen, None)))
+        noted.append(NO_REACH)
+
     def settle_model(task: Task) -> None:
         seed = arguments.recipe.original_seed
-        models.append(load_model(arguments, task, given) if given else build_start(arguments, task, seed))
+        if models:
+            task.prepare_model(models[0])
+        else:
+            models.append(load_model(arguments, task, given) if given else build_start(arguments, task, seed))
         for name in _used_later(arguments):
             check_exists(arguments, name)
 
@@ -67,6 +78,7 @@ def prepare_data(arguments: Arguments) -> Data:
         max_train_rows=arguments.data.max_train_rows,
     )
     data = Data(**vars(prepared), model=models[0])
+    data.report.notes += noted
     if arguments.run.generate:
         data.answers = Answers(data.task, arguments.run.generate, arguments.trainer.seed)
     if arguments.model.attn_implementation is None and arguments.model.dtype in ("float32", "float64"):
@@ -83,7 +95,8 @@ def _in_force(trainer) -> str:
 
 
 def _load_rows(arguments: Arguments) -> tuple[Source, ForgetRequest]:
-    data, asked = arguments.data, arguments.request
+    asked = arguments.request
+    apart = asked.forget_dataset or asked.forget_file or asked.forget_prompt
     request = ForgetRequest(
         classes=asked.forget_classes,
         fraction=asked.forget_fraction,
@@ -91,22 +104,24 @@ def _load_rows(arguments: Arguments) -> tuple[Source, ForgetRequest]:
         ids_file=asked.forget_ids,
         id_column=asked.id_column,
         where=asked.forget_where,
-        rows=np.zeros(0, dtype=np.int64) if asked.forget_dataset else None,
+        rows=np.zeros(0, dtype=np.int64) if apart else None,
         seed=arguments.trainer.seed,
     )
     source = _load_source(arguments)
-    if data.task is None and source.task is None:
-        raise UserError(f"no --task; name one of {', '.join(task_names())}")
-    if asked.forget_dataset:
-        forget = load_source(asked.forget_dataset, train_split=data.train_split, task=data.task)
+    if apart and not asked.forget_prompt:
+        forget = load_files(asked.forget_file) if asked.forget_file else _load_dataset(arguments, asked.forget_dataset)
         source.train, request.rows = join_forget_retain(forget.train, source.train)
     return source, request
 
 
+def _load_dataset(arguments: Arguments, name: str) -> Source:
+    return load_source(name, train_split=arguments.data.train_split, task=arguments.data.task)
+
+
 def _load_source(arguments: Arguments) -> Source:
     data = arguments.data
-    if data.train_file:
-        return load_files(data.train_file, data.validation_file, data.test_file)
+    if train := data.train_file or data.retain_file:
+        return load_files(train, data.validation_file, data.test_file)
     return load_source(
         data.dataset_name,
         config_name=data.dataset_config_name,

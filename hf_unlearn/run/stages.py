@@ -195,7 +195,9 @@ def make_trainer(arguments: Arguments, data: Data, original: Trained) -> Unlearn
     except (ValueError, ImportError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"the training arguments are refused by transformers: {reason}") from error
-    trainer.add_callback(ProgressBar(f"unlearning ({trainer.method})", ("loss", "forget_loss", "retain_loss")))
+    phases = [(phase.name, phase.steps) for phase in trainer.schedule.phases]
+    shown = ("loss", "forget_loss", "retain_loss")
+    trainer.add_callback(ProgressBar(f"unlearning ({trainer.method})", shown, phases))
     if trainer.schedule.in_stages:
         trainer.add_callback(PhaseEnds([phase.steps for phase in trainer.schedule.phases]))
     trainer.side_progress = ProgressBar
@@ -247,7 +249,7 @@ def unlearn(arguments: Arguments, data: Data, trainer: UnlearningTrainer) -> Unl
         where = f"; the last good step is kept in {kept.name} of the output folder" if kept.is_dir() else ""
         raise NonFiniteLossError(f"{error}{where}") from None
     seconds = time.perf_counter() - start
-    peak, examples = _peak_memory_mb(), trainer.examples + data.side_examples
+    peak, examples = peak_memory_mb(), trainer.examples + data.side_examples
     model = handover.final_model(trainer, save_adapter=arguments.lora.save_adapter)
     return Unlearning(model, seconds, examples, trainer.state.global_step, peak)
 
@@ -276,7 +278,7 @@ def cache_folder(arguments: Arguments) -> Path:
     return Path(arguments.recipe.cache_dir) if arguments.recipe.cache_dir else default_cache_dir()
 
 
-def _peak_memory_mb() -> float:
+def peak_memory_mb() -> float:
     """Peak memory of the GPU during unlearning, or of the whole process on a CPU, in MB."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20

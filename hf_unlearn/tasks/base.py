@@ -69,15 +69,25 @@ class Task(ABC):
     @classmethod
     def serves(cls, model: torch.nn.Module) -> bool:
         """Whether the class of `model`, inside all wrappers, is one that `auto_model` loads."""
+        return cls.serves_class(type(unwrap(model)).__name__)
+
+    @classmethod
+    def serves_class(cls, name: str) -> bool:
+        """Whether a class of this name is one that `auto_model` loads."""
         names = set()
         for known in cls.auto_model()._model_mapping._model_mapping.values():
             names |= {known} if isinstance(known, str) else set(known)
-        return type(unwrap(model)).__name__ in names
+        return name in names
 
     @classmethod
     @abstractmethod
     def load_processor(cls, name_or_path: str, **hub_kwargs):
         """Tokenizer or image processor of a model on the Hub or in a folder. Raises `UserError` if there is none."""
+
+    @classmethod
+    def processor_for(cls, config: dict[str, Any]):
+        """A processor for a model that is trained from scratch with these values; `None` where none can be made."""
+        return None
 
     @classmethod
     @abstractmethod

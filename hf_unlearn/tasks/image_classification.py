@@ -38,6 +38,20 @@ class ImageClassification(ClassificationTask):
             raise UserError(f"no image processor at {name_or_path}: save the model's own beside it") from error
 
     @classmethod
+    def processor_for(cls, config: dict[str, Any]):
+        """Scales images to the model's size and channels (224, 3 where they are not said), values in [-1, 1]."""
+        from transformers import ViTImageProcessorPil
+
+        side, channels = config.get("image_size", 224), config.get("num_channels", 3)
+        height, width = side if isinstance(side, (list, tuple)) else (side, side)
+        return ViTImageProcessorPil(
+            size={"height": int(height), "width": int(width)},
+            image_mean=[0.5] * int(channels),
+            image_std=[0.5] * int(channels),
+            do_convert_rgb=int(channels) == 3,
+        )
+
+    @classmethod
     def detect_columns(cls, column_names: list[str], features: Any, overrides: dict[str, str]) -> dict[str, str]:
         """Roles: `image`, `label`."""
         chosen = check_overrides(overrides, cls.roles, column_names)

@@ -96,7 +96,7 @@ def test_refused_yaml(tmp_path, text, message):
     [
         (["--forget_fractoin", "0.1"], "unknown argument --forget_fractoin; did you mean --forget_fraction?"),
         (["--forget-fractoin=0.1"], "did you mean --forget_fraction?"),
-        (["--zzzzzz", "1"], "unknown argument --zzzzzz; see --help"),
+        (["--zzzzzz", "1"], "unknown argument --zzzzzz; see --help-all"),
         (["--seed"], "expected one argument"),
         (["--seed", "one"], "invalid int value"),
         (["--dtype", "int8"], "invalid choice"),

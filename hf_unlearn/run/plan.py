@@ -1,0 +1,104 @@
+"""What a dry run shows: splits, model, steps, and what they will take in time and memory, after one step was tried."""
+
+import json
+import time
+from typing import Any
+
+import torch
+
+from hf_unlearn.progress import duration
+from hf_unlearn.report.verdict import dear
+from hf_unlearn.run.arguments import Arguments
+from hf_unlearn.run.loading import get_recipe
+from hf_unlearn.run.recipe import Trained
+from hf_unlearn.run.rows import Data
+from hf_unlearn.run.stages import make_trainer, peak_memory_mb
+from hf_unlearn.trainers.base import UnlearningTrainer
+
+Plan = list[tuple[str, str]]  # what, and what is to be said of it
+ADAM_STATES = 2  # float32 numbers that AdamW keeps per trained weight
+
+
+def print_plan(arguments: Arguments, data: Data) -> None:
+    """The plan, as lines or with `--json` as JSON. Nothing is trained or written."""
+    kind = type(data.model).__name__
+    trainer = make_trainer(arguments, data, Trained(data.model))
+    found = _model_and_steps(arguments, trainer, kind) + _costs(arguments, data, trainer)
+    if not trainer.is_world_process_zero():
+        return
+    if arguments.run.json:
+        lines = [{"what": what, "text": text} for what, text in found]
+        print(json.dumps({"splits": data.splits.sizes(), "notes": data.report.notes, "plan": lines}))
+        return
+    for what, text in found:
+        print(f"{what:<11}{text}")
+
+
+def _model_and_steps(arguments: Arguments, trainer: UnlearningTrainer, kind: str) -> Plan:
+    parameters = list(trainer.model.parameters())
+    trainable = sum(p.numel() for p in parameters if p.requires_grad)
+    found = [("model", f"{kind}, {sum(p.numel() for p in parameters):,} parameters, {trainable:,} of them trained")]
+    for phase in trainer.schedule.phases:
+        sizes = trainer.stream_sizes()
+        rows = " + ".join(f"{sizes[s].batch} {s} rows" for s in phase.streams)
+        rate = phase.learning_rate or arguments.trainer.learning_rate
+        text = f"{phase.name}: {phase.steps:,} steps of {rows or 'no rows'}, learning rate {rate:.2g}"
+        found.append(("phase", text))
+    lines = trainer.plan() + (trainer.lens.plan() if trainer.lens is not None else [])
+    return found + [("method", line) for line in lines]
+
+
+def _costs(arguments: Arguments, data: Data, trainer: UnlearningTrainer) -> Plan:
+    rows = _unlearning_rows(trainer)
+    found = [("retrain", f"{arguments.recipe.retrain} twins"), *_tried(arguments, data, trainer, rows)]
+    share = None
+    if arguments.has_recipe:
+        share = rows / (get_recipe(arguments).num_train_epochs * len(data.splits.retain))
+    if line := dear(share):
+        found.append(("cost", line))
+    return [*found, ("output", f"{arguments.trainer.output_dir} (nothing was written)")]
+
+
+def _unlearning_rows(trainer: UnlearningTrainer) -> int:
+    """Rows that the planned steps read."""
+    sizes = trainer.stream_sizes()
+    return sum(phase.steps * sum(sizes[s].batch for s in phase.streams) for phase in trainer.schedule.phases)
+
+
+def _tried(arguments: Arguments, data: Data, trainer: UnlearningTrainer, rows: int) -> Plan:
+    """Time and memory by one step, forward and backward without an update, over as many rows as a micro-batch has."""
+    size = min(trainer.args.per_device_train_batch_size, len(data.splits.retain))
+    seconds = _seconds_per_row(trainer, size)
+    parts = {"unlearning": rows * seconds}
+    if arguments.has_recipe:
+        epochs, recipe = get_recipe(arguments).num_train_epochs, arguments.recipe
+        if arguments.model.model_name_or_path is None:
+            parts["the original"] = epochs * (len(data.splits.forget) + len(data.splits.retain)) * seconds
+        if recipe.retrain:
+            parts[f"{recipe.retrain} twins"] = recipe.retrain * epochs * len(data.splits.retain) * seconds
+    named = ", ".join(f"{name} {duration(spent)}" for name, spent in parts.items())
+    place = f"{trainer.args.world_size} {trainer.args.device.type} process(es), by one step that was tried"
+    trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+    memory = peak_memory_mb() + ADAM_STATES * 4 * trained / 2**20
+    return [
+        ("time", f"about {duration(sum(parts.values()))}: {named} ({place}; measuring and scoring come on top)"),
+        ("memory", f"about {memory:,.0f} MB a process: the step that was tried, and the optimizer's state"),
+    ]
+
+
+def _seconds_per_row(trainer: UnlearningTrainer, size: int) -> float:
+    """Of all processes together. The second of two steps is timed: the first one warms up."""
+    model, task, device = trainer.model, trainer.task, trainer.args.device
+    batch: dict[str, Any] = task.collate(trainer.splits.retain.__getitems__(range(size)))
+    batch = {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
+    for _ in range(2):
+        start = time.perf_counter()
+        with trainer.compute_loss_context_manager():
+            loss = task.predict(model, batch).loss.mean()
+        if loss.requires_grad:
+            loss.backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds = time.perf_counter() - start
+        model.zero_grad(set_to_none=True)
+    return seconds / size / trainer.args.world_size
