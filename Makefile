@@ -23,7 +23,7 @@ quickstart: $(READY) ## unlearn 10 % of the handwritten digits, with evidence, i
 	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
 		hf_unlearn/train.py --config configs/quickstart.yaml
 
-quickstart-llm: $(READY) ## a chat model of 135 M weights forgets a writer, in about ten minutes
+quickstart-llm: $(READY) ## a chat model of 135 M weights forgets a writer, in minutes on a CPU
 	$(BIN)/hf-unlearn demo llm
 
 test: $(READY) ## run the test suite

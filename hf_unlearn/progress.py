@@ -4,7 +4,8 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
@@ -13,10 +14,15 @@ EVERY = 10.0  # seconds between two lines where there is no terminal
 _quiet = False  # of the command that runs
 
 
-def be_quiet(quiet: bool) -> None:
-    """Whether [`say`] and bars are silent from here on."""
+@contextmanager
+def quietly(quiet: bool) -> Iterator[None]:
+    """Around a command: [`say`] and bars are silent in it if `quiet`."""
     global _quiet
-    _quiet = quiet
+    before, _quiet = _quiet, quiet
+    try:
+        yield
+    finally:
+        _quiet = before
 
 
 def say(line: str) -> None:

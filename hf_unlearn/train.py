@@ -13,17 +13,17 @@ def train(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)  # before the heavy imports: most mistakes are told at once
 
     from hf_unlearn.evaluation.answers import ORIGINAL
-    from hf_unlearn.progress import be_quiet, quiet_libraries
+    from hf_unlearn.progress import quiet_libraries, quietly
     from hf_unlearn.run import results, rows, stages
     from hf_unlearn.run.checks import check
     from hf_unlearn.run.plan import print_plan
     from hf_unlearn.run.stopping import told_how_to_go_on
 
-    be_quiet(arguments.run.quiet or arguments.run.json)
     check(arguments)
     quiet_libraries()
 
-    with stages.nothing_left_behind(arguments), told_how_to_go_on(arguments):
+    silent = quietly(arguments.run.quiet or arguments.run.json)
+    with silent, stages.nothing_left_behind(arguments), told_how_to_go_on(arguments):
         data = rows.prepare_data(arguments)  # request -> splits
         results.print_data(data)
         if arguments.run.dry_run:

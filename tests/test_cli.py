@@ -10,6 +10,7 @@ import tiny
 
 from hf_unlearn import cli
 from hf_unlearn.methods.nabla_tau import NablaTauConfig
+from hf_unlearn.progress import say
 from hf_unlearn.run.arguments import DataArguments, _build_parser
 from hf_unlearn.run.short_help import EVERYDAY
 from hf_unlearn.train import main
@@ -287,4 +288,6 @@ def test_json_is_all_that_is_printed(capsys, tmp_path, models):
     assert plan["splits"]["forget"] == 12 and {"time", "memory"} <= {line["what"] for line in plan["plan"]}
     assert main(["--config", path, "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
+    say("a later command speaks again")
+    assert capsys.readouterr().out
     assert printed == json.loads((tmp_path / "new" / "out" / "evidence.json").read_text())

@@ -18,7 +18,7 @@ from hf_unlearn.evaluation.language_table import LanguageData, language_block, m
 from hf_unlearn.evaluation.perturbed import make_choices
 from hf_unlearn.evaluation.references import check_reference
 from hf_unlearn.evaluation.stress import stress
-from hf_unlearn.progress import be_quiet, quiet_libraries, say
+from hf_unlearn.progress import quiet_libraries, quietly, say
 from hf_unlearn.report.evidence import plain, write_json
 from hf_unlearn.report.html import render_html
 from hf_unlearn.report.table import render_table
@@ -80,10 +80,10 @@ def evaluate(argv: list[str] | None = None) -> None:
     has_original = _settle_models(own, arguments)
     stored = stored_evidence(own.unlearned_model)
     reuse_division(arguments, stored)
-    be_quiet(arguments.run.quiet or arguments.run.json)
     check(arguments)
     quiet_libraries()
-    with stages.nothing_left_behind(arguments), told_how_to_go_on(arguments, AGAIN):
+    silent = quietly(arguments.run.quiet or arguments.run.json)
+    with silent, stages.nothing_left_behind(arguments), told_how_to_go_on(arguments, AGAIN):
         check_exists(arguments, own.unlearned_model)
         data = prepare_data(arguments)
         results.print_data(data)

@@ -15,7 +15,7 @@ from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation.lira import Models, u_lira
 from hf_unlearn.evaluation.row_epsilon import row_epsilons, summary
 from hf_unlearn.evaluation.shadow_plan import Division, ShadowPlan, make_plan
-from hf_unlearn.progress import be_quiet, quiet_libraries, say
+from hf_unlearn.progress import quiet_libraries, quietly, say
 from hf_unlearn.report.evidence import environment, plain, read_evidence, write_json
 from hf_unlearn.report.html import render_html
 from hf_unlearn.run import results, stages
@@ -57,9 +57,9 @@ def lira(argv: list[str] | None = None) -> None:
     _check(own, arguments)
     check(arguments)
     evidence = _evidence_to_add_to(own, arguments)
-    be_quiet(arguments.run.quiet or arguments.run.json)
     quiet_libraries()
-    with stages.nothing_left_behind(arguments), told_how_to_go_on(arguments, AGAIN):
+    silent = quietly(arguments.run.quiet or arguments.run.json)
+    with silent, stages.nothing_left_behind(arguments), told_how_to_go_on(arguments, AGAIN):
         data = prepare_data(arguments)
         results.print_data(data)
         if data.request.kind == "classes":
