@@ -29,9 +29,10 @@ quickstart-llm: $(READY) ## a chat model of 135 M weights forgets a writer, in m
 test: $(READY) ## run the test suite
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-lint: $(READY) ## lint and format check
+lint: $(READY) ## lint, format check and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: $(READY) ## format the code
 	$(BIN)/ruff check --fix .

@@ -29,6 +29,20 @@ def own_folders(monkeypatch, tmp_path_factory, recipe_cache):
         monkeypatch.delenv(name, raising=False)
 
 
+def pytest_configure():
+    """Every evidence that a run writes in a test is held against the schema."""
+    from hf_unlearn.report import evidence as module
+
+    write = module.write_json
+
+    def write_checked(path, content):
+        if os.path.basename(path) == module.EVIDENCE:
+            assert module.validate(module.plain(content)) == []
+        write(path, content)
+
+    module.write_json = write_checked
+
+
 def pytest_sessionfinish():
     import shutil
 

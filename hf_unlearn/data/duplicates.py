@@ -1,14 +1,15 @@
 """Retained rows that repeat a forgotten one: while they stay, the model keeps learning what it should forget."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
 from hf_unlearn.data.content import row_digests
 
 
-class NearDuplicates(NamedTuple):
+@dataclass(frozen=True)
+class NearDuplicates:
     """Retained rows that nearly repeat a forgotten one.
 
     Args:

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+
+import numpy as np
 
 from hf_unlearn.data.build import SplitReport, build_splits, complete_source, first_rows
 from hf_unlearn.data.content import forget_digest, key_name, rows_digest
@@ -11,6 +12,7 @@ from hf_unlearn.data.overlap import check_unseen
 from hf_unlearn.data.request import ForgetRequest
 from hf_unlearn.data.sources import Source
 from hf_unlearn.data.splits import UnlearningSplits
+from hf_unlearn.report.blocks import Data, Division
 from hf_unlearn.tasks.base import Task
 
 
@@ -33,9 +35,9 @@ class Prepared:
 
     def measure_digest(self) -> None:
         """Fill in `digest` for the rows that are forgotten as things stand."""
-        self.digest = forget_digest(self.source.train, self.splits.forget.indices, self._columns)
+        self.digest = forget_digest(self.source.train, np.asarray(self.splits.forget.indices), self._columns)
 
-    def describe(self, *, publish: bool = False) -> dict[str, Any]:
+    def describe(self, *, publish: bool = False) -> Data:
         """The evidence block `data`; the request's classes are named only with `publish`. Makes the user's key."""
         request = self.request.public(publish=publish, label_column=self.task.columns.get("label"))
         return {
@@ -46,7 +48,7 @@ class Prepared:
             "division": self.division(),
         }
 
-    def division(self) -> dict[str, Any]:
+    def division(self) -> Division:
         """The block `data.division`: how the held-out rows were found, and a keyed digest of them."""
         digest = rows_digest([self.source.validation, self.source.test], self._columns)
         return {"seed": self.split_seed, "digest": digest, "key": key_name()}
@@ -96,11 +98,16 @@ def prepare(
     label_names = None
     if task_class.has_classes:
         source, label_names = encode_labels(source, chosen["label"], label2id)
-    roles = {"label_column": chosen.get("label"), "group_column": request.group_column or source.group_column}
     trial: list[str] = []
     if max_train_rows is not None:
         source, trial = first_rows(source, max_train_rows, split_seed, chosen.get("label"))
-    source, notes = complete_source(source, trains_original=trains_original, seed=split_seed, **roles)
+    source, notes = complete_source(
+        source,
+        trains_original=trains_original,
+        seed=split_seed,
+        label_column=chosen.get("label"),
+        group_column=request.group_column or source.group_column,
+    )
     forget = request.select(source, chosen.get("label"), label_names)
     task = make_task(chosen, label_names)
     settle_model(task)

@@ -51,7 +51,7 @@ class Rows(torch.utils.data.Dataset):
             return None
         return np.array([len(row["input_ids"]) for row in self.__getitems__(which)])
 
-    def select(self, which: Sequence[int]) -> "Rows":
+    def select(self, which: Sequence[int] | np.ndarray) -> "Rows":
         """Rows `which` (places in this object, not in the source) as a new object that shares the cache."""
         return self.at([self.indices[i] for i in which])
 

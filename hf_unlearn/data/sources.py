@@ -139,7 +139,7 @@ def load_files(train: str, validation: str | None = None, test: str | None = Non
     groups: dict[tuple[str, str | None], dict[str, str]] = {}  # files of a kind are read together, so that types agree
     for split, path in files.items():
         groups.setdefault(_kind_of(path), {})[split] = str(path)
-    rows = {}
+    rows: dict[str, Any] = {}
     for (builder, separator), group in groups.items():
         options = {"sep": separator} if separator else {}
         shown = ", ".join(files[split].name for split in group)

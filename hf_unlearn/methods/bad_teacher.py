@@ -44,6 +44,7 @@ class BadTeacherTrainer(UnlearningTrainer):
     """
 
     config_class = BadTeacherConfig
+    args: BadTeacherConfig
     method = "bad_teacher"
     asks_original = True
     paper = {

@@ -57,6 +57,7 @@ class UndialTrainer(DemotedLabelTrainer):
     """
 
     config_class = UndialConfig
+    args: UndialConfig
     method = "undial"
     asks_original = True
     paper = {
@@ -90,6 +91,7 @@ class CEUTrainer(DemotedLabelTrainer):
     """
 
     config_class = CEUConfig
+    args: CEUConfig
     method = "ceu"
     paper = {
         "title": "CE-U: Cross Entropy Unlearning",
@@ -118,6 +120,7 @@ class DeleteTrainer(DemotedLabelTrainer):
     """
 
     config_class = DeleteConfig
+    args: DeleteConfig
     method = "delete"
     asks_original = True
     paper = {

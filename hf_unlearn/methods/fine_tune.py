@@ -35,6 +35,7 @@ class FineTuneTrainer(RetainOnlyTrainer):
     """
 
     config_class = FineTuneConfig
+    args: FineTuneConfig
     method = "fine_tune"
 
     def unlearning_loss(self, retain: SplitOutput) -> torch.Tensor:

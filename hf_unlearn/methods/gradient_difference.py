@@ -22,6 +22,7 @@ class GradDiffTrainer(ForgetRetainTrainer):
     """
 
     config_class = GradDiffConfig
+    args: GradDiffConfig
     method = "grad_diff"
     paper = {
         "title": "TOFU: A Task of Fictitious Unlearning for LLMs",
@@ -63,6 +64,7 @@ class WGATrainer(GradDiffTrainer):
     """
 
     config_class = WGAConfig
+    args: WGAConfig
     method = "wga"
     paper = {
         "title": "Rethinking LLM Unlearning Objectives: A Gradient Perspective and Go Beyond",
@@ -99,6 +101,7 @@ class SatImpTrainer(GradDiffTrainer):
     """
 
     config_class = SatImpConfig
+    args: SatImpConfig
     method = "sat_imp"
     paper = {
         "title": "Exploring Criteria of Loss Reweighting to Enhance LLM Unlearning",

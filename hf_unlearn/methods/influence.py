@@ -41,6 +41,7 @@ class InfluenceTrainer(EditTrainer):
     """
 
     config_class = InfluenceConfig
+    args: InfluenceConfig
     method = "influence"
     paper = {
         "title": "Approximate Data Deletion from Machine Learning Models",

@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from hf_unlearn.errors import UserError
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.trainers import token_pull
-from hf_unlearn.trainers.config import KnownRecipe
-from hf_unlearn.trainers.published import PublishedConfig, PublishedSteps
+from hf_unlearn.trainers.config import KnownRecipe, filled_later
 from hf_unlearn.trainers.row_target_trainer import RowTargetConfig, RowTargetTrainer
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase
 from hf_unlearn.trainers.split_output import SplitOutput
@@ -24,7 +23,7 @@ RETAIN_ROWS = {"tokens": 8}  # a step; 16 elsewhere
 
 
 @dataclass
-class NablaTauConfig(PublishedConfig, RowTargetConfig):
+class NablaTauConfig(RowTargetConfig):
     """Arguments of [`NablaTauTrainer`]. None of them has to be tuned.
 
     Args:
@@ -47,8 +46,8 @@ class NablaTauConfig(PublishedConfig, RowTargetConfig):
     alpha: float | None = field(
         default=None, metadata={"help": "Initial weight of the forget term (variant paper only)."}
     )
-    per_device_train_batch_size: int | None = field(
-        default=None, metadata={"help": "Retain rows per process and micro-batch (default: 16, variant tokens 8)."}
+    per_device_train_batch_size: int = filled_later(
+        "Retain rows per process and micro-batch (default: 16, variant tokens 8)."
     )
 
     def __post_init__(self):
@@ -59,7 +58,7 @@ class NablaTauConfig(PublishedConfig, RowTargetConfig):
             raise UserError(f"`alpha` is {self.alpha}; it must lie in (0, 1]")
 
 
-class NablaTauTrainer(PublishedSteps, RowTargetTrainer):
+class NablaTauTrainer(RowTargetTrainer):
     """∇τ (Trippa et al. 2024, arXiv 2403.14339): L = α·ReLU(τ − L_f)² + (1 − α)·L_r (equation 4).
 
     `variant="paper"` is the published form: L_f is the mean over the step's forget rows, τ the current model's mean
@@ -92,6 +91,7 @@ class NablaTauTrainer(PublishedSteps, RowTargetTrainer):
     """
 
     config_class = NablaTauConfig
+    args: NablaTauConfig
     method = "nabla_tau"
     paper = {
         "title": "∇τ: Gradient-based and Task-Agnostic machine Unlearning",

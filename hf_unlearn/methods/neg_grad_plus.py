@@ -38,6 +38,7 @@ class NegGradPlusTrainer(UnlearningTrainer):
     """
 
     config_class = NegGradPlusConfig
+    args: NegGradPlusConfig
     method = "neg_grad_plus"
     keeps_start = True
     paper = {

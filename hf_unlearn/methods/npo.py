@@ -36,6 +36,7 @@ class NPOTrainer(ForgetRetainTrainer):
     """
 
     config_class = NPOConfig
+    args: NPOConfig
     method = "npo"
     paper = {
         "title": "Negative Preference Optimization: From Catastrophic Collapse to Effective Unlearning",

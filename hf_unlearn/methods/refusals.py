@@ -94,6 +94,7 @@ class RefusalTrainer(ForgetRetainTrainer):
     """Gives a method the forget rows with refusals in the place of their answers."""
 
     config_class = RefusalConfig
+    args: RefusalConfig
 
     @classmethod
     def check_task(cls, task) -> None:
@@ -161,6 +162,7 @@ class IdkDPOTrainer(RefusalTrainer):
     """
 
     config_class = IdkDPOConfig
+    args: IdkDPOConfig
     method = "idk_dpo"
     paper = IdkNLLTrainer.paper
 

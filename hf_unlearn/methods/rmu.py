@@ -51,6 +51,7 @@ class RMUTrainer(ForgetRetainTrainer):
     """
 
     config_class = RMUConfig
+    args: RMUConfig
     method = "rmu"
     paper = {
         "title": "The WMDP Benchmark: Measuring and Reducing Malicious Use With Unlearning",

@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 
 from hf_unlearn.errors import UserError
 from hf_unlearn.saliency.soft_threshold import PREFIX, SoftThreshold
-from hf_unlearn.trainers.published import PublishedConfig, PublishedSteps
+from hf_unlearn.trainers.config import filled_later
 from hf_unlearn.trainers.random_labels import draws, soft_losses, uniform_labels
 from hf_unlearn.trainers.row_target_trainer import RowTargetConfig, RowTargetTrainer
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase
@@ -22,7 +22,7 @@ MOST_PULL = 10.0  # 1/p beyond it would let single rows rule a step
 
 
 @dataclass
-class SalUnConfig(PublishedConfig, RowTargetConfig):
+class SalUnConfig(RowTargetConfig):
     """Arguments of [`SalUnTrainer`]. None of them has to be tuned.
 
     `saliency` is 0.5 where nothing else is said, as published; 1 masks nothing, which leaves plain random labels.
@@ -49,12 +49,9 @@ class SalUnConfig(PublishedConfig, RowTargetConfig):
             "choices": ["rows", "paper"],
         },
     )
-    labels: str | None = field(
-        default=None,
-        metadata={
-            "help": "Wrong labels drawn alike, or all at once (default: the task's; variant paper: uniform).",
-            "choices": ["soft", "uniform"],
-        },
+    labels: str = filled_later(
+        "Wrong labels drawn alike, or all at once (default: the task's; variant paper: uniform).",
+        choices=["soft", "uniform"],
     )
     allow_true_label: bool = field(default=False, metadata={"help": "Draw from all labels, the true one included."})
     mixing: str = field(
@@ -86,7 +83,7 @@ class SalUnConfig(PublishedConfig, RowTargetConfig):
             self.saliency = SHARE
 
 
-class SalUnTrainer(PublishedSteps, RowTargetTrainer):
+class SalUnTrainer(RowTargetTrainer):
     """SalUn (Fan et al. 2024, arXiv 2310.12508): descent on wrong labels y′ for the forget rows and on the true ones
     for the rest, moving only the weights whose saliency |∇L_f(θ₀)| is in the upper half (equations 3 to 5).
 
@@ -107,6 +104,7 @@ class SalUnTrainer(PublishedSteps, RowTargetTrainer):
     """
 
     config_class = SalUnConfig
+    args: SalUnConfig
     method = "salun"
     wants_label_targets = True
     paper = {

@@ -47,6 +47,7 @@ class ScrubTrainer(UnlearningTrainer):
     """
 
     config_class = ScrubConfig
+    args: ScrubConfig
     method = "scrub"
     asks_original = True
     paper = {

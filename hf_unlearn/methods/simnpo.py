@@ -36,6 +36,7 @@ class SimNPOTrainer(ForgetRetainTrainer):
     """
 
     config_class = SimNPOConfig
+    args: SimNPOConfig
     method = "simnpo"
     paper = {
         "title": "Simplicity Prevails: Rethinking Negative Preference Optimization for LLM Unlearning",

@@ -41,6 +41,7 @@ class SSDTrainer(EditTrainer):
     """
 
     config_class = SSDConfig
+    args: SSDConfig
     method = "ssd"
     paper = {
         "title": "Fast Machine Unlearning Without Retraining Through Selective Synaptic Dampening",

@@ -14,9 +14,8 @@ from hf_unlearn.errors import UserError
 from hf_unlearn.models import lora
 from hf_unlearn.models.noise import ErrorMaximizingNoise, find_space
 from hf_unlearn.tasks.forward import unwrap, without_data_parallel
-from hf_unlearn.trainers.base import UnlearningTrainer
-from hf_unlearn.trainers.config import KnownRecipe, UnlearningConfig, default_learning_rate
-from hf_unlearn.trainers.published import PublishedConfig, PublishedSteps
+from hf_unlearn.trainers.config import KnownRecipe, default_learning_rate, filled_later
+from hf_unlearn.trainers.published import PublishedConfig, PublishedTrainer
 from hf_unlearn.trainers.sampler import JointSampler
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase
 from hf_unlearn.trainers.split_output import SplitOutput
@@ -40,7 +39,7 @@ UNKNOWN_EPOCHS = 10.0  # assumed for retraining where the recipe is not known
 
 
 @dataclass
-class UnsirConfig(PublishedConfig, UnlearningConfig):
+class UnsirConfig(PublishedConfig):
     """Arguments of [`UnsirTrainer`]. None of them has to be tuned.
 
     Args:
@@ -69,29 +68,21 @@ class UnsirConfig(PublishedConfig, UnlearningConfig):
         },
     )
     retain_per_class: int = field(default=1000, metadata={"help": "Rows of each kept class that may be read."})
-    noise_rows: int | None = field(
-        default=None, metadata={"help": "Rows of noise per class (default: 8, at least 16 in all; paper: a batch)."}
-    )
+    noise_rows: int = filled_later("Rows of noise per class (default: 8, at least 16 in all; paper: a batch).")
     noise_steps: int = field(default=40, metadata={"help": "Steps that learn the noise."})
     noise_learning_rate: float = field(default=0.1, metadata={"help": "Adam's rate on the noise, in standard units."})
-    noise_penalty: float | None = field(
-        default=None, metadata={"help": "Weight of the noise's size (default: 1e-4; paper: 0.1)."}
-    )
+    noise_penalty: float = filled_later("Weight of the noise's size (default: 1e-4; paper: 0.1).")
     noise_space: str = field(
         default="auto",
         metadata={"help": "Where the noise is put in.", "choices": ["auto", "embeddings", "pixels"]},
     )
-    impair_steps: int | None = field(default=None, metadata={"help": "Steps of impairing (default: 20 or less)."})
-    repair_steps: int | None = field(default=None, metadata={"help": "Steps of repairing (default: 100 or less)."})
-    impair_learning_rate: float | None = field(
-        default=None, metadata={"help": "Rate of impairing (default: --learning_rate; paper: 0.02)."}
+    impair_steps: int = filled_later("Steps of impairing (default: 20 or less).")
+    repair_steps: int = filled_later("Steps of repairing (default: 100 or less).")
+    impair_learning_rate: float = filled_later("Rate of impairing (default: --learning_rate; paper: 0.02).")
+    repair_learning_rate: float = filled_later(
+        "Rate at which repairing starts (default: --learning_rate; paper: 0.01)."
     )
-    repair_learning_rate: float | None = field(
-        default=None, metadata={"help": "Rate at which repairing starts (default: --learning_rate; paper: 0.01)."}
-    )
-    retrain_epochs: float | None = field(
-        default=None, metadata={"help": "Epochs that retraining would take (default: the recipe's, or 10)."}
-    )
+    retrain_epochs: float = filled_later("Epochs that retraining would take (default: the recipe's, or 10).")
 
     def __post_init__(self):
         for name, usual in WITHOUT_EFFECT.items():
@@ -136,7 +127,7 @@ class NoiseRows:
         return [{**row, "labels": int(self.labels[i])} for row, i in zip(features, batch, strict=True)]
 
 
-class UnsirTrainer(PublishedSteps, UnlearningTrainer):
+class UnsirTrainer(PublishedTrainer):
     """UNSIR (Tarun et al. 2023, arXiv 2111.08947): noise on which the model errs most about the forgotten classes,
     impairing on that noise, repairing on the rest.
 
@@ -159,6 +150,7 @@ class UnsirTrainer(PublishedSteps, UnlearningTrainer):
     """
 
     config_class = UnsirConfig
+    args: UnsirConfig
     method = "unsir"
     paper = {
         "title": "Fast Yet Effective Machine Unlearning",

@@ -34,6 +34,13 @@ def input_module(model: nn.Module) -> nn.Module | None:
         return None
 
 
+def _input_module(model: nn.Module) -> nn.Module:
+    """[`input_module`] of a model that [`find_space`] found to have one."""
+    module = input_module(model)
+    assert module is not None
+    return module
+
+
 def find_space(model: nn.Module, wanted: str = "auto") -> str:
     """`embeddings` or `pixels`. Raises `UserError` where `wanted` is not to be had."""
     takes_pixels = getattr(unwrap(model), "main_input_name", None) == "pixel_values"
@@ -57,8 +64,8 @@ def free_places(inputs: dict[str, Any], processor: Any) -> torch.Tensor | None:
         return None
     ids = inputs["input_ids"]
     special = [getattr(processor, name, None) for name in _KEPT_TOKENS]
-    special = torch.tensor([i for i in special if i is not None], device=ids.device, dtype=ids.dtype)
-    return inputs["attention_mask"].bool() & ~torch.isin(ids, special)
+    kept = torch.tensor([i for i in special if i is not None], device=ids.device, dtype=ids.dtype)
+    return inputs["attention_mask"].bool() & ~torch.isin(ids, kept)
 
 
 @contextmanager
@@ -89,7 +96,7 @@ def injected(model: nn.Module, space: str, values: torch.Tensor, places: torch.T
         return args, {**kwargs, "pixel_values": replace(kwargs["pixel_values"])}
 
     if space == EMBEDDINGS:
-        handle = input_module(model).register_forward_hook(output_hook)
+        handle = _input_module(model).register_forward_hook(output_hook)
     else:
         handle = unwrap(model).register_forward_pre_hook(input_hook, with_kwargs=True)
     try:
@@ -110,7 +117,7 @@ def captured(model: nn.Module, space: str) -> Iterator[list[torch.Tensor]]:
         seen.append(kwargs["pixel_values"].detach())
 
     if space == EMBEDDINGS:
-        handle = input_module(model).register_forward_hook(output_hook)
+        handle = _input_module(model).register_forward_hook(output_hook)
     else:
         handle = unwrap(model).register_forward_pre_hook(input_hook, with_kwargs=True)
     try:
@@ -195,7 +202,8 @@ class ErrorMaximizingNoise:
         Returns `loss`, the model's mean on the noise in nats, `objective`, and `norm_ratio` (see [`norm_ratio`]), all
         as they were before the step.
         """
-        state, first, losses, objectives, gradients = self.state, 0, [], [], []
+        state, first, losses, objectives = self.state, 0, [], []
+        gradients: list[torch.Tensor] = []
         for batch in batches:
             places = free_places(batch, self.task.processor)
             z = state["noise"][first : first + len(batch["labels"])].detach().requires_grad_()

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import set_seed
+from transformers import PreTrainedModel, set_seed
 
 from hf_unlearn.errors import UserError
 from hf_unlearn.models import lora
@@ -34,7 +34,7 @@ def load_start(task: Task, base: str, seed: int, **options: Any) -> nn.Module:
     set_seed(seed)
     labels = labels_of(task)
     if labels:
-        labels |= {"num_labels": len(task.label_names), "ignore_mismatched_sizes": True}
+        labels |= {"num_labels": len(labels["id2label"]), "ignore_mismatched_sizes": True}
     model = load_weights(task.auto_model(), base, is_base=True, **options, **labels)
     task.prepare_model(model)
     return model
@@ -49,7 +49,7 @@ def start_from(task: Task, original: nn.Module, base: str | nn.Module, **options
 
     Raises `UserError` if it cannot be loaded, or is of another architecture.
     """
-    inner = unwrap(original).get_base_model() if lora.is_peft(original) else unwrap(original)
+    inner = unwrap(original)
     if isinstance(base, nn.Module):
         weights = _weights_for(inner, base)
 
@@ -81,7 +81,7 @@ def _config_of(name: str, options: dict[str, Any]) -> type:
         raise UserError(f"base '{name}' cannot be loaded: {lines[0]}") from error
 
 
-def _weights_for(original: nn.Module, base: nn.Module) -> dict[str, torch.Tensor]:
+def _weights_for(original: PreTrainedModel, base: nn.Module) -> dict[str, torch.Tensor]:
     """The base's weights by the original's names; of a classifier's without its head."""
     same_class = type(base) is type(original)
     prefix = f"{original.base_model_prefix}."

@@ -1,6 +1,21 @@
-"""The blocks of `evidence.json`, named and typed: the one place that says what stands in it."""
+"""The blocks of `evidence.json`, named and typed: the one place that says what stands in it.
 
-from typing import Any, TypedDict
+[`schema`](schema.py) is made from these classes, and every file is checked against it. A block may hold more than is
+listed here; what is listed must be there, and of its type.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, TypedDict
+
+
+@dataclass(frozen=True)
+class Items:
+    """Beside the type of a list: how many items it has."""
+
+    count: int
+
+
+Interval = Annotated[list[float], Items(2)]  # the lower end and the upper one
 
 
 class Method(TypedDict):
@@ -31,11 +46,20 @@ class Division(TypedDict, total=False):
     key: str | None
 
 
+class Splits(TypedDict):
+    """Rows of each role; further counts may stand beside them."""
+
+    forget: int | None
+    retain: int | None
+    validation: int | None
+    test: int | None
+
+
 class Data(TypedDict):
-    """The rows, by role and number only. `splits` has at least `forget`, `retain`, `validation` and `test`."""
+    """The rows, by role and number only."""
 
     source: str | None
-    splits: dict[str, int | None]
+    splits: Splits
     request: dict[str, Any] | None
     forget_digest: str | None
     division: Division | None
@@ -81,13 +105,51 @@ class Gap(TypedDict):
     average: float | None
 
 
-class ModelFigures(TypedDict):
-    """One model's figures: shares as fractions, losses in nats; see `MODEL_KEYS` for what stands in each part."""
+class BySplit(TypedDict):
+    """A figure of each reported split; removed classes have `nonmembers` too."""
 
-    accuracy: dict[str, float | None]
-    loss: dict[str, float | None]
-    membership: dict[str, float | None]
-    rows: dict[str, Any]
+    forget: float | None
+    retain: float | None
+    test: float | None
+
+
+class Membership(TypedDict):
+    """AUC of the attack by the loss, and its standard error."""
+
+    loss_auc: float | None
+    loss_auc_se: float | None
+
+
+class RowStatistics(TypedDict):
+    """z-scores of forget rows among the twins."""
+
+    rms_z: float | None
+    remembered: float | None
+    over_forgotten: float | None
+
+
+class RowFigures(RowStatistics):
+    """What single forget rows say; `level_corrected` has each model's mean on test rows taken off."""
+
+    median_forget_loss: float | None
+    top5_loss_share: float | None
+    level_corrected: RowStatistics
+
+
+class ModelFigures(TypedDict):
+    """One model's figures: shares as fractions, losses in nats; intervals of 95 % by figure."""
+
+    accuracy: BySplit
+    loss: BySplit
+    membership: Membership
+    intervals: dict[str, Interval]
+    rows: RowFigures
+
+
+class TwinFigures(ModelFigures):
+    """The mean over so many twins; its intervals are the lowest and the highest of them."""
+
+    twins: int
 
 
 class Models(TypedDict):
@@ -95,14 +157,14 @@ class Models(TypedDict):
 
     original: ModelFigures | None
     unlearned: ModelFigures | None
-    retrained: ModelFigures | None
+    retrained: TwinFigures | None
 
 
 class Figure(TypedDict):
     """A figure beside the twins': see [`judge`](../evaluation/judgement.py)."""
 
     difference: float
-    interval: list[float]
+    interval: Interval
     margin: float
     worse: str
     p: float
@@ -117,7 +179,152 @@ class Judged(TypedDict):
     unlearned: dict[str, Figure | None] | None
 
 
-class Evidence(TypedDict, total=False):
+class AttackFigure(TypedDict):
+    """A figure of an attack; `null` is what an attack without knowledge gets."""
+
+    value: float | None
+    interval: Interval | None
+    null: float | None
+
+
+class Attacks(TypedDict):
+    """`figures[attack][model]` with the models `original`, `unlearned` and `twins`; what was left out."""
+
+    figures: dict[str, dict[str, AttackFigure | None]]
+    not_run: list[str]
+
+
+class Losses(TypedDict):
+    """Counts of losses in bins of nats, `counts[model][role]`."""
+
+    edges: list[float]
+    counts: dict[str, dict[str, list[int]]]
+
+
+class RowZ(TypedDict):
+    """Counts of z-scores of forget rows, `counts[model]`."""
+
+    edges: list[float]
+    counts: dict[str, list[int]]
+
+
+class Roc(TypedDict):
+    """ROC curves of the attack by the loss, `tpr[model]` at the rates `fpr`; the lowest and the highest twin."""
+
+    members: int
+    nonmembers: int
+    fpr: list[float]
+    tpr: dict[str, list[float]]
+    twins_range: Annotated[list[list[float]], Items(2)] | None
+
+
+class Distance(TypedDict):
+    """Kolmogorov-Smirnov distance of forget losses from the twins'."""
+
+    distance: float | None
+    signed: float | None
+    direction: str | None
+    floor: float | None
+    floor_max: float | None
+
+
+class Distributions(TypedDict):
+    """What plots are made from: counts and rates, of no single row."""
+
+    loss: Losses | None
+    roc: Roc | None
+    row_z: RowZ | None
+    ks: dict[str, Distance | None] | None
+
+
+class Curve(TypedDict):
+    """A figure that was logged, by step."""
+
+    step: list[int]
+    value: list[float | None]
+
+
+class Training(TypedDict):
+    """What the run logged."""
+
+    curves: dict[str, Curve]
+
+
+class Quality(TypedDict):
+    """Kolmogorov-Smirnov test between truth ratios of a model and a twin."""
+
+    distance: float | None
+    p_value: float | None
+
+
+class Language(TypedDict):
+    """What language models know of their rows: `figures[name][model]`, `attacks[name][model]`."""
+
+    definition: str
+    figures: dict[str, dict[str, float | None]]
+    attacks: dict[str, dict[str, AttackFigure | None]]
+    priv_leak: dict[str, float | None]
+    forget_quality: dict[str, Quality | None]
+    not_checked: list[str]
+
+
+class Disturbed(TypedDict):
+    """A model's figures before and after it was disturbed."""
+
+    before: dict[str, float | None]
+    after: dict[str, float | None]
+
+
+class TwinRange(TypedDict):
+    """The twins' smallest and largest change."""
+
+    lowest: float
+    highest: float
+
+
+class Beyond(TypedDict):
+    """How a figure of the unlearned model changed, and by how much that exceeds the twins' mean change."""
+
+    change: float
+    beyond: float
+    twins: TwinRange
+
+
+class Disturbance(TypedDict):
+    """One disturbance of all models."""
+
+    original: Disturbed | None
+    unlearned: Disturbed | None
+    twins: Disturbed | None
+    beyond_twins: dict[str, Beyond] | None
+
+
+class Stress(TypedDict):
+    """Whether the forgotten rows come back, by kind of disturbance."""
+
+    relearning: dict[str, Disturbance]
+    quantization: dict[str, Disturbance]
+    paraphrases: dict[str, Disturbance]
+    not_checked: list[str]
+
+
+class Lira(TypedDict):
+    """How large a U-LiRA attack was; the figures of each kind of model stand beside it, by its name."""
+
+    shadows: int
+    targets: int
+    audited_rows: int
+
+
+class Further(TypedDict, total=False):
+    """Blocks that other commands add to the evidence of a run."""
+
+    language: Language
+    stress: Stress
+    lira: Lira
+
+
+class Evidence(Further):
     """The whole file. `recipe` is that of the original and the twins, where one is known."""
 
     schema_version: int
@@ -134,21 +341,7 @@ class Evidence(TypedDict, total=False):
     seeds: Seeds
     cost: Cost
     environment: Environment
-    distributions: dict[str, Any] | None
-    training: dict[str, Any] | None
-    attacks: dict[str, Any] | None
+    distributions: Distributions | None
+    training: Training | None
+    attacks: Attacks | None
     notes: list[str]
-
-
-SPLIT_KEYS = ("forget", "retain", "validation", "test")
-MODEL_KEYS: dict[str, tuple[str, ...]] = {
-    "accuracy": ("forget", "retain", "test"),
-    "loss": ("forget", "retain", "test"),
-    "membership": ("loss_auc", "loss_auc_se"),
-    "rows": ("median_forget_loss", "top5_loss_share", "rms_z", "remembered", "over_forgotten", "level_corrected"),
-}
-REQUIRED = ("method", "model", "data", "models", "gap", "floor", "judged", "seeds", "cost", "environment")
-KEYS: dict[str, tuple[str, ...]] = {
-    **{name: tuple(Evidence.__annotations__[name].__annotations__) for name in REQUIRED},
-    "data.splits": SPLIT_KEYS,
-}

@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_type_hints
 
 import hf_unlearn
 from hf_unlearn.errors import UserError
-from hf_unlearn.report.blocks import KEYS, MODEL_KEYS, SPLIT_KEYS
+from hf_unlearn.report.blocks import Evidence, Splits
+from hf_unlearn.report.schema import problems
 
 EVIDENCE = "evidence.json"
 SCHEMA_VERSION = 1
@@ -34,7 +35,7 @@ def build_evidence(
     recipe: Mapping[str, Any] | None = None,
     seeds: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
-) -> dict[str, Any]:
+) -> Evidence:
     """The whole evidence from its parts; a key of the schema that a part lacks becomes `None`, never a guess.
 
     Args:
@@ -47,46 +48,31 @@ def build_evidence(
         recipe: how the original was made, where that is known.
         notes: sentences a reader of the figures must know.
     """
-    blocks = {"method": method, "model": model, "data": data, "cost": cost, "environment": environment, "seeds": seeds}
-    blocks |= comparison
-    evidence: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "method": None, "task": task}
-    compared = ("models", "gap", "floor", "difference", "judged")
-    for name in ("method", "model", "data", *compared, "seeds", "cost", "environment"):
-        block = dict(blocks.get(name) or {})
-        evidence[name] = {key: block.get(key) for key in KEYS.get(name, ())} | block
-    splits = evidence["data"]["splits"] or {}
-    evidence["data"]["splits"] = {key: splits.get(key) for key in SPLIT_KEYS} | dict(splits)
-    later = {"distributions": distributions, "training": training, "attacks": attacks}
-    evidence["recipe"] = plain(recipe)
-    evidence |= {name: plain(block) for name, block in later.items()}
-    evidence["notes"] = list(notes)
-    return evidence
+    given = {"method": method, "model": model, "data": data, "cost": cost, "environment": environment, "seeds": seeds}
+    types = get_type_hints(Evidence)
+    blocks: dict[str, Any] = {
+        name: _complete(types[name], block) for name, block in (given | dict(comparison)).items() if name in types
+    }
+    blocks["data"]["splits"] = _complete(Splits, blocks["data"]["splits"])
+    later = {"recipe": recipe, "distributions": distributions, "training": training, "attacks": attacks}
+    found = {"schema_version": SCHEMA_VERSION, "task": task, **blocks, **later, "notes": list(notes)}
+    for name in ("models", "gap", "floor", "difference", "judged"):
+        found.setdefault(name, _complete(types[name], None))
+    return cast(Evidence, {name: plain(found[name]) for name in types if name in found})
 
 
-def validate(evidence: Mapping[str, Any]) -> list[str]:
-    """Dotted names of the keys that the schema asks for and `evidence` lacks; an empty list when it is complete.
-
-    A model that was not scored is `None` as a whole, which is complete.
-    """
-    missing = [key for key in ("schema_version", "task") if key not in evidence]
-    if "schema_version" in evidence and evidence["schema_version"] != SCHEMA_VERSION:
-        missing.append(f"schema_version {SCHEMA_VERSION}")
-    for path, keys in KEYS.items():
-        missing += _missing(evidence, path, keys)
-    for name, block in (evidence.get("models") or {}).items():
-        if block is not None:
-            for part, keys in MODEL_KEYS.items():
-                missing += [f"models.{name}.{key}" for key in _missing(block, part, keys)]
-    return missing
+def _complete(kind: Any, block: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A block with `None` for each key of its type that it lacks."""
+    return dict.fromkeys(getattr(kind, "__annotations__", {})) | dict(block or {})
 
 
-def _missing(block: Mapping[str, Any], path: str, keys: tuple[str, ...]) -> list[str]:
-    found: Any = block
-    for step in path.split("."):
-        found = found.get(step) if isinstance(found, Mapping) else None
-    if not isinstance(found, Mapping):
-        return [path]
-    return [f"{path}.{key}" for key in keys if key not in found]
+def validate(evidence: Any) -> list[str]:
+    """What of `evidence` is not as the schema has it, a few words for each place; an empty list when all of it is."""
+    found = problems(evidence)
+    version = evidence.get("schema_version") if isinstance(evidence, Mapping) else None
+    if isinstance(version, int) and version != SCHEMA_VERSION:
+        found.insert(0, f"schema_version is {version}, not {SCHEMA_VERSION}")
+    return found
 
 
 def write_json(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
@@ -145,8 +131,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def read_evidence(folder: str | Path) -> dict[str, Any]:
-    """The evidence of a finished run. Raises `UserError` where there is none or it is of another version."""
+def read_evidence(folder: str | Path) -> Evidence:
+    """The evidence of a finished run. Raises `UserError` where there is none, or it is not as the schema has it."""
     path = Path(folder) / EVIDENCE
     try:
         evidence = json.loads(path.read_text(encoding="utf-8"))
@@ -154,7 +140,8 @@ def read_evidence(folder: str | Path) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read; name the --output_dir of a finished run") from None
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not valid JSON (line {error.lineno})") from None
-    missing = validate(evidence) if isinstance(evidence, dict) else ["everything"]
-    if missing:
-        raise UserError(f"{path} is no evidence of this version: {', '.join(missing[:3])} is missing")
+    wrong = validate(evidence)
+    if wrong:
+        more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
+        raise UserError(f"{path} is no evidence of this version: {'; '.join(wrong[:3])}{more}")
     return evidence

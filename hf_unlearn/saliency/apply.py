@@ -1,7 +1,7 @@
 """A lens on an optimizer that lets it move the selected weights only (SalUn, arXiv 2310.12508, section 4)."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -136,7 +136,8 @@ class MaskedUpdates:
         self._held_decay.append((group, group["weight_decay"]))
         group["weight_decay"] = 0.0
         # A fused optimizer under a loss scaler divides the gradient, or drops the step, inside its kernel.
-        if getattr(optimizer, "found_inf", None) is not None and bool(optimizer.found_inf):
+        found_inf = getattr(optimizer, "found_inf", None)
+        if found_inf is not None and bool(found_inf):
             return
         scale = getattr(optimizer, "grad_scale", None)
         alpha = decay * (1.0 if scale is None else float(scale)) * (-1 if group.get("maximize", False) else 1)
@@ -214,7 +215,7 @@ class MaskedUpdates:
 
     def _parameter(self, name: str) -> torch.nn.Parameter:
         module, leaf = self._owners[name]
-        return module._parameters[leaf]
+        return cast(torch.nn.Parameter, module._parameters[leaf])
 
 
 def freeze_buffers(model: torch.nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import nn
@@ -52,11 +53,11 @@ def build_mask(
     Raises:
         `UserError`: as in [`select_top`] and [`measure_saliency`], or no weight has any saliency.
     """
-    measuring = {
+    measuring: dict[str, Any] = {
         "batch_size": batch_size, "device": device, "autocast": autocast, "loss": loss, "progress": progress,
         "reduce": reduce, "rank": rank, "world_size": world_size,
     }  # fmt: skip
-    selecting = {"share": share, "scope": scope, "include": include, "exclude": exclude}
+    selecting: dict[str, Any] = {"share": share, "scope": scope, "include": include, "exclude": exclude}
     check_request(share, None, scope)
     matching_names(list(trainable(model)), include, exclude)  # a mistake is told before the rows are read
     if is_fresh(model):

@@ -105,7 +105,8 @@ def _scores(
     inner = without_data_parallel(model)
     everything = dict(inner.named_parameters())
     inputs = {name: everything[_a_name(name)] for name in matrices}
-    scores, other_scores = {}, {}
+    scores: dict[str, torch.Tensor] = {}
+    other_scores: dict[str, torch.Tensor] = {}
     generator = torch.Generator().manual_seed(seed)
     with _kept(list(inputs.values())):
         for draw in range(draws if matrices else 1):
@@ -148,7 +149,9 @@ def _a_name(name: str) -> str:
 
 def _scaling(model: nn.Module, name: str) -> float:
     match = _B.fullmatch(name)
-    return float(model.get_submodule(match["layer"]).scaling[match["adapter"]])
+    assert match is not None, name
+    layer: Any = model.get_submodule(match["layer"])
+    return float(layer.scaling[match["adapter"]])
 
 
 @torch.no_grad()

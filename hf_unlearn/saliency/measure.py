@@ -135,7 +135,8 @@ def _move_gradients(sums: dict[str, torch.Tensor | None], parameters: dict[str, 
     for name, parameter in parameters.items():
         if parameter.grad is not None:
             gradient, parameter.grad = parameter.grad.detach(), None
-            sums[name] = gradient.float() if sums[name] is None else sums[name].add_(gradient)
+            before = sums[name]
+            sums[name] = gradient.float() if before is None else before.add_(gradient)
 
 
 def _finish(total: torch.Tensor | None, parameter: nn.Parameter, n: int, processes: Shards) -> torch.Tensor:

@@ -64,10 +64,11 @@ def select_top(
     parts = {name: (_flat(name, scores[name]), shards_of(scores[name], plain, name)) for name in chosen}
     sizes = {name: _whole_size(*part) for name, part in parts.items()}
     jobs = [list(chosen)] if scope == "global" else [[name] for name in chosen]
-    found, thresholds = {}, []
+    found: dict[str, torch.Tensor] = {}
+    thresholds: list[float] = []
     for names in jobs:
         total = sum(sizes[name] for name in names)
-        k = int(share * total + 0.5) if count is None else count
+        k = int((share or 0) * total + 0.5) if count is None else count
         if k > total:
             raise UserError(f"cannot keep {k} of {total} weights: lower the count or widen the patterns")
         if k:
@@ -175,7 +176,7 @@ def _histogram(pieces: Pieces, index: Callable[[torch.Tensor], torch.Tensor]) ->
             counts[key] = torch.zeros(_BINS, dtype=torch.int64, device=flat.device)
         for bits in _chunks(flat):
             counts[key] += torch.bincount(index(bits), minlength=_BINS)
-    return sum(shards.total(count).cpu() for (shards, _), count in counts.items())
+    return torch.stack([shards.total(count).cpu() for (shards, _), count in counts.items()]).sum(0)
 
 
 def _bin_of(histogram: torch.Tensor, k: int) -> tuple[int, int, int]:
@@ -206,7 +207,7 @@ def _ties(parts: dict[str, tuple[torch.Tensor, Shards]], gamma: int) -> dict[str
     groups: dict[tuple[Shards, torch.device], list[str]] = {}
     for name, (flat, shards) in parts.items():
         groups.setdefault((shards, flat.device), []).append(name)
-    ties = {}
+    ties: dict[str, list[int]] = {}
     for (shards, device), names in groups.items():
         counts = torch.zeros(len(names), shards.size, dtype=torch.int64, device=device)
         for row, name in enumerate(names):

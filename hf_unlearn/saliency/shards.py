@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 import torch.distributed as dist
 
 from hf_unlearn.errors import UserError
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 Reduce = Callable[[torch.Tensor], torch.Tensor]
 
@@ -50,7 +53,7 @@ def default_processes(reduce: Reduce | None, rank: int | None, world_size: int |
     return Shards(rank, world_size, reduce if world_size > 1 else None)
 
 
-def is_dtensor(tensor: torch.Tensor) -> bool:
+def is_dtensor(tensor: torch.Tensor) -> "TypeGuard[DTensor]":
     """Whether `tensor` is spread over processes by torch (FSDP2). By name: no import of what is not in use."""
     return type(tensor).__name__ == "DTensor"
 

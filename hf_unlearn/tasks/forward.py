@@ -4,11 +4,14 @@ import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _DATA_PARALLEL = {"DistributedDataParallel", "DataParallel", "OptimizedModule"}
 _DISTRIBUTED = _DATA_PARALLEL | {"FullyShardedDataParallel", "DeepSpeedEngine"}
@@ -24,17 +27,17 @@ def without_wrappers(model: nn.Module) -> nn.Module:
     return _inside(model, _DISTRIBUTED)
 
 
-def unwrap(model: nn.Module) -> nn.Module:
+def unwrap(model: nn.Module) -> "PreTrainedModel":
     """The `transformers` model inside all wrappers, peft's included."""
-    model = without_wrappers(model)
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner: Any = without_wrappers(model)
+    return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
 
 
 def _inside(model: nn.Module, wrappers: set[str]) -> nn.Module:
     # By name: no imports of what is not in use, and a fraction of the milliseconds of accelerate's own search, which
     # looks at every submodule and would be paid several times per step.
     while any(base.__name__ in wrappers for base in type(model).__mro__):
-        model = model._orig_mod if hasattr(model, "_orig_mod") else model.module
+        model = cast(nn.Module, model._orig_mod if hasattr(model, "_orig_mod") else model.module)
     return model
 
 
@@ -102,7 +105,7 @@ def position_limit(model: nn.Module) -> int | None:
 
 
 @lru_cache(maxsize=64)
-def _forward_parameters(model_class: type) -> tuple[frozenset[str], bool]:
+def _forward_parameters(model_class: type[nn.Module]) -> tuple[frozenset[str], bool]:
     # The class's forward, not the instance's: accelerate replaces the latter for mixed precision.
     parameters = inspect.signature(model_class.forward).parameters
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())

@@ -29,14 +29,15 @@ class Predictions:
     labels: torch.Tensor
     size: int
     example: torch.Tensor | None = None
-    counts: list[int] | None = None
+    counts: list[int] = field(default_factory=list)
     _log_odds: torch.Tensor | None = field(default=None, repr=False)
     _uncertainty: dict[str, torch.Tensor] | None = field(default=None, repr=False)
 
     def __post_init__(self):
-        if self.counts is None:
-            of_rows = self.example is not None
-            self.counts = torch.bincount(self.example, minlength=self.size).tolist() if of_rows else [1] * self.size
+        if not self.counts and self.example is None:
+            self.counts = [1] * self.size
+        elif not self.counts and self.example is not None:
+            self.counts = torch.bincount(self.example, minlength=self.size).tolist()
 
     def example_mean(self, values: torch.Tensor) -> torch.Tensor:
         """Mean of `values` `(rows,)` over the rows of each example: `(size,)`."""

@@ -48,10 +48,9 @@ class _LogOdds(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        size, rest = rows_at_once(logits), []
-        for part, label in zip(logits.split(size), labels.split(size), strict=True):
-            rest.append(_others(part, label).logsumexp(1))
-        rest = torch.cat(rest)
+        size = rows_at_once(logits)
+        parts = zip(logits.split(size), labels.split(size), strict=True)
+        rest = torch.cat([_others(part, label).logsumexp(1) for part, label in parts])
         ctx.save_for_backward(logits, labels, rest)
         return logits.gather(1, labels[:, None]).squeeze(1).to(rest.dtype) - rest
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from accelerate.utils import extract_model_from_parallel
 from safetensors.torch import load_file, save_file
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, set_seed
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback, set_seed
 
 from hf_unlearn.data.rows import Rows
 from hf_unlearn.data.splits import UnlearningSplits
@@ -34,7 +34,7 @@ from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase, Schedule
 from hf_unlearn.trainers.split_output import SplitOutput
 
 
-class UnlearningTrainer(Measuring, Originals, Loading, Pushing, Trainer):
+class UnlearningTrainer(Measuring, Originals, Loading, Pushing):
     """A `transformers.Trainer` over joint batches of forget and retain rows.
 
     A method implements [`unlearning_loss`], may override [`phases`] (what is trained when) and [`prepare`] (what it
@@ -57,10 +57,7 @@ class UnlearningTrainer(Measuring, Originals, Loading, Pushing, Trainer):
     """
 
     config_class: ClassVar[type[UnlearningConfig]] = UnlearningConfig
-    method: ClassVar[str]
-    paper: ClassVar[dict[str, str] | None] = None
     side_progress: Callable[[str], TrainerCallback] | None = None  # makes the progress bar of a training on the side
-    forget_digest: str | None = None  # says in a mask file which rows it was measured on
     ends_passes = False  # whether a pass over the retain rows ends with a smaller batch, rather than running on
     loss_is_scaled_for_ga = False  # ours are per-micro-batch shares; Trainer divides by the number of micro-batches
 
@@ -90,7 +87,6 @@ class UnlearningTrainer(Measuring, Originals, Loading, Pushing, Trainer):
         self.splits = splits
         self.task = task
         self.notes: list[str] = [KEPT_NARROW] if trains_narrow(model) else []
-        self.evidence: dict[str, Any] | None = None  # of the finished run, where somebody made it
         self.method_state: dict[str, torch.Tensor] = {}
         self.last_scores: dict[str, SplitScores] = {}
         self._step_batches: list[dict[str, Any]] = []
@@ -125,8 +121,12 @@ class UnlearningTrainer(Measuring, Originals, Loading, Pushing, Trainer):
     def check_task(cls, task: Task) -> None:
         """Raises `UserError` for a task that the method does not serve."""
 
-    def unlearning_loss(self, forget: SplitOutput | None = None, retain: SplitOutput | None = None) -> torch.Tensor:
-        """The method's loss for one micro-batch, a scalar. A stream that the phase does not read is `None`."""
+    def unlearning_loss(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """`unlearning_loss(forget, retain)`: the method's loss for one micro-batch, a scalar.
+
+        Each is a [`SplitOutput`]. A stream that the phase does not read is not given: a method whose phases leave one
+        out says `= None`.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not define unlearning_loss")
 
     def training_rows(self) -> dict[str, Rows]:

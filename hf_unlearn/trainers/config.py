@@ -63,6 +63,14 @@ _ALSO_SHAPES = {
 }
 
 
+def filled_later(help: str, **metadata: Any) -> Any:
+    """A field that is `None` where the user says nothing, until the config or the trainer puts a value there.
+
+    Its declared type is that of the value, which is what a method reads.
+    """
+    return field(default=None, metadata={"help": help, **metadata})
+
+
 @dataclass
 class UnlearningConfig(TrainingArguments):
     """Arguments shared by all methods.
@@ -86,16 +94,15 @@ class UnlearningConfig(TrainingArguments):
 
     _argument_group_name = "the method, beside everything of transformers.TrainingArguments"
 
-    output_dir: str | None = field(default="unlearned", metadata={"help": "Where the result is written."})
+    output_dir: str = field(default="unlearned", metadata={"help": "Where the result is written."})
     num_train_epochs: float = field(default=3.0, metadata={"help": "Passes over the retain rows."})
     per_device_train_batch_size: int = field(default=64, metadata={"help": "Retain rows per process and micro-batch."})
-    per_device_forget_batch_size: int | None = field(
-        default=None, metadata={"help": "Forget rows per process and micro-batch (default: half of the retain rows)."}
+    per_device_forget_batch_size: int = filled_later(
+        "Forget rows per process and micro-batch (default: half of the retain rows)."
     )
     per_device_eval_batch_size: int = field(default=128, metadata={"help": "Rows per forward pass when scoring."})
-    learning_rate: float | None = field(
-        default=None,
-        metadata={"help": "Peak learning rate (default: set by the model's width, ten times higher with LoRA)."},
+    learning_rate: float = filled_later(
+        "Peak learning rate (default: set by the model's width, ten times higher with LoRA)."
     )
     weight_decay: float = field(default=0.0, metadata={"help": "Decoupled weight decay."})
     logging_steps: float = field(default=5, metadata={"help": "Log every so many steps."})

@@ -7,7 +7,7 @@ import torch
 from hf_unlearn.errors import UserError
 from hf_unlearn.tasks.row_chunks import RowFigure, by_rows
 from hf_unlearn.trainers.base import UnlearningTrainer
-from hf_unlearn.trainers.config import UnlearningConfig
+from hf_unlearn.trainers.config import UnlearningConfig, filled_later
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase
 from hf_unlearn.trainers.split_output import SplitOutput
 
@@ -25,9 +25,7 @@ class ForgetRetainConfig(UnlearningConfig):
         num_train_epochs: passes over the retain rows; `None` is as many as ten passes over the forget rows take.
     """
 
-    num_train_epochs: float | None = field(
-        default=None, metadata={"help": "Passes over the retain rows (default: ten passes over the forget rows)."}
-    )
+    num_train_epochs: float = filled_later("Passes over the retain rows (default: ten passes over the forget rows).")
     per_device_train_batch_size: int = field(default=16, metadata={"help": "Retain rows per process and micro-batch."})
     gamma: float = field(default=1.0, metadata={"help": "Weight of the forget term."})
     alpha: float = field(default=1.0, metadata={"help": "Weight of the retain term."})
@@ -54,6 +52,7 @@ class ForgetRetainTrainer(UnlearningTrainer):
     """L = γ·mean(forget losses) + α·L_r, one retain row for each forget row. A method gives [`forget_losses`]."""
 
     config_class = ForgetRetainConfig
+    args: ForgetRetainConfig
 
     def __init__(self, model, args, splits, *arguments, **kwargs):
         if args.num_train_epochs is None:

@@ -7,7 +7,9 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation.account import SCORED, Scored, describe_model, make_evidence
@@ -21,17 +23,13 @@ from hf_unlearn.report.evidence import write_json
 from hf_unlearn.report.html import render_html
 from hf_unlearn.report.picture import save_picture
 from hf_unlearn.report.training import training_block
-
-if TYPE_CHECKING:
-    import torch
-
-    from hf_unlearn.trainers.base import UnlearningTrainer
+from hf_unlearn.trainers.part import TrainerPart
 
 ADDED = "The adapter removes nothing from its base: whoever switches it off has the forgotten rows back."
 MERGED = "Unlearned through an adapter, merged into the weights: an adapter alone can be switched off by anyone."
 
 
-def score_model(trainer: "UnlearningTrainer", model: "torch.nn.Module | None" = None) -> ModelScores:
+def score_model(trainer: TrainerPart, model: torch.nn.Module | None = None) -> ModelScores:
     """One pass over the reported splits, under the trainer's model or another; every process must call it."""
     args = trainer.args
     return score_splits(
@@ -45,7 +43,7 @@ def score_model(trainer: "UnlearningTrainer", model: "torch.nn.Module | None" = 
 
 
 def trainer_evidence(
-    trainer: "UnlearningTrainer",
+    trainer: TrainerPart,
     *,
     before: ModelScores | None = None,
     after: ModelScores | None = None,
@@ -79,7 +77,7 @@ def trainer_evidence(
     )
 
 
-def check_room(folder: Path, argument: str, model: "torch.nn.Module") -> None:
+def check_room(folder: Path, argument: str, model: torch.nn.Module) -> None:
     """Try whether a model like this could be written to `folder`, which the argument of this name is; leaves nothing.
 
     Raises `UserError` if it cannot be written to, or has no room.
@@ -106,14 +104,14 @@ def check_room(folder: Path, argument: str, model: "torch.nn.Module") -> None:
         raise UserError(f"--{argument} {folder} has {rooms}; make room, or name another folder")
 
 
-def final_model(trainer: "UnlearningTrainer", *, save_adapter: bool = False) -> "torch.nn.Module":
+def final_model(trainer: TrainerPart, *, save_adapter: bool = False) -> torch.nn.Module:
     """What is saved, and therefore measured: an adapter is merged into a copy of the weights, unless it is kept."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     return lora.merge(model) if lora.is_peft(model) and not save_adapter else model
 
 
 def save_result(
-    trainer: "UnlearningTrainer",
+    trainer: TrainerPart,
     evidence: Mapping[str, Any],
     folder: str | os.PathLike,
     *,
@@ -135,14 +133,14 @@ def save_result(
     )
 
 
-def adapter_notes(trainer: "UnlearningTrainer", save_adapter: bool) -> list[str]:
+def adapter_notes(trainer: TrainerPart, save_adapter: bool) -> list[str]:
     """What a reader must know of a model that was unlearned through an adapter."""
     if not lora.is_peft(trainer.model):
         return []
     return [ADDED if save_adapter else MERGED]
 
 
-def save_model(trainer: "UnlearningTrainer", folder: str | os.PathLike, model: "torch.nn.Module") -> None:
+def save_model(trainer: TrainerPart, folder: str | os.PathLike, model: torch.nn.Module) -> None:
     """The trainer's model as [`final_model`] gives it, and its processor, in place of a model that is there."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -158,7 +156,7 @@ def save_model(trainer: "UnlearningTrainer", folder: str | os.PathLike, model: "
         (folder / REMOVED_CLASSES).unlink(missing_ok=True)
 
 
-def removed_classes(trainer: "UnlearningTrainer") -> list[int]:
+def removed_classes(trainer: TrainerPart) -> list[int]:
     """Ids of the classes of which no row is kept."""
     task, column = trainer.task, trainer.task.columns.get("label")
     if not task.has_classes or column is None:
@@ -204,7 +202,7 @@ def _reads_grey(config: Path) -> bool:
     return config.is_file() and json.loads(config.read_text(encoding="utf-8")).get("num_channels") == 1
 
 
-def base_name(model: "torch.nn.Module") -> str | None:
+def base_name(model: torch.nn.Module) -> str | None:
     """What the model was loaded from; of an adapter, its base. A Hub id or a folder, `None` for one made in memory."""
     if lora.is_peft(model):
         return model.peft_config[lora.ADAPTER].base_model_name_or_path or None

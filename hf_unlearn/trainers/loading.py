@@ -9,6 +9,8 @@ import torch
 from torch.utils.data import DataLoader
 from transformers.trainer_utils import seed_worker
 
+from hf_unlearn.trainers.part import TrainerPart
+
 
 class Ahead:
     """An iterator over a loader's micro-batches, each placed on the device, that can be told to look ahead.
@@ -45,8 +47,8 @@ class Ahead:
             self._waiting.append(self._place(batch))
 
 
-class Loading:
-    """Mixed into [`UnlearningTrainer`]: its loader, and batches that are fetched ahead."""
+class Loading(TrainerPart):
+    """Part of [`UnlearningTrainer`]: its loader, and batches that are fetched ahead."""
 
     _ahead: Ahead | None = None
 

@@ -11,10 +11,11 @@ from hf_unlearn.evaluation.metrics import evaluation_metrics
 from hf_unlearn.evaluation.scores import SplitScores
 from hf_unlearn.evaluation.scoring import collect, score
 from hf_unlearn.tasks.predictions import Predictions
+from hf_unlearn.trainers.part import TrainerPart
 
 
-class Measuring:
-    """Mixed into [`UnlearningTrainer`]: `evaluate` is the scoring pass, and examples read on the side are counted."""
+class Measuring(TrainerPart):
+    """Part of [`UnlearningTrainer`]: `evaluate` is the scoring pass, and examples read on the side are counted."""
 
     def score(self, rows: Rows, model: torch.nn.Module | None = None) -> SplitScores:
         """Score rows under the current (or another) model in eval mode; counted as examples."""

@@ -15,6 +15,7 @@ from hf_unlearn.evaluation.scoring import collect
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.tasks.forward import eval_mode, unwrap, without_data_parallel
 from hf_unlearn.tasks.predictions import Predictions
+from hf_unlearn.trainers.part import TrainerPart
 
 REFERENCE, START = "reference/", "start/"  # of the tensors among those of a checkpoint
 
@@ -67,8 +68,8 @@ class Pass:
         ]
 
 
-class Originals:
-    """Mixed into [`UnlearningTrainer`]. What a method asks for is measured before the first step and kept in
+class Originals(TrainerPart):
+    """Part of [`UnlearningTrainer`]. What a method asks for is measured before the first step and kept in
     checkpoints.
 
     - [`reference_rows`]: two numbers for every row, from one scoring pass.
@@ -79,7 +80,11 @@ class Originals:
     """
 
     keeps_start: ClassVar[bool] = False
-    asks_original: ClassVar[bool] = False
+
+    @property
+    def asks_original(self) -> bool:
+        """Whether the loss needs `SplitOutput.original`; a method overrides it, by a class attribute too."""
+        return False
 
     def reference_rows(self) -> dict[str, Rows]:
         """Rows for which [`reference`] is asked, by a name; the streams' names for the streams' rows."""

@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 import torch
 from transformers import SchedulerType, TrainingArguments
 
+from hf_unlearn.trainers.base import UnlearningTrainer
+from hf_unlearn.trainers.config import UnlearningConfig, filled_later
 from hf_unlearn.trainers.sampler import JointSampler
 
 PAPER = "paper"
@@ -22,13 +24,11 @@ _PUBLISHED = {"max_grad_norm": 0.0, "lr_scheduler_type": "constant"}  # no paper
 
 
 @dataclass
-class PublishedConfig:
+class PublishedConfig(UnlearningConfig):
     """Arguments of methods with a `variant="paper"`. What is not given is the published value there.
 
-    Stands before the method's other config among its bases. It has no base itself, or the fields that it would inherit
-    would take the place of theirs.
-
     Args:
+        variant: which form of the method.
         max_grad_norm: `None` is 1 (paper: gradients are not clipped).
         weight_decay: `None` is 0 (paper: the published one, of biases and norms too).
         lr_scheduler_type: `None` is `linear` (paper: `constant`, unless the paper's own rates change).
@@ -38,21 +38,15 @@ class PublishedConfig:
 
     published: ClassVar[dict[str, Any]] = {}
 
-    max_grad_norm: float | None = field(
-        default=None, metadata={"help": "Clip gradients at this norm (default: 1; variant paper: not at all)."}
+    variant: str = field(default="rows", metadata={"help": "Which form of the method."})
+    max_grad_norm: float = filled_later("Clip gradients at this norm (default: 1; variant paper: not at all).")
+    weight_decay: float = filled_later("Weight decay (default: 0; variant paper: as published).")
+    lr_scheduler_type: SchedulerType = filled_later(
+        "How the rate changes (default: linear; variant paper: as published)."
     )
-    weight_decay: float | None = field(
-        default=None, metadata={"help": "Weight decay (default: 0; variant paper: as published)."}
-    )
-    lr_scheduler_type: SchedulerType | None = field(
-        default=None, metadata={"help": "How the rate changes (default: linear; variant paper: as published)."}
-    )
-    optim: str | None = field(
-        default=None, metadata={"help": "The optimizer (default: AdamW; variant paper: as published)."}
-    )
-    disable_dropout: bool | None = field(
-        default=None,
-        metadata={"help": "No dropout, BatchNorm statistics frozen (default: true; variant paper: as published)."},
+    optim: str = filled_later("The optimizer (default: AdamW; variant paper: as published).")
+    disable_dropout: bool = filled_later(
+        "No dropout, BatchNorm statistics frozen (default: true; variant paper: as published)."
     )
 
     def __post_init__(self):
@@ -65,12 +59,15 @@ class PublishedConfig:
         super().__post_init__()
 
 
-class PublishedSteps:
-    """Mixed into an [`UnlearningTrainer`] with a [`PublishedConfig`].
+class PublishedTrainer(UnlearningTrainer):
+    """Trains as published where the variant says so.
 
     With `variant="paper"` weight decay spares no tensor, and a step's loss is the plain mean over the rows that it
     has: those of a smaller last batch weigh more than the others.
     """
+
+    config_class = PublishedConfig
+    args: PublishedConfig
 
     @property
     def as_published(self) -> bool:

@@ -1,16 +1,13 @@
 """To the Hub only at the end: Trainer's own ways there lead to one push of what may leave this machine."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hf_unlearn.errors import UserError
-
-if TYPE_CHECKING:
-    from hf_unlearn.trainers.base import UnlearningTrainer
+from hf_unlearn.trainers.part import TrainerPart
 
 
-class Pushing:
-    """Mixed into [`UnlearningTrainer`]: Trainer itself pushes at every save, and everything that lies in its folder; a
+class Pushing(TrainerPart):
+    """Part of [`UnlearningTrainer`]: Trainer itself pushes at every save, and everything that lies in its folder; a
     repository's history keeps all of it."""
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
@@ -60,7 +57,7 @@ class Pushing:
 
 
 def push_from_trainer(
-    trainer: "UnlearningTrainer",
+    trainer: TrainerPart,
     commit_message: str | None = None,
     *,
     token: str | None = None,

@@ -7,7 +7,7 @@ import os
 import re
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,9 +15,7 @@ from safetensors import SafetensorError, safe_open
 from hf_unlearn.data.content import user_key
 from hf_unlearn.errors import UserError
 from hf_unlearn.models import lora
-
-if TYPE_CHECKING:
-    from hf_unlearn.trainers.base import UnlearningTrainer
+from hf_unlearn.trainers.part import TrainerPart
 
 METHOD_STATE = "method_state.safetensors"
 IDENTITY = "run"  # the name of the entry in that file's metadata
@@ -32,7 +30,7 @@ TOLD = {
 }
 
 
-def run_identity(trainer: "UnlearningTrainer") -> dict[str, Any]:
+def run_identity(trainer: TrainerPart) -> dict[str, Any]:
     """What a checkpoint must agree on with the run that goes on from it; ask before the first step.
 
     Rows stand in it as an HMAC under the user's key. JSON types only.
@@ -44,7 +42,7 @@ def run_identity(trainer: "UnlearningTrainer") -> dict[str, Any]:
     return plain | {"rows": _rows(trainer), "start": _sample(model)}
 
 
-def _rows(trainer: "UnlearningTrainer") -> str:
+def _rows(trainer: TrainerPart) -> str:
     """HMAC over who plays which role, and over the forgotten rows where their digest is known."""
     roles = {name: rows.indices for name, rows in trainer.train_dataset.streams.items()}
     roles["validation"] = trainer.splits.validation_tau.indices

@@ -14,10 +14,9 @@ import torch
 from hf_unlearn.data.rows import Rows
 from hf_unlearn.evaluation.embeddings import embeddings
 from hf_unlearn.models import lora
-from hf_unlearn.trainers.base import UnlearningTrainer
-from hf_unlearn.trainers.config import KnownRecipe, UnlearningConfig, default_learning_rate
+from hf_unlearn.trainers.config import KnownRecipe, UnlearningConfig, default_learning_rate, filled_later
 from hf_unlearn.trainers.proxies import make_proxy
-from hf_unlearn.trainers.published import PAPER
+from hf_unlearn.trainers.published import PAPER, PublishedConfig, PublishedTrainer
 from hf_unlearn.trainers.retain_only import RetainOnlyTrainer
 from hf_unlearn.trainers.row_targets import RegressedTargets, RemovedClasses, RowTargets, class_log_odds, quantile_map
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase
@@ -40,7 +39,7 @@ UNKNOWN_EPOCHS = 10.0  # assumed for retraining where the recipe is not known
 
 
 @dataclass
-class RowTargetConfig(UnlearningConfig):
+class RowTargetConfig(PublishedConfig):
     """Arguments of the methods with a target per row. None of them has to be tuned.
 
     Args:
@@ -52,26 +51,15 @@ class RowTargetConfig(UnlearningConfig):
         warmup_steps: steps, or a share below 1 of them; `None` is 0.1 with `variant="rows"`.
     """
 
-    variant: str = field(default="rows", metadata={"help": "Which form of the method."})
-    num_train_epochs: float | None = field(
-        default=None, metadata={"help": "Passes over the retain rows (default: 1/15 of retrain_epochs, at most 4)."}
-    )
-    retrain_epochs: float | None = field(
-        default=None, metadata={"help": "Epochs that retraining would take (default: the recipe's, or 10)."}
-    )
+    num_train_epochs: float = filled_later("Passes over the retain rows (default: 1/15 of retrain_epochs, at most 4).")
+    retrain_epochs: float = filled_later("Epochs that retraining would take (default: the recipe's, or 10).")
     per_device_train_batch_size: int = field(default=16, metadata={"help": "Retain rows per process and micro-batch."})
-    adam_beta1: float | None = field(
-        default=None, metadata={"help": "Adam's momentum (default: 0 with variant rows, else 0.9)."}
+    adam_beta1: float = filled_later("Adam's momentum (default: 0 with variant rows, else 0.9).")
+    warmup_steps: float = filled_later(
+        "Steps, or a share of them, in which the rate rises (default: 0.1 with variant rows, else 0)."
     )
-    warmup_steps: float | None = field(
-        default=None,
-        metadata={
-            "help": "Steps, or a share of them, in which the rate rises (default: 0.1 with variant rows, else 0)."
-        },
-    )
-    proxy_epochs: float | None = field(
-        default=None,
-        metadata={"help": "Passes that train the proxy, variant rows (default: 1/10 of retrain_epochs, at most 6)."},
+    proxy_epochs: float = filled_later(
+        "Passes that train the proxy, variant rows (default: 1/10 of retrain_epochs, at most 6)."
     )
 
     def __post_init__(self):
@@ -84,7 +72,7 @@ class RowTargetConfig(UnlearningConfig):
         super().__post_init__()
 
 
-class RowTargetTrainer(UnlearningTrainer):
+class RowTargetTrainer(PublishedTrainer):
     """Gives a method [`row_targets`]: the log-odds that a model which never saw the row would give its label.
 
     A source that never saw the forget rows says how hard each is ([`TargetSource`]), and validation rows translate
@@ -93,6 +81,7 @@ class RowTargetTrainer(UnlearningTrainer):
     """
 
     config_class = RowTargetConfig
+    args: RowTargetConfig
     source: TargetSource | None = None  # instead of the one that the recipe suggests
     wants_label_targets = False  # whether the method asks for `label_targets`
     least_steps, visits = LEAST_STEPS, VISITS

@@ -1,7 +1,6 @@
 """Weight saliency under any method: measured before the first step, kept in checkpoints, applied at every step."""
 
 import os
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -12,9 +11,7 @@ from hf_unlearn.saliency.lora_rows import DRAWS, is_fresh
 from hf_unlearn.saliency.mask import SaliencyMask
 from hf_unlearn.saliency.measure import trainable
 from hf_unlearn.saliency.selection import matching_names
-
-if TYPE_CHECKING:
-    from hf_unlearn.trainers.base import UnlearningTrainer
+from hf_unlearn.trainers.part import TrainerPart
 
 MASK_NAME = "saliency_mask.safetensors"
 
@@ -28,7 +25,7 @@ class SaliencyLens:
         trainer: whose updates are masked; its arguments `saliency…` say how.
     """
 
-    def __init__(self, trainer: "UnlearningTrainer"):
+    def __init__(self, trainer: TrainerPart):
         self.trainer = trainer
         self.mask: SaliencyMask | None = None
         self._updates: MaskedUpdates | None = None

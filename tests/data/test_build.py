@@ -3,6 +3,7 @@ from dataclasses import replace
 import datasets
 import numpy as np
 import pytest
+from guards import GuardError, guard
 
 from hf_unlearn.data.build import (
     build_splits,
@@ -13,7 +14,6 @@ from hf_unlearn.data.build import (
     training_rows,
 )
 from hf_unlearn.data.draws import draw
-from hf_unlearn.data.guards import GuardError, guard
 from hf_unlearn.data.request import ForgetRequest
 from hf_unlearn.data.rows import Rows
 from hf_unlearn.data.sources import Source, load_source

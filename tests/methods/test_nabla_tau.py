@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from guards import guard
 from toy import image_setup
 
-from hf_unlearn.data.guards import guard
 from hf_unlearn.errors import NonFiniteLossError, UserError
 from hf_unlearn.methods.nabla_tau import NablaTauConfig, NablaTauTrainer
 from hf_unlearn.trainers.retain_only import RetainOnlyTrainer

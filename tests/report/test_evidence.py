@@ -7,11 +7,12 @@ import sys
 from enum import Enum
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 
-from hf_unlearn.report import SCHEMA_VERSION, build_evidence, environment, validate, write_json
-from hf_unlearn.report.blocks import KEYS
+from hf_unlearn.report import SCHEMA_VERSION, build_evidence, environment, schema, validate, write_json
+from hf_unlearn.report.blocks import Gap
 from hf_unlearn.report.evidence import plain
 
 
@@ -33,7 +34,7 @@ def test_what_a_part_lacks_is_none_and_the_rest_is_kept():
     assert evidence["data"]["splits"] == {"forget": 3, "retain": None, "validation": None, "test": None}
     assert evidence["cost"]["steps"] == 5 and evidence["cost"]["shadows"] == 2
     assert evidence["cost"]["unlearn_seconds"] is None
-    assert evidence["floor"] == dict.fromkeys(KEYS["floor"])
+    assert evidence["floor"] == dict.fromkeys(Gap.__annotations__)
 
 
 def test_validate_names_what_is_missing(make_evidence):
@@ -42,8 +43,46 @@ def test_validate_names_what_is_missing(make_evidence):
     del evidence["models"]["unlearned"]["rows"]
     evidence["schema_version"] = 99
     assert set(validate(evidence)) == {
-        "task", "gap.average", "models.original.loss.test", "cost", "models.unlearned.rows", "schema_version 1",
+        "task is missing", "gap.average is missing", "models.original.loss.test is missing", "cost is missing",
+        "models.unlearned.rows is missing", "schema_version is 99, not 1",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "told"),
+    [
+        (("gap", "average"), "low", 'gap.average is "low", not number or null'),
+        (("data", "request"), [1], "data.request is an array, not object"),
+        (("seeds", "twins"), [1.5], "seeds.twins.0 is 1.5, not integer"),
+        (
+            ("models", "unlearned", "intervals", "membership"),
+            [0.4],
+            "models.unlearned.intervals.membership has 1 items",
+        ),
+        (("models", "original"), None, None),
+        (("distributions", "roc", "tpr", "original"), [True], "distributions.roc.tpr.original.0 is true, not number"),
+        (
+            ("attacks",),
+            {"figures": {"loss": {"twins": {"value": 1}}}},
+            "attacks.figures.loss.twins.interval is missing",
+        ),
+        (("cost", "electricity"), "42 kWh", None),
+    ],
+)
+def test_validate_says_where_a_value_is_of_another_kind(make_evidence, place, value, told):
+    evidence = json.loads(json.dumps(make_evidence(plots=True)))
+    block = evidence
+    for key in place[:-1]:
+        block = block[key]
+    block[place[-1]] = value
+    found = validate(evidence)
+    assert found == [] if told is None else any(text.startswith(told) for text in found), found
+    assert validate([]) == ["the file is an array, not object"]
+
+
+def test_the_schema_file_is_that_of_the_types():
+    jsonschema.Draft202012Validator.check_schema(schema.schema())
+    assert Path(schema.__file__).with_name("evidence.schema.json").read_text(encoding="utf-8") == schema.text()
 
 
 def test_settings_are_written_as_one_would_type_them():

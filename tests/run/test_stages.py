@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from guards import GuardError, guard
 from toy import SETUPS
 
-from hf_unlearn.data.guards import GuardError, guard
 from hf_unlearn.methods.nabla_tau import NablaTauConfig, NablaTauTrainer
 from hf_unlearn.report.evidence import validate
 from hf_unlearn.run import results

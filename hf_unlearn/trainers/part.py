@@ -1,0 +1,55 @@
+"""What the parts of a trainer, and what works on a trainer, may read of it."""
+
+from typing import Any, ClassVar
+
+import torch
+from transformers import PreTrainedModel, Trainer
+
+from hf_unlearn.data.splits import UnlearningSplits
+from hf_unlearn.tasks.base import Task
+from hf_unlearn.trainers.config import KnownRecipe, UnlearningConfig
+from hf_unlearn.trainers.joint_batch import JointDataset
+from hf_unlearn.trainers.sampler import JointSampler
+from hf_unlearn.trainers.schedule import Schedule
+
+
+class TrainerPart(Trainer):
+    """A `transformers.Trainer` with what [`UnlearningTrainer`] adds for all to read; its parts are made of this.
+
+    Args:
+        method_state: what is measured before the first step, by name; checkpoints keep it. Parts have a name of their
+            own before a slash (`reference/…`, `start/…`, `saliency_mask/…`), the method's tensors none.
+        notes: sentences that the evidence holds.
+        evidence: of the finished run, where somebody made it.
+        forget_digest: says in a mask file which rows it was measured on.
+    """
+
+    method: ClassVar[str]
+    paper: ClassVar[dict[str, str] | None] = None
+    args: UnlearningConfig
+    model: PreTrainedModel
+    model_wrapped: torch.nn.Module
+    train_dataset: JointDataset
+    splits: UnlearningSplits
+    task: Task
+    recipe: KnownRecipe | None
+    schedule: Schedule
+    method_state: dict[str, torch.Tensor]
+    notes: list[str]
+    evidence: Any = None
+    forget_digest: str | None = None
+
+    @property
+    def examples(self) -> int:
+        """Examples read so far to change the model."""
+        raise NotImplementedError
+
+    def count_examples(self, n: int) -> None:
+        """Add examples that were read outside the training steps to the cost."""
+        raise NotImplementedError
+
+    def _sampler(self) -> JointSampler:
+        raise NotImplementedError
+
+    def _scoring_options(self) -> dict[str, Any]:
+        raise NotImplementedError
