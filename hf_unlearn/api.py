@@ -29,6 +29,7 @@ from hf_unlearn.progress import ProgressBar, say
 from hf_unlearn.report.table import render_table
 from hf_unlearn.tasks import get_task, task_for, task_names
 from hf_unlearn.tasks.base import Task
+from hf_unlearn.tasks.forward import unwrap
 from hf_unlearn.trainers.handover import check_room, final_model, save_result, score_model, trainer_evidence
 from hf_unlearn.trainers.known_base import known_base
 
@@ -153,7 +154,7 @@ def task_of(model: nn.Module) -> type[Task]:
     """The task that a model's class is made for. Raises `UserError` where it is none that is known."""
     task = task_for(model)
     if task is None:
-        name = type(model.get_base_model() if lora.is_peft(model) else model).__name__
+        name = type(unwrap(model)).__name__
         raise UserError(f"{name} belongs to no task that is known; name one with task=: {', '.join(task_names())}")
     return task
 
@@ -198,7 +199,7 @@ def _request(forget: Forget, rows: int, seed: int) -> ForgetRequest:
         return forget
     if isinstance(forget, float):
         return ForgetRequest(fraction=forget, seed=seed)
-    given = [forget] if isinstance(forget, str) else list(forget)
+    given: list[Any] = [forget] if isinstance(forget, str) else list(forget)
     if given and all(isinstance(item, str) for item in given):
         return ForgetRequest(classes=given)
     if not given or not all(isinstance(item, Integral) and not isinstance(item, bool) for item in given):
@@ -259,7 +260,7 @@ def _answers(model, source: Source, prompts: Sequence[str], task_class: type[Tas
 def _recipe(recipe: "KnownRecipe | None", base: str | nn.Module | None, model: nn.Module, rows: Prepared):
     """What is known of how the model was made: all of it, or its base."""
     if recipe is None:
-        recipe, notes = known_base(rows.task, model, base, model.config._name_or_path)
+        recipe, notes = known_base(rows.task, model, base, unwrap(model).config._name_or_path)
         rows.report.notes += notes
     elif base is not None:
         raise UserError("base= and recipe= both say how the model was made; give one of them")
@@ -273,7 +274,7 @@ def _trained(model: nn.Module, rows: Prepared, seed: int, *, use_peft: bool, dty
     if dtype not in ("float32", "auto"):
         raise UserError(f"dtype= is {dtype!r}; it is 'float32', or 'auto' for the model's own")
     if use_peft:
-        model = lora.add_lora(model, r=8, alpha=16, dropout=0.0, task_type=rows.task.peft_task_type, seed=seed)
+        model = lora.add_lora(unwrap(model), r=8, alpha=16, dropout=0.0, task_type=rows.task.peft_task_type, seed=seed)
     if dtype == "float32" and widen(model):
         rows.report.notes.append(WIDENED)
     return model
@@ -301,8 +302,9 @@ def _run(
     seconds = time.perf_counter() - start
     model = final_model(trainer, save_adapter=not (added or folder))
     data = rows.describe()
-    if data["request"]["kind"] == "dataset":  # given as places, not as a data set
-        data["request"]["kind"] = "rows"
+    request = data["request"]
+    if request is not None and request["kind"] == "dataset":  # given as places, not as a data set
+        request["kind"] = "rows"
     trainer.evidence = trainer_evidence(
         trainer,
         before=before,

@@ -65,7 +65,8 @@ def _no_room(error: Exception) -> str | None:
     if number not in FULL and "os error 28" in str(error):
         number = errno.ENOSPC
     if number in FULL:
-        where = f" ({error.filename})" if getattr(error, "filename", None) else ""
+        name = getattr(error, "filename", None)
+        where = f" ({name})" if name else ""
         return f"{FULL[number]}{where}; make room, and start again or resume from the last checkpoint"
     if type(error).__name__ == "OutOfMemoryError":
         return "the accelerator's memory is full; lower the batch sizes, or add --gradient_checkpointing"

@@ -463,7 +463,7 @@ COMMANDS = [
     command("a list", "is no evidence", "report", "HERE/run", files={"run/evidence.json": "[]"}),
     command("another version", "is no evidence of this version", "report", "HERE/run", files={
         "run/evidence.json": '{"schema_version": 99}'}),
-    command("edited types", "is no evidence of this version", "report", "HERE/run", files={"run/evidence.json": "ODD"}),
+    command("edited types", "not number", "report", "HERE/run", files={"run/evidence.json": "ODD"}),
     command("unknown argument", "unrecognized arguments", "report", "HERE", "--colour"),
     command("no arguments", "required", "push"),
     command("no repository", "required", "push", "HERE"),

@@ -3,7 +3,6 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,6 +18,7 @@ from hf_unlearn.evaluation.perturbed import make_choices
 from hf_unlearn.evaluation.references import check_reference
 from hf_unlearn.evaluation.stress import stress
 from hf_unlearn.progress import quiet_libraries, quietly, say
+from hf_unlearn.report.blocks import Evidence, Language, Method, Stress
 from hf_unlearn.report.evidence import plain, write_json
 from hf_unlearn.report.html import render_html
 from hf_unlearn.report.table import render_table
@@ -33,7 +33,7 @@ from hf_unlearn.run.stopping import AGAIN, told_how_to_go_on
 from hf_unlearn.tasks.forward import unwrap
 from hf_unlearn.trainers.config import default_learning_rate
 
-MADE_ELSEWHERE = {"name": "made elsewhere", "paper": None, "hyperparameters": None}
+MADE_ELSEWHERE: Method = {"name": "made elsewhere", "paper": None, "hyperparameters": None}
 NO_ORIGINAL = "No original was given: what the model lost by the unlearning cannot be said."
 RECIPES_ORIGINAL = "The original was made by the recipe, not given: the one that was unlearned may be another."
 GIVEN_REFERENCES = "The reference models were given: that they never saw the forgotten rows is their makers' word."
@@ -90,7 +90,7 @@ def evaluate(argv: list[str] | None = None) -> None:
         for name in LANGUAGE_ONLY:
             if getattr(own, name) is not None and data.task.name != "causal_lm":
                 raise UserError(f"--{name} is for causal_lm; the task is {data.task.name}")
-        unlearned = load_model(arguments, data.task, own.unlearned_model) if has_original else data.model
+        unlearned = load_model(arguments, data.task, own.unlearned_model) if has_original else data.loaded
         if arguments.run.dry_run:
             return results.print_nothing_written(arguments, data)
         if not arguments.request.near_duplicates:
@@ -100,7 +100,8 @@ def evaluate(argv: list[str] | None = None) -> None:
         if original is not None and arguments.request.near_duplicates:
             stages.look_for_near_duplicates(arguments, data, original)
             data.report.notes += check_rows(data, stored)
-        models = {"original": original and original.model, "unlearned": unlearned}
+        models = {} if original is None else {"original": original.model}
+        models["unlearned"] = unlearned
         twins = stages.make_twins(arguments, data) + references
         models |= {f"twin {k}": twin.model for k, twin in enumerate(twins, 1)}
         evidence = make_evidence(own, arguments, data, models)
@@ -109,11 +110,12 @@ def evaluate(argv: list[str] | None = None) -> None:
 
 
 def make_evidence(
-    own: EvaluateArguments, arguments: Arguments, data: Data, models: dict[str, torch.nn.Module | None]
-) -> dict[str, Any]:
-    """The evidence for `models`: `original` (may be `None`), `unlearned`, and any number of others as twins."""
+    own: EvaluateArguments, arguments: Arguments, data: Data, models: dict[str, torch.nn.Module]
+) -> Evidence:
+    """The evidence for `models`: `original` (may be missing), `unlearned`, and any number of others as twins."""
     scores, language = score_models(own, arguments, data, models)
-    original, unlearned, *twins = scores.values()
+    original, unlearned = scores.get("original"), scores["unlearned"]
+    twins = [scores[name] for name in models if name not in ("original", "unlearned")]
     for k, reference in enumerate(twins[arguments.recipe.retrain :], 1):
         stages.warn(data, check_reference(original, reference, f"reference {k}"))
     evidence = account.make_evidence(
@@ -138,22 +140,20 @@ def make_evidence(
 
 
 def score_models(
-    own: EvaluateArguments, arguments: Arguments, data: Data, models: dict[str, torch.nn.Module | None]
-) -> tuple[dict[str, ModelScores | None], dict[str, Any] | None]:
+    own: EvaluateArguments, arguments: Arguments, data: Data, models: dict[str, torch.nn.Module]
+) -> tuple[dict[str, ModelScores], Language | None]:
     """One pass over the reported splits for each model, and of language models the block `language`."""
-    present = {name: model for name, model in models.items() if model is not None}
     if data.task.name != "causal_lm":
-        scores = {name: stages.score_model(arguments, data, model, title(name)) for name, model in present.items()}
-        return {name: scores.get(name) for name in models}, None
+        scores = {name: stages.score_model(arguments, data, model, title(name)) for name, model in models.items()}
+        return scores, None
     rows = language_data(own, arguments, data)
     device, batch = arguments.trainer.device, arguments.trainer.per_device_eval_batch_size
     measured = {}
-    for name, model in present.items():
+    for name, model in models.items():
         say(f"scoring {title(name)}")
         measured[name] = measure(placed(model, device), rows, account.SCORED, batch_size=batch)
         stages.ask(arguments, data, model, title(name))
-    scores = {name: found.scores for name, found in measured.items()}
-    return {name: scores.get(name) for name in models}, language_block(measured, rows)
+    return {name: found.scores for name, found in measured.items()}, language_block(measured, rows)
 
 
 def language_data(own: EvaluateArguments, arguments: Arguments, data: Data) -> LanguageData:
@@ -170,7 +170,7 @@ def language_data(own: EvaluateArguments, arguments: Arguments, data: Data) -> L
     return found
 
 
-def stress_models(arguments: Arguments, data: Data, models: dict[str, torch.nn.Module | None]) -> dict[str, Any]:
+def stress_models(arguments: Arguments, data: Data, models: dict[str, torch.nn.Module]) -> Stress:
     """The evidence block `stress`; models relearn at the recipe's rate, or without a recipe at one that their width
     sets, all weights of theirs."""
     rate = arguments.recipe.original_learning_rate if arguments.has_recipe else None
@@ -184,7 +184,7 @@ def stress_models(arguments: Arguments, data: Data, models: dict[str, torch.nn.M
     )
 
 
-def save(folder: Path, data: Data, evidence: dict[str, Any], as_json: bool = False) -> None:
+def save(folder: Path, data: Data, evidence: Evidence, as_json: bool = False) -> None:
     """Write `evidence.json`, `report.html` and the page of answers, and print answers and table."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "evidence.json", evidence)
@@ -231,9 +231,9 @@ def same_model(name: str, other: str) -> bool:
     return name == other or (Path(name).exists() and Path(other).exists() and Path(name).samefile(other))
 
 
-def _notes(arguments: Arguments, models: dict[str, torch.nn.Module | None]) -> list[str]:
+def _notes(arguments: Arguments, models: dict[str, torch.nn.Module]) -> list[str]:
     notes = []
-    if models["original"] is None:
+    if "original" not in models:
         notes.append(NO_ORIGINAL)
     elif arguments.model.model_name_or_path is None:
         notes.append(RECIPES_ORIGINAL)

@@ -4,7 +4,7 @@ import json
 import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from hf_unlearn.evaluation.lira import Models, u_lira
 from hf_unlearn.evaluation.row_epsilon import row_epsilons, summary
 from hf_unlearn.evaluation.shadow_plan import Division, ShadowPlan, make_plan
 from hf_unlearn.progress import quiet_libraries, quietly, say
+from hf_unlearn.report.blocks import Evidence, Lira
 from hf_unlearn.report.evidence import environment, plain, read_evidence, write_json
 from hf_unlearn.report.html import render_html
 from hf_unlearn.run import results, stages
@@ -81,7 +82,7 @@ def lira(argv: list[str] | None = None) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / "lira.json", result)
             if evidence is not None:
-                evidence["lira"] = lira_block(result)
+                evidence["lira"] = cast(Lira, lira_block(result))
                 write_json(Path(own.add_to) / "evidence.json", evidence)
                 (Path(own.add_to) / "report.html").write_text(render_html(evidence), encoding="utf-8")
             if arguments.run.json:
@@ -198,7 +199,7 @@ def _check(own: LiraArguments, arguments: Arguments) -> None:
         raise UserError("lira goes on by itself where it was stopped; leave --resume_from_checkpoint out")
 
 
-def _evidence_to_add_to(own: LiraArguments, arguments: Arguments) -> dict[str, Any] | None:
+def _evidence_to_add_to(own: LiraArguments, arguments: Arguments) -> Evidence | None:
     """Read before anything is trained. Raises `UserError` for a folder without evidence, or of another method."""
     if own.add_to is None:
         return None

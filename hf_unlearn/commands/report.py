@@ -41,10 +41,10 @@ def write_report(folders: Sequence[str], output: str | None = None) -> None:
         return _write(Path(output) if output else Path(folders[0]) / "report.html", page)
     with _said_if_edited(folders):
         names = run_names(runs, folders)
-        text, page = comparison_text(compare(runs, names)), compare_runs(runs, names) if output else None
+        text, side_by_side = comparison_text(compare(runs, names)), compare_runs(runs, names) if output else ""
     print(text)
-    if page:
-        _write(Path(output), page)
+    if output:
+        _write(Path(output), side_by_side)
 
 
 @contextmanager

@@ -147,7 +147,7 @@ def build_splits(
     partly = {split: _check_rows(source, split, rows[split], cache_rows) for split in rows}
     forget = np.unique(np.asarray(forget_positions, dtype=np.int64))
     forgotten_classes: tuple[int, ...] = ()
-    if request_kind == "classes":
+    if request_kind == "classes" and label_column is not None:
         labels = label_ids(source.train, label_column)
         forgotten_classes = tuple(int(label) for label in np.unique(labels[forget]))
     forget = _with_duplicates(source.train, task, forget, forget_duplicates, report)
@@ -227,7 +227,7 @@ def move_to_forget(splits: UnlearningSplits, places: np.ndarray) -> UnlearningSp
 
 def _kept_and_removed(rows, label_column: str | None, classes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Places of the rows of classes that are kept, and of those that are removed."""
-    if not classes:
+    if not classes or label_column is None:
         return np.arange(len(rows)), np.zeros(0, dtype=np.int64)
     removed = np.isin(label_ids(rows, label_column), classes)
     return np.flatnonzero(~removed), np.flatnonzero(removed)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from hf_unlearn.data.overlap import check_unseen
 from hf_unlearn.data.request import ForgetRequest
 from hf_unlearn.data.sources import Source
 from hf_unlearn.data.splits import UnlearningSplits
-from hf_unlearn.report.blocks import Data, Division
+from hf_unlearn.report.blocks import Data, Division, Splits
 from hf_unlearn.tasks.base import Task
 
 
@@ -42,7 +43,7 @@ class Prepared:
         request = self.request.public(publish=publish, label_column=self.task.columns.get("label"))
         return {
             "source": self.source.name,
-            "splits": self.report.counts,
+            "splits": cast(Splits, self.report.counts),
             "request": request | {"rows": len(self.splits.forget)},
             "forget_digest": self.digest,
             "division": self.division(),
@@ -98,6 +99,7 @@ def prepare(
     label_names = None
     if task_class.has_classes:
         source, label_names = encode_labels(source, chosen["label"], label2id)
+    group = request.group_column or source.group_column
     trial: list[str] = []
     if max_train_rows is not None:
         source, trial = first_rows(source, max_train_rows, split_seed, chosen.get("label"))
@@ -106,7 +108,7 @@ def prepare(
         trains_original=trains_original,
         seed=split_seed,
         label_column=chosen.get("label"),
-        group_column=request.group_column or source.group_column,
+        group_column=group,
     )
     forget = request.select(source, chosen.get("label"), label_names)
     task = make_task(chosen, label_names)
@@ -119,7 +121,8 @@ def prepare(
         seed=seed,
         forget_duplicates=forget_duplicates,
         cache_rows=cache_rows,
-        **roles,
+        label_column=chosen.get("label"),
+        group_column=group,
     )
     report.notes[:0] = [*trial, *notes, *request.notes, *check_unseen(source, list(chosen.values()))]
     return Prepared(source, task, splits, report, request, split_seed)

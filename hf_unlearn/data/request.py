@@ -7,7 +7,7 @@ import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,7 @@ from hf_unlearn.data.draws import draw
 from hf_unlearn.data.sources import Source
 from hf_unlearn.errors import UserError
 
+T = TypeVar("T")
 EXACT = 2.0**53  # from here on floating-point numbers leave out whole numbers
 
 
@@ -49,15 +50,15 @@ class ForgetRequest:
     notes: list[str] = field(default_factory=list, init=False)  # what the last `select` has to say, without values
 
     def __post_init__(self):
-        ways = {"classes": self.classes, "fraction": self.fraction, "ids": self.ids_file, "where": self.where}
-        ways["dataset"] = self.rows
+        ways: dict[str, Any] = {"classes": self.classes, "fraction": self.fraction, "ids": self.ids_file}
+        ways |= {"where": self.where, "dataset": self.rows}
         used = [name for name, value in ways.items() if value is not None and not (name != "dataset" and value == [])]
         options = "`classes`, `fraction`, `ids_file`, `where`, `rows`"
         if len(used) != 1:
             problem = "nothing to forget" if not used else f"{len(used)} forget requests"
             raise UserError(f"{problem}: give exactly one of {options}")
         self.kind: str = used[0]
-        if self.kind == "fraction" and not 0 < self.fraction < 1:
+        if self.kind == "fraction" and not 0 < _given(self.fraction) < 1:
             raise UserError("`fraction` must lie between 0 and 1, both excluded, e.g. 0.1")
 
     def __repr__(self) -> str:
@@ -67,14 +68,14 @@ class ForgetRequest:
     def public(self, *, publish: bool = False, label_column: str | None = None) -> dict[str, Any]:
         """What may leave the machine: kind, column and counts; class names only with `publish`."""
         if self.kind == "classes":
-            shown = {"classes": [str(name) for name in self.classes]} if publish else {}
-            return {"kind": "classes", "column": label_column, "count": len(self.classes)} | shown
+            shown = {"classes": [str(name) for name in _given(self.classes)]} if publish else {}
+            return {"kind": "classes", "column": label_column, "count": len(_given(self.classes))} | shown
         if self.kind == "fraction":
             return {"kind": "fraction", "column": self.group_column, "fraction": self.fraction}
         if self.kind == "where":
-            parts = [condition.partition("=") for condition in self.where]
+            parts = [condition.partition("=") for condition in _given(self.where)]
             columns = dict.fromkeys(name.strip() for name, sign, _ in parts if sign)
-            return {"kind": "where", "column": ", ".join(columns), "count": len(self.where)}
+            return {"kind": "where", "column": ", ".join(columns), "count": len(parts)}
         return {"kind": self.kind, "column": self.id_column}
 
     def select(
@@ -112,7 +113,7 @@ class ForgetRequest:
     def _select_classes(self, source: Source, label_column: str | None, label_names: list[str] | None) -> np.ndarray:
         if label_column is None or label_names is None:
             raise UserError("`classes` needs a task with classes; use `where` column=value here")
-        ids = class_ids(self.classes, label_names)
+        ids = class_ids(_given(self.classes), label_names)
         labels = label_ids(source.train, label_column)
         return np.flatnonzero(np.isin(labels, ids))
 
@@ -120,17 +121,17 @@ class ForgetRequest:
         rows, groups = len(source.train), None
         if self.group_column is not None:
             groups = column_codes(source.train, self.group_column, "`group_column`")
-        return draw(rows, round(self.fraction * rows), self.seed, groups=groups)[0]
+        return draw(rows, round(_given(self.fraction) * rows), self.seed, groups=groups)[0]
 
     def _select_ids(self, source: Source, *_) -> np.ndarray:
-        wanted = list(dict.fromkeys(read_ids(self.ids_file, self.id_column)))
-        require_column(source.train, self.id_column, "`id_column`")
-        column = arrow_column(source.train, self.id_column)
+        wanted, name = list(dict.fromkeys(read_ids(_given(self.ids_file), self.id_column))), self.id_column or ""
+        require_column(source.train, name, "`id_column`")
+        column = arrow_column(source.train, name)
         values = _comparable(column, wanted, "`id_column`")
         known = pc.is_in(values, value_set=pc.unique(column))
         chosen = np.flatnonzero(pc.is_in(column, value_set=values.drop_null()))
         if source.held_out is not None:
-            held = arrow_column(source.held_out, self.id_column)
+            held = arrow_column(source.held_out, name)
             self._note_held_out(int(pc.sum(pc.is_in(held, value_set=values.drop_null())).as_py() or 0))
             known = pc.or_(known, pc.is_in(values, value_set=pc.unique(held)))
         missing = len(wanted) - int(pc.sum(pc.and_(known, values.is_valid())).as_py() or 0)
@@ -141,8 +142,8 @@ class ForgetRequest:
 
     def _select_where(self, source: Source, *_) -> np.ndarray:
         chosen = np.zeros(len(source.train), dtype=bool)
-        empty = 0
-        for condition in self.where:
+        empty, conditions = 0, _given(self.where)
+        for condition in conditions:
             met = _meets(source.train, condition)
             held = 0 if source.held_out is None else int(_meets(source.held_out, condition).sum())
             if held:
@@ -150,14 +151,15 @@ class ForgetRequest:
             empty += not met.any() and not held
             chosen |= met
         if empty:
-            raise UserError(f"{empty} of {len(self.where)} `where` conditions match no training row")
+            raise UserError(f"{empty} of {len(conditions)} `where` conditions match no training row")
         return np.flatnonzero(chosen)
 
     def _select_dataset(self, source: Source, *_) -> np.ndarray:
+        rows = np.unique(_given(self.rows))
         if "train" not in source.places:
-            return np.unique(self.rows)
-        chosen = np.flatnonzero(np.isin(source.places["train"], self.rows))
-        self._note_held_out(len(np.unique(self.rows)) - len(chosen))
+            return rows
+        chosen = np.flatnonzero(np.isin(source.places["train"], rows))
+        self._note_held_out(len(rows) - len(chosen))
         return chosen
 
     def _note_held_out(self, count: int) -> None:
@@ -165,6 +167,12 @@ class ForgetRequest:
             self.notes.append(
                 f"{count} rows of the request were held out before training, so nothing is to be forgotten"
             )
+
+
+def _given(value: T | None) -> T:
+    """A field that is there, as the request's kind says."""
+    assert value is not None
+    return value
 
 
 def class_ids(classes: list[str], label_names: list[str]) -> list[int]:

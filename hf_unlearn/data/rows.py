@@ -1,10 +1,22 @@
 """Encoded rows of one role: what the samplers index, the trainers read and the scoring pass scores."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+
+
+class AnyRows(Protocol):
+    """What trainers and the scoring pass need of rows: how many, and their features, several at once."""
+
+    @property
+    def indices(self) -> list[int]:
+        """Their places in the source."""
+
+    def __len__(self) -> int: ...
+
+    def __getitems__(self, batch: Sequence[int]) -> list[dict[str, Any]]: ...
 
 
 class Rows(torch.utils.data.Dataset):
@@ -21,7 +33,7 @@ class Rows(torch.utils.data.Dataset):
     def __init__(self, source, task, indices: Sequence[int] | None = None, cache: bool = True):
         self.source = source
         self.task = task
-        self.indices = list(range(len(source))) if indices is None else [int(i) for i in indices]
+        self.indices: list[int] = list(range(len(source))) if indices is None else [int(i) for i in indices]
         self._cache: dict[int, dict[str, Any]] | None = {} if cache else None
 
     def __repr__(self) -> str:

@@ -72,9 +72,10 @@ def _figures(scores: Scores | None, classifiers: bool, seed: int) -> dict[str, d
 
 
 def _mean(figures: list[dict | None]) -> dict | None:
-    if not figures or any(found is None or found["value"] is None for found in figures):
+    known = [found for found in figures if found is not None and found["value"] is not None]
+    if not figures or len(known) < len(figures):
         return None
-    values = [found["value"] for found in figures]
-    nulls = [found["null"] for found in figures]
+    values = [found["value"] for found in known]
+    nulls = [found["null"] for found in known]
     null = None if None in nulls else float(np.mean(nulls))
     return {"value": float(np.mean(values)), "interval": [min(values), max(values)], "null": null}

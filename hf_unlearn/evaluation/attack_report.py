@@ -45,9 +45,11 @@ def attack_report(
             for name in ("loss", "entropy")
         },
         "svc_efficacy": {
-            name: svc_efficacy(feature, retain_features[name], test_features[name], **labels, seed=seed)
+            name: svc_efficacy(feature, kept, unseen, **labels, seed=seed)
             for name, feature in _features(forget).items()
             if feature is not None
+            and (kept := retain_features[name]) is not None
+            and (unseen := test_features[name]) is not None
         },
     }
 

@@ -50,7 +50,7 @@ def auc(member_scores: np.ndarray, nonmember_scores: np.ndarray) -> dict:
     member_scores, nonmember_scores = np.asarray(member_scores, float), np.asarray(nonmember_scores, float)
     area = loss_auc(-member_scores, -nonmember_scores)
     smaller = min(len(member_scores), len(nonmember_scores))
-    if area.value is None or smaller < MIN_ROWS:
+    if area.value is None or area.standard_error is None or smaller < MIN_ROWS:
         return figure(area.value, None, 0.5)
     if area.standard_error == 0:
         return figure(area.value, clopper_pearson(area.value * smaller, smaller), 0.5)
@@ -111,8 +111,7 @@ def tpr_at_fpr(member_scores: np.ndarray, nonmember_scores: np.ndarray, fpr: flo
 
 def _ranks(*sides: np.ndarray) -> list[np.ndarray] | None:
     """Scores as ranks over all sides, so that infinite ones are only large; `None` with NaN."""
-    sides = [np.asarray(side, float) for side in sides]
-    joined = np.concatenate(sides)
+    joined = np.concatenate([np.asarray(side, float) for side in sides])
     if np.isnan(joined).any():
         return None
     return np.split(rankdata(joined, "dense"), np.cumsum([len(side) for side in sides])[:-1])

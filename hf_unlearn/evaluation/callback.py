@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from transformers import TrainerCallback
 from transformers.trainer_utils import IntervalStrategy
@@ -106,18 +106,20 @@ class UnlearningEvalCallback(TrainerCallback):
         for metric in self.metrics:
             logs |= metric(asked_for)
         if self.stop is not None:
-            logs |= self._stop_or_go_on(scores["forget"], scores[STOP_ROWS], control)
+            logs |= self._stop_or_go_on(self.stop, scores["forget"], scores[STOP_ROWS], control)
         # `trainer.log` clears this flag, and with it the trainer would skip its own log of the same step.
         should_log = control.should_log
         self.trainer.log({f"eval_{name}": value for name, value in logs.items() if _is_number(value)})
         control.should_log = should_log
 
-    def _stop_or_go_on(self, forget: SplitScores, validation: SplitScores, control) -> dict[str, float]:
+    def _stop_or_go_on(
+        self, rule: StopAtValidation, forget: SplitScores, validation: SplitScores, control
+    ) -> dict[str, float]:
         """The same on all processes, because each has the arrays of all rows."""
-        reached = self.stop.look(forget, validation)
+        reached = rule.look(forget, validation)
         if reached.stop:
             control.should_training_stop = True
-        elif reached.half_width > self.stop.tolerance and not self._warned:
+        elif reached.half_width > rule.tolerance and not self._warned:
             self._warned = True
             logger.warning(
                 "early stopping: %d forget and %d validation rows tell the difference to ± %.3g, and the tolerance "
@@ -125,10 +127,10 @@ class UnlearningEvalCallback(TrainerCallback):
                 len(forget),
                 len(validation),
                 reached.half_width,
-                self.stop.tolerance,
+                rule.tolerance,
             )
         return {"stop_difference": reached.difference, "stop_half_width": reached.half_width}
 
 
-def _is_number(value: float | None) -> bool:
+def _is_number(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)

@@ -106,15 +106,16 @@ def _balanced_draws(
     if retain_label is None or test_label is None:
         retain_label, test_label = np.zeros(len(retain)), np.zeros(len(test))
     rng = np.random.default_rng(seed)
-    rows = {}
+    rows: dict[float, tuple[np.ndarray, np.ndarray, int]] = {}
     for label in np.intersect1d(retain_label, test_label):
-        places = np.flatnonzero(retain_label == label), np.flatnonzero(test_label == label)
-        rows[label] = (*places, min(len(places[0]), int((1 - HELD_OUT) * len(places[1]))))
+        kept, unseen = np.flatnonzero(retain_label == label), np.flatnonzero(test_label == label)
+        rows[float(label)] = (kept, unseen, min(len(kept), int((1 - HELD_OUT) * len(unseen))))
     total = sum(size for *_, size in rows.values())
     share = min(1.0, MAX_ROWS / total) if total else 0.0
     for _ in range(DRAWS):
         drawn: tuple[list, list] = ([], [])
-        for *places, size in rows.values():
-            for side, own in zip(drawn, places, strict=True):
+        for kept, unseen, size in rows.values():
+            for side, own in zip(drawn, (kept, unseen), strict=True):
                 side.append(rng.permutation(own)[: round(share * size)])
-        yield tuple(np.concatenate(side) if side else np.empty(0, int) for side in drawn)
+        members, nonmembers = (np.concatenate(side) if side else np.empty(0, int) for side in drawn)
+        yield members, nonmembers

@@ -108,8 +108,8 @@ def _ranges(points: list[dict[str, float | None]]) -> dict[str, list[float]]:
     """The lowest and the highest twin, figure by figure, in the units of the other columns' intervals."""
     found = {}
     for key in points[0]:
-        values = [point[key] for point in points]
-        if None not in values:
+        values = [value for point in points if (value := point[key]) is not None]
+        if len(values) == len(points):
             scale = 1.0 if key.endswith("_loss") else 100.0
             found[key] = [min(values) / scale, max(values) / scale]
     return found
@@ -162,14 +162,17 @@ def _difference(
     points: dict[str, float | None] | None, twins: list[dict[str, float | None]]
 ) -> dict[str, float | None]:
     """`points` minus the mean of the twins' points, signed."""
-    mean = mean_of(twins)
-    known = {key for key in mean if points is not None and points[key] is not None and mean[key] is not None}
-    return {key: points[key] - mean[key] if key in known else None for key in (*AVERAGED, *LOSSES)}
+    mean, known = mean_of(twins), points or {}
+
+    def minus(own: float | None, theirs: float | None) -> float | None:
+        return None if own is None or theirs is None else own - theirs
+
+    return {key: minus(known.get(key), mean.get(key)) for key in (*AVERAGED, *LOSSES)}
 
 
 def _gap(difference: dict[str, float | None]) -> dict[str, float | None]:
     """Absolute differences, with the average over the four that are in percentage points (all four, or `None`)."""
     absolute = {key: None if value is None else abs(value) for key, value in difference.items()}
-    averaged = [absolute[key] for key in AVERAGED]
-    average = None if any(value is None for value in averaged) else float(np.mean(averaged))
+    averaged = [value for key in AVERAGED if (value := absolute[key]) is not None]
+    average = float(np.mean(averaged)) if len(averaged) == len(AVERAGED) else None
     return {**{key: absolute[key] for key in AVERAGED}, "average": average, **{key: absolute[key] for key in LOSSES}}

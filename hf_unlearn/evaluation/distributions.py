@@ -92,8 +92,9 @@ def _row_z(models: dict[str, Scores | None], twins: list[Scores]) -> dict | None
         for name, scores in models.items()
         if scores is not None and "forget" in scores
     }
-    each = [row_z(stacked[i], np.delete(stacked, i, axis=0)) for i in range(len(stacked))]
-    if each and all(z is not None for z in each):
+    of_twins = (row_z(stacked[i], np.delete(stacked, i, axis=0)) for i in range(len(stacked)))
+    each = [z for z in of_twins if z is not None]
+    if each and len(each) == len(stacked):
         found["twins"] = np.concatenate(each)
     counts = {name: _histogram(z, Z_GRID) for name, z in found.items() if z is not None}
     edges, trimmed = _trimmed(Z_GRID, list(counts.values()))

@@ -1,5 +1,7 @@
 """What a language model answers by itself, beside the answers in the data."""
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -60,7 +62,8 @@ def _continue(model: torch.nn.Module, task: Task, prompts: list[dict], new: int)
     fill, device = pad_token_id(task.processor), next(model.parameters()).device
     batch = pad(prompts, {"input_ids": fill, "attention_mask": 0}, "left")
     inputs = {k: v.to(device) for k, v in model_inputs(model, batch).items() if torch.is_tensor(v)}
-    found = unwrap(model).generate(
+    inner: Any = unwrap(model)
+    found = inner.generate(
         **inputs,
         max_new_tokens=new,
         do_sample=False,

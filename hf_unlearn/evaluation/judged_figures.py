@@ -33,7 +33,7 @@ def judge_model(scores: Scores | None, twins: list[Scores]) -> dict[str, dict | 
         return None
     found = {f"{split}_accuracy": _accuracy(split, scores, twins) for split in ("forget", "retain", "test")}
     found |= {"membership": _membership(scores, twins)} | _rows(scores, twins)
-    return {key: None if found[key] is None else judge(found[key]) for key in MARGINS}
+    return {key: None if (measured := found[key]) is None else judge(measured) for key in MARGINS}
 
 
 def _accuracy(split: str, scores: Scores, twins: list[Scores]) -> Measured | None:
@@ -50,8 +50,8 @@ def _accuracy(split: str, scores: Scores, twins: list[Scores]) -> Measured | Non
 
 
 def _membership(scores: Scores, twins: list[Scores]) -> Measured | None:
-    sides = [_placed(model) for model in (scores, *twins)]
-    if any(side is None for side in sides):
+    sides = [side for model in (scores, *twins) if (side := _placed(model)) is not None]
+    if len(sides) <= len(twins):
         return None
     ours, *theirs = sides
     values = np.array([100 * members.mean() for members, _ in theirs])

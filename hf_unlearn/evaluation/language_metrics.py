@@ -11,6 +11,7 @@ from scipy.stats import hmean, ks_2samp
 
 from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation.token_scores import TokenScores
+from hf_unlearn.report.blocks import Quality
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def truth_ratio_utility(ratio: np.ndarray) -> float | None:
     return float(np.maximum(0, 1 - ratio).mean()) if _known(ratio) else None
 
 
-def forget_quality(ratio: np.ndarray, twin_ratio: np.ndarray) -> dict[str, float | None]:
+def forget_quality(ratio: np.ndarray, twin_ratio: np.ndarray) -> Quality:
     """Two-sample Kolmogorov-Smirnov test between the forget rows' truth ratios of a model and of a retrained twin:
     `distance` in [0, 1] and `p_value`, which is TOFU's forget quality (high: no difference was found)."""
     ratio, twin_ratio = np.asarray(ratio, float), np.asarray(twin_ratio, float)
@@ -136,8 +137,8 @@ def model_utility(figures: Mapping[str, float | None]) -> float | None:
     """
     if set(figures) not in (set(RETAIN_FIGURES), set(UTILITY_FIGURES)):
         raise UserError(f"model utility takes the figures {', '.join(RETAIN_FIGURES)}, or all nine of UTILITY_FIGURES")
-    values = list(figures.values())
-    if any(value is None or np.isnan(value) for value in values):
+    values = [value for value in figures.values() if value is not None and not np.isnan(value)]
+    if len(values) < len(figures):
         return None
     return float(hmean(values)) if min(values) > 0 else 0.0
 

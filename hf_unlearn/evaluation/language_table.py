@@ -1,6 +1,6 @@
 """The evidence block `language`: what original, unlearned model and twins know of their rows, side by side."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from hf_unlearn.evaluation.perturbed import Choices, choice_figures, choices_of
 from hf_unlearn.evaluation.scores import SplitScores
 from hf_unlearn.evaluation.scoring import score_tokens
 from hf_unlearn.evaluation.token_scores import TokenScores
+from hf_unlearn.report.blocks import Language
 from hf_unlearn.tasks.base import Task
 
 ROLES = {"forget": "forget", "retain": "retain", "unseen": "nonmembers"}
@@ -54,7 +55,7 @@ class LanguageData:
     seed: int = 0
 
     @classmethod
-    def build(cls, task: Task, splits: UnlearningSplits, others: list[Any] = (), **options: Any) -> "LanguageData":
+    def build(cls, task: Task, splits: UnlearningSplits, others: Sequence[Any] = (), **options: Any) -> "LanguageData":
         """With the options of each role's questions from the rows' own columns or from `others`, data sets with
         `perturbed_answer`."""
         choices = {role: choices_of(task, getattr(splits, name), list(others)) for role, name in ROLES.items()}
@@ -107,7 +108,7 @@ def _rouge(model: torch.nn.Module, data: LanguageData, rows, options: Mapping[st
     return metrics.rouge_l_recall(texts, last_answers(data.task, rows))
 
 
-def language_block(models: Mapping[str, Measured | None], data: LanguageData) -> dict[str, Any]:
+def language_block(models: Mapping[str, Measured | None], data: LanguageData) -> Language:
     """JSON types only. `models`: `original` (may be `None`), `unlearned`, and any others as twins.
 
     Returns:
@@ -178,7 +179,7 @@ def _attacks(
     }
     if reference is not None:
         scores["reference"] = [reference_score(tokens, reference.tokens[name]) for name, tokens in sides.items()]
-    return {name: threshold_attack(*pair)["auc"] for name, pair in scores.items()}
+    return {name: threshold_attack(forget, unseen)["auc"] for name, (forget, unseen) in scores.items()}
 
 
 def _reference(name: str, twins: list[str], known: Mapping[str, Measured]) -> Measured | None:
@@ -208,7 +209,8 @@ def _mean_figure(values: list[Any]) -> Any:
 
 
 def _mean(values: list[float | None]) -> float | None:
-    return None if None in values else float(np.mean(values))
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None
 
 
 def _row_mean(values: np.ndarray | None) -> float | None:

@@ -110,14 +110,16 @@ def attack_figures(scores: np.ndarray, targets: Models) -> dict:
     if not sides:
         return result | {"auc": figure(null=0.5), "tpr": {f"{fpr:g}": figure() for fpr in FALSE_POSITIVE_RATES}}
     pooled = [np.concatenate(side) for side in zip(*sides, strict=True)]
-    tpr = {f"{fpr:g}": tpr_at_fpr(*pooled, fpr) for fpr in FALSE_POSITIVE_RATES}
+    tpr = {f"{fpr:g}": tpr_at_fpr(pooled[0], pooled[1], fpr) for fpr in FALSE_POSITIVE_RATES}
     if len(sides) == 1:
-        return result | {"auc": auc(*pooled), "tpr": tpr}
-    areas = [loss_auc(-members, -nonmembers).value for members, nonmembers in sides]
+        return result | {"auc": auc(pooled[0], pooled[1]), "tpr": tpr}
+    found = (loss_auc(-members, -nonmembers).value for members, nonmembers in sides)
+    areas = [area for area in found if area is not None]
+    mean = float(np.mean(areas))
     for fpr in FALSE_POSITIVE_RATES:
         if tpr[f"{fpr:g}"]["value"] is not None:
             tpr[f"{fpr:g}"]["interval"] = _clustered_tpr_interval(sides, pooled, fpr, tpr[f"{fpr:g}"])
-    return result | {"auc": figure(np.mean(areas), _over_models(areas, np.mean(areas)), 0.5), "tpr": tpr}
+    return result | {"auc": figure(mean, _over_models(areas, mean), 0.5), "tpr": tpr}
 
 
 def _clustered_tpr_interval(sides: list, pooled: list[np.ndarray], fpr: float, found: dict) -> list[float]:

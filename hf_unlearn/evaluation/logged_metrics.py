@@ -30,8 +30,9 @@ def _attack(name: str, function: Callable[..., dict], **options) -> Metric:
 
 def _modified_entropy(scores: Scores) -> dict[str, float | None]:
     unseen = scores.get("nonmembers", scores.get("test"))
-    pair = [None if split is None else split.modified_entropy for split in (scores.get("forget"), unseen)]
-    return {} if any(part is None for part in pair) else {"modified_entropy_auc": auc(-pair[0], -pair[1])["value"]}
+    known = [split.modified_entropy for split in (scores.get("forget"), unseen) if split is not None]
+    sides = [-entropy for entropy in known if entropy is not None]
+    return {"modified_entropy_auc": auc(sides[0], sides[1])["value"]} if len(sides) == 2 else {}
 
 
 def _forget_rows(scores: Scores) -> dict[str, float | None]:

@@ -124,7 +124,7 @@ def evaluation_metrics(scores: dict[str, SplitScores]) -> dict[str, float]:
     nonmembers = scores.get("nonmembers", scores.get("test"))
     if "forget" in scores and nonmembers is not None:
         auc = loss_auc(scores["forget"].loss, nonmembers.loss)
-        if auc.value is not None:
+        if auc.value is not None and auc.standard_error is not None:
             metrics |= {"membership_auc": auc.value, "membership_auc_se": auc.standard_error}
     return metrics
 

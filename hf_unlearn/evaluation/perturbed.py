@@ -103,9 +103,8 @@ def choice_figures(
     table = np.full((len(choices), width), np.nan)  # questions may have different numbers of wrong answers
     place = np.concatenate([np.arange(n) for n in np.bincount(choices.owner, minlength=len(choices))])
     table[choices.owner, place] = wrong
-    ratio = np.array(
-        [truth_ratio([p], [row[~np.isnan(row)]])[0] for p, row in zip(paraphrase, table, strict=True)], float
-    )
+    rows = zip(paraphrase, table, strict=True)
+    ratio = np.asarray([truth_ratio(np.array([p]), row[~np.isnan(row)][None])[0] for p, row in rows], float)
     probability = np.exp(-right)
     if options_only:
         rest = np.nansum(np.exp(-table), axis=1, keepdims=True)

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from hf_unlearn.data.rows import Rows
+from hf_unlearn.data.rows import AnyRows, Rows
 
 
-def longest_first(rows: Rows, own: list[int]) -> list[int]:
+def longest_first(rows: AnyRows, own: list[int]) -> list[int]:
     """The row numbers `own`, longest texts first, equals in their order; as they are where rows have no length.
 
     A batch that does not fit the memory is the first one.

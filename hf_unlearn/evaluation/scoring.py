@@ -1,15 +1,16 @@
 """The one scoring pass: a split runs through a model once, and every metric is computed from the arrays it leaves."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from operator import attrgetter
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader
 
-from hf_unlearn.data.rows import Rows
+from hf_unlearn.data.rows import AnyRows, Rows
 from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.evaluation.row_order import back_in_order, longest_first, tokens_in_order
 from hf_unlearn.evaluation.scores import SplitScores
@@ -17,6 +18,8 @@ from hf_unlearn.evaluation.token_scores import TokenScores
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.tasks.forward import eval_mode
 from hf_unlearn.tasks.predictions import Predictions
+
+Measure = Callable[[Predictions], torch.Tensor]
 
 ARRAYS = ("loss", "log_odds", "correct", "confidence", "entropy", "modified_entropy", "label")
 TOKEN_ARRAYS = {
@@ -57,8 +60,18 @@ def score(
         progress: called after each forward with the number of rows this process put through the model.
     """
     measures = {name: attrgetter(name) for name in ARRAYS}
-    options = {"num_workers": num_workers, "autocast": autocast, "progress": progress}
-    return SplitScores(**collect(model, task, rows, measures, batch_size=batch_size, device=device, **options))
+    arrays = collect(
+        model,
+        task,
+        rows,
+        measures,
+        batch_size=batch_size,
+        device=device,
+        num_workers=num_workers,
+        autocast=autocast,
+        progress=progress,
+    )
+    return SplitScores(**arrays)
 
 
 def score_tokens(model: torch.nn.Module, task: Task, rows: Rows, **options) -> tuple[SplitScores, TokenScores]:
@@ -77,9 +90,9 @@ def score_tokens(model: torch.nn.Module, task: Task, rows: Rows, **options) -> t
 def collect(
     model: torch.nn.Module,
     task: Task,
-    rows: Rows,
-    measures: dict[str, Callable[[Predictions], torch.Tensor]],
-    token_measures: dict[str, Callable[[Predictions], torch.Tensor]] | None = None,
+    rows: AnyRows,
+    measures: Mapping[str, Measure],
+    token_measures: Mapping[str, Measure] | None = None,
     *,
     batch_size: int = 64,
     device: torch.device | str | None = None,
@@ -92,8 +105,9 @@ def collect(
     With `token_measures`, which give a figure for each row of logits, also `(tokens,)` float64 for each of these,
     example by example, and `token_count`, `(rows,)`.
     """
-    token_measures = token_measures or {}
-    per_example = measures | ({"token_count": attrgetter("token_count")} if token_measures else {})
+    of_tokens: dict[str, Measure] = dict(token_measures or {})
+    count: dict[str, Measure] = {"token_count": attrgetter("token_count")} if of_tokens else {}
+    per_example = {**measures, **count}
     model = _unwrapped(model)
     device = next(model.parameters()).device if device is None else device
     rank, world = _rank_and_world()
@@ -102,17 +116,18 @@ def collect(
     queue = order + filling
     batches = [queue[i : i + batch_size] for i in range(0, len(queue), batch_size)]
     # `iter()` of a DataLoader draws a seed, here from a generator of its own instead of the global one.
-    loader = DataLoader(
-        rows, batch_sampler=batches, collate_fn=task.collate, num_workers=num_workers, generator=torch.Generator()
+    dataset: Any = rows
+    loader: DataLoader[Any] = DataLoader(
+        dataset, batch_sampler=batches, collate_fn=task.collate, num_workers=num_workers, generator=torch.Generator()
     )
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in per_example | token_measures}
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in per_example | of_tokens}
     # no_grad, not inference_mode: what a module caches in its forward must stay usable in a later training step.
     with eval_mode(model), torch.no_grad():
         for batch in loader:
             batch = {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
             with autocast() if autocast is not None else nullcontext():
                 predictions = task.predict(model, batch)
-            for name, measure in (per_example | token_measures).items():
+            for name, measure in (per_example | of_tokens).items():
                 # .cpu() first: some accelerators have no float64.
                 parts[name].append(measure(predictions).cpu().double().numpy())
             if progress is not None:
@@ -120,9 +135,9 @@ def collect(
     arrays = {name: np.concatenate(part) if part else np.empty(0) for name, part in parts.items()}
     # What fills up the last batches follows the own rows, and its tokens theirs.
     arrays |= {name: arrays[name][: len(own)] for name in per_example}
-    if token_measures:
+    if of_tokens:
         counts = arrays["token_count"].astype(np.int64)
-        arrays |= {name: tokens_in_order(arrays[name][: counts.sum()], counts, order) for name in token_measures}
+        arrays |= {name: tokens_in_order(arrays[name][: counts.sum()], counts, order) for name in of_tokens}
     arrays |= {name: back_in_order(arrays[name], order) for name in per_example}
     return _gathered(arrays, world) if world > 1 else arrays
 

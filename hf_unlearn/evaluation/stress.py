@@ -8,7 +8,7 @@ import copy
 import importlib.util
 import tempfile
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,8 +20,11 @@ from hf_unlearn.evaluation.embeddings import embeddings
 from hf_unlearn.evaluation.metrics import loss_auc
 from hf_unlearn.evaluation.relearn import fine_tuned_copy, trainable_copy
 from hf_unlearn.evaluation.scoring import score
+from hf_unlearn.models.noise import input_module
 from hf_unlearn.progress import say
+from hf_unlearn.report.blocks import Stress
 from hf_unlearn.tasks.base import Task
+from hf_unlearn.tasks.forward import unwrap
 
 Models = Mapping[str, nn.Module | None]
 Figures = dict[str, float | None]
@@ -42,7 +45,7 @@ def stress(
     steps: int = 20,
     seed: int = 0,
     batch_size: int = 64,
-) -> dict[str, Any]:
+) -> Stress:
     """The evidence block `stress`. JSON types only. The models, their modes and global generators are not changed.
 
     Args:
@@ -80,7 +83,7 @@ def stress(
     paraphrased = paraphrased_rows(task, splits.forget)
     if paraphrased is not None:
         found["paraphrases"]["questions"] = run.asked_otherwise(paraphrased)
-    return found
+    return cast(Stress, found)
 
 
 class _Checks:
@@ -114,8 +117,9 @@ class _Checks:
         return side_by_side(pairs)
 
     def _figures(self, model: nn.Module, forget: Rows) -> Figures:
-        options = {"batch_size": self.batch_size}
-        own, unseen = (score(model, self.task, rows, **options) for rows in (forget, self.splits.nonmembers))
+        own, unseen = (
+            score(model, self.task, rows, batch_size=self.batch_size) for rows in (forget, self.splits.nonmembers)
+        )
         return {
             "forget_accuracy": own.accuracy,
             "forget_loss": float(own.loss.mean()),
@@ -138,9 +142,9 @@ def side_by_side(pairs: Mapping[str, tuple[Figures, Figures]]) -> dict[str, Any]
     found["twins"] = {when: _means([pair[i] for pair in twins]) for i, when in enumerate(("before", "after"))}
     found["beyond_twins"] = {}
     for key in twins[0][0]:
-        changes = [_change(pair, key) for pair in twins]
+        changes = [change for pair in twins if (change := _change(pair, key)) is not None]
         own = _change(pairs["unlearned"], key)
-        if own is not None and None not in changes:
+        if own is not None and len(changes) == len(twins):
             ends = {"lowest": min(changes), "highest": max(changes)}
             found["beyond_twins"][key] = {"change": own, "beyond": own - float(np.mean(changes)), "twins": ends}
     return found
@@ -152,8 +156,8 @@ def _change(pair: tuple[Figures, Figures], key: str) -> float | None:
 
 
 def _means(blocks: list[Figures]) -> Figures:
-    columns = {key: [block[key] for block in blocks] for key in blocks[0]}
-    return {key: None if None in values else float(np.mean(values)) for key, values in columns.items()}
+    columns = {key: [v for block in blocks if (v := block[key]) is not None] for key in blocks[0]}
+    return {key: float(np.mean(known)) if len(known) == len(blocks) else None for key, known in columns.items()}
 
 
 def _few(forget: Rows, seed: int) -> tuple[Rows, Rows]:
@@ -182,17 +186,16 @@ def quantized_int8(model: nn.Module) -> nn.Module:
     """
     from transformers.pytorch_utils import Conv1D
 
-    model = trainable_copy(model)
-    embedding = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
-    shared = getattr(embedding, "weight", None)
-    for module in model.modules():
+    copied = trainable_copy(model)
+    shared = getattr(input_module(copied), "weight", None)
+    for module in copied.modules():
         if isinstance(module, (nn.Linear, Conv1D)) and module.weight is not shared:
             inputs = 0 if isinstance(module, Conv1D) else 1  # Conv1D holds (in, out)
             weight = module.weight.float()
             scale = weight.abs().amax(dim=inputs, keepdim=True) / 127
             rounded = torch.where(scale > 0, (weight / scale).round() * scale, weight)
             module.weight.copy_(rounded.to(module.weight.dtype))
-    return model
+    return copied
 
 
 def can_quantize_int4() -> bool:
@@ -206,7 +209,7 @@ def quantized_int4(model: nn.Module, task: Task) -> nn.Module:
     config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
     device = next(model.parameters()).device
     with tempfile.TemporaryDirectory(prefix="hf-unlearn-") as folder:
-        trainable_copy(model).save_pretrained(folder)
+        unwrap(trainable_copy(model)).save_pretrained(folder)
         return task.auto_model().from_pretrained(folder, quantization_config=config, device_map={"": device})
 
 

@@ -38,5 +38,6 @@ class TokenScores:
         """Without the last token of each example, which ends an answer; an example of one token keeps it."""
         kept = np.ones(len(self.log_prob), bool)
         kept[np.cumsum(self.count)[self.count > 1] - 1] = False
-        arrays = (self.log_prob, self.is_argmax, self.mean_log_prob, self.sd_log_prob)
-        return TokenScores(*(values[kept] for values in arrays), self.count - (self.count > 1))
+        probability, right = self.log_prob[kept], self.is_argmax[kept]
+        mean, spread = self.mean_log_prob[kept], self.sd_log_prob[kept]
+        return TokenScores(probability, right, mean, spread, self.count - (self.count > 1))

@@ -13,6 +13,7 @@ from typing import Any
 from hf_unlearn.errors import UserError
 from hf_unlearn.hub.private_paths import check_text, is_local_name
 from hf_unlearn.progress import say
+from hf_unlearn.report.blocks import Evidence
 from hf_unlearn.report.card import ADAPTER as ADAPTER_LIMIT
 from hf_unlearn.report.card import adapter_limits, came_with_adapter, render_card
 from hf_unlearn.report.evidence import EVIDENCE, read_evidence
@@ -85,7 +86,7 @@ def stage(output_dir: str | os.PathLike, destination: str | os.PathLike, *, push
     return sorted(names)
 
 
-def _publishable_evidence(folder: Path) -> dict[str, Any]:
+def _publishable_evidence(folder: Path) -> Evidence:
     """The evidence of a finished run. Raises `UserError` where there is none, or it says too much."""
     if not folder.is_dir():
         raise UserError(f"no folder {folder}; name the --output_dir of a finished run")
@@ -133,7 +134,7 @@ def _copy(folder: Path, name: str, destination: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def _check_adapter(folder: Path, evidence: dict[str, Any], push_adapter: bool) -> None:
+def _check_adapter(folder: Path, evidence: Evidence, push_adapter: bool) -> None:
     if not push_adapter and not came_with_adapter(evidence):
         raise UserError(
             f"{folder} holds an adapter, and its base still holds the forgotten rows: run without --save_adapter for "
@@ -154,7 +155,7 @@ def _check_code(folder: Path, names: list[str]) -> None:
             raise UserError(f"{name} in {folder} needs Python code of the model's own, which is not pushed from here")
 
 
-def _complete_card(card: Path, evidence: dict[str, Any], is_adapter: bool) -> None:
+def _complete_card(card: Path, evidence: Evidence, is_adapter: bool) -> None:
     """A card where the folder has none; and one for an adapter says what that does not do."""
     if not card.is_file():
         card.write_text(render_card(evidence, library_name="peft" if is_adapter else "transformers"), encoding="utf-8")
@@ -163,14 +164,14 @@ def _complete_card(card: Path, evidence: dict[str, Any], is_adapter: bool) -> No
         card.write_text(f"{text.rstrip()}\n\n{' '.join(adapter_limits(evidence))}\n", encoding="utf-8")
 
 
-def _rename_removed(config: Path, folder: Path, evidence: dict[str, Any]) -> None:
+def _rename_removed(config: Path, folder: Path, evidence: Evidence) -> None:
     """Call removed classes `removed_<id>` in a staged configuration, and say so."""
     told = (evidence["data"]["request"] or {}).get("classes")
     if told or not (folder / REMOVED_CLASSES).is_file() or not config.is_file():
         return
     content = _read_json(config)
-    names = content.get("id2label")
-    removed = {str(place) for place in _read_json(folder / REMOVED_CLASSES).get("ids", [])} & set(names or {})
+    names = content.get("id2label") or {}
+    removed = {str(place) for place in _read_json(folder / REMOVED_CLASSES).get("ids", [])} & set(names)
     if not removed:
         return
     renamed = {place: f"removed_{place}" if place in removed else name for place, name in names.items()}

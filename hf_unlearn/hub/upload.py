@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from hf_unlearn.errors import UserError
 from hf_unlearn.hub.staging import ADAPTER, CONFIGS, stage
@@ -67,7 +68,7 @@ def _commit(api, repo_id: str, staged: Path, names: list[str], revision: str | N
 
     there = api.list_repo_files(repo_id, revision=revision)
     old = [name for name in there if name not in names and any(fnmatch(name, pattern) for pattern in SUPERSEDED)]
-    operations = [CommitOperationAdd(name, staged / name) for name in names]
+    operations: list[Any] = [CommitOperationAdd(name, staged / name) for name in names]
     operations += [CommitOperationDelete(name) for name in old]
     api.create_commit(repo_id, operations, commit_message=message, revision=revision)
 

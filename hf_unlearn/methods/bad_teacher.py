@@ -2,13 +2,13 @@
 
 import copy
 from dataclasses import dataclass, field
-from operator import attrgetter
+from functools import reduce
+from operator import add, attrgetter
 
 import torch
 
 from hf_unlearn.errors import UserError
-from hf_unlearn.models import lora
-from hf_unlearn.tasks.forward import kept_randomness, without_data_parallel
+from hf_unlearn.tasks.forward import kept_randomness, unwrap
 from hf_unlearn.tasks.predictions import Predictions
 from hf_unlearn.trainers.base import UnlearningTrainer
 from hf_unlearn.trainers.config import UnlearningConfig
@@ -60,12 +60,11 @@ class BadTeacherTrainer(UnlearningTrainer):
             raise UserError("--method bad_teacher keeps a teacher's logits: a vocabulary for every token; use scrub")
 
     def prepare(self) -> dict[str, torch.Tensor]:
-        model = without_data_parallel(self.model)
-        plain = model.get_base_model() if lora.is_peft(model) else model
+        plain = unwrap(self.model)
         with kept_randomness(self.args.device):
             torch.manual_seed(self.args.seed)
             teacher = type(plain)(copy.deepcopy(plain.config))
-        teacher = teacher.to(device=self.args.device, dtype=next(plain.parameters()).dtype)
+        teacher = torch.nn.Module.to(teacher, device=self.args.device, dtype=next(plain.parameters()).dtype)
         self.count_examples(len(self.splits.forget))
         return {"teacher": torch.tensor(self.collect(self.splits.forget, attrgetter("logits"), teacher))}
 
@@ -74,4 +73,4 @@ class BadTeacherTrainer(UnlearningTrainer):
         forget.original = Pass(Predictions(logits, forget.labels, len(forget)), {})
         sizes = {output.stream: self.stream_sizes()[output.stream].batch for output in (forget, retain)}
         terms = [o.mean(divergence(o, self.args.temperature)) * sizes[o.stream] for o in (forget, retain)]
-        return sum(terms) / sum(sizes.values())
+        return reduce(add, terms) / sum(sizes.values())

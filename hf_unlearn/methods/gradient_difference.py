@@ -13,7 +13,19 @@ class GradDiffConfig(ForgetRetainConfig):
     """Nothing beyond the arguments of [`ForgetRetainConfig`]."""
 
 
-class GradDiffTrainer(ForgetRetainTrainer):
+class WeightedAscentTrainer(ForgetRetainTrainer):
+    """Gives a method L_f = −mean_t w_t·ℓ_t, the ascent on a row's tokens t with weights of its own."""
+
+    def token_weights(self, probability: torch.Tensor) -> torch.Tensor:
+        """Weight of each token's ascent `(rows,)`, from the label's probability; no gradient flows through it."""
+        return torch.ones_like(probability)
+
+    def forget_losses(self, forget: SplitOutput) -> torch.Tensor:
+        log_prob = forget.predictions.token_log_prob
+        return forget.predictions.example_mean(self.token_weights(log_prob.detach().exp()) * log_prob)
+
+
+class GradDiffTrainer(WeightedAscentTrainer):
     """Gradient difference (Liu et al. 2022, arXiv 2203.12817; for language models Maini et al. 2024, arXiv
     2401.06121): L = −γ·mean ℓ_f + α·L_r, ℓ the mean negative log-likelihood of a row's supervised tokens.
 
@@ -31,14 +43,6 @@ class GradDiffTrainer(ForgetRetainTrainer):
         "id": "arXiv:2401.06121",
     }
 
-    def token_weights(self, probability: torch.Tensor) -> torch.Tensor:
-        """Weight of each token's ascent `(rows,)`, from the label's probability; no gradient flows through it."""
-        return torch.ones_like(probability)
-
-    def forget_losses(self, forget: SplitOutput) -> torch.Tensor:
-        log_prob = forget.predictions.token_log_prob
-        return forget.predictions.example_mean(self.token_weights(log_prob.detach().exp()) * log_prob)
-
 
 @dataclass
 class WGAConfig(ForgetRetainConfig):
@@ -55,7 +59,7 @@ class WGAConfig(ForgetRetainConfig):
         self.need(not_negative=("beta",))
 
 
-class WGATrainer(GradDiffTrainer):
+class WGATrainer(WeightedAscentTrainer):
     """Weighted gradient ascent (Wang et al. 2025, arXiv 2502.19301): L_f = −mean_t p_t^β·ℓ_t, the weights p_t^β
     detached.
 
@@ -93,7 +97,7 @@ class SatImpConfig(ForgetRetainConfig):
         self.need(not_negative=("beta1", "beta2"))
 
 
-class SatImpTrainer(GradDiffTrainer):
+class SatImpTrainer(WeightedAscentTrainer):
     """SatImp (Yang et al. 2025, arXiv 2505.11953): L_f = −mean_t p_t^β₁·(1 − p_t)^β₂·ℓ_t, the weights detached.
 
     Saturation: tokens that are forgotten already pull no more (p small). Importance: nor do those that any model would

@@ -64,7 +64,7 @@ class InfluenceTrainer(EditTrainer):
         flat = self.inverse_fisher(direction)
         weights = list(self.trained().values())
         for weight, step in zip(weights, flat.split([w.numel() for w in weights]), strict=True):
-            weight += self.args.alpha * step.view_as(weight)
+            weight.add_(self.args.alpha * step.view_as(weight))
 
     def inverse_fisher(self, k: torch.Tensor) -> torch.Tensor:
         """WoodFisher's estimate of the inverse Fisher matrix times `k` `(weights,)`."""

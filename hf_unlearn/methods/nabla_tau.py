@@ -35,13 +35,10 @@ class NablaTauConfig(RowTargetConfig):
 
     published: ClassVar[dict[str, Any]] = {"optim": "adamw_torch", "weight_decay": PAPER_DECAY}
 
-    variant: str | None = field(
-        default=None,
-        metadata={
-            "help": "rows: a τ for every row; tokens: for every row and its tokens (causal LMs); held: one τ, "
-            "measured once; paper: as published (default: tokens for pretrained causal LMs, else rows).",
-            "choices": list(VARIANTS),
-        },
+    variant: str = filled_later(
+        "rows: a τ for every row; tokens: for every row and its tokens (causal LMs); held: one τ, measured once; "
+        "paper: as published (default: tokens for pretrained causal LMs, else rows).",
+        choices=list(VARIANTS),
     )
     alpha: float | None = field(
         default=None, metadata={"help": "Initial weight of the forget term (variant paper only)."}
@@ -100,7 +97,7 @@ class NablaTauTrainer(RowTargetTrainer):
         "id": "arXiv:2403.14339",
     }
 
-    def __init__(self, model, args, splits, task, *arguments, recipe=None, **kwargs):
+    def __init__(self, model, args: NablaTauConfig, splits, task, *, recipe: KnownRecipe | None = None, **kwargs):
         if args.variant is None:
             args.variant = default_variant(task, recipe)
         if args.learning_rate is None and args.variant == "paper":
@@ -113,7 +110,7 @@ class NablaTauTrainer(RowTargetTrainer):
         if self.by_tokens:
             self.least_steps, self.visits = token_pull.LEAST_STEPS, token_pull.VISITS
             args.learning_rate = args.learning_rate or token_pull.learning_rate(model, recipe)
-        super().__init__(model, args, splits, task, *arguments, recipe=recipe, **kwargs)
+        super().__init__(model, args, splits, task, recipe=recipe, **kwargs)
 
     def default_forget_batch(self) -> int:
         if self.args.variant == "paper":

@@ -122,9 +122,9 @@ class IdkNLLTrainer(RefusalTrainer):
         "id": "arXiv:2401.06121",
     }
 
-    def __init__(self, model, args, *arguments, **kwargs):
+    def __init__(self, model, args: RefusalConfig, splits, task, **kwargs):
         self.args = args  # `training_rows` is asked before Trainer sets it
-        super().__init__(model, args, *arguments, **kwargs)
+        super().__init__(model, args, splits, task, **kwargs)
 
     def training_rows(self) -> dict[str, Any]:
         return {FORGET: self.refused, RETAIN: self.splits.retain}

@@ -26,7 +26,7 @@ class RMUConfig(ForgetRetainConfig):
         alpha: weight of the retain term.
     """
 
-    learning_rate: float | None = field(default=5e-5, metadata={"help": "Peak learning rate."})
+    learning_rate: float = field(default=5e-5, metadata={"help": "Peak learning rate."})
     alpha: float = field(default=100.0, metadata={"help": "Weight of the retain term."})
     layer: int | None = field(
         default=None, metadata={"help": "Block whose output is steered (default: 7, or a third of the depth)."}
@@ -60,7 +60,7 @@ class RMUTrainer(ForgetRetainTrainer):
         "id": "arXiv:2403.03218",
     }
 
-    def __init__(self, model, args, *arguments, **kwargs):
+    def __init__(self, model, args: RMUConfig, splits, task, **kwargs):
         try:
             blocks, layers = find_blocks(unwrap(model))
         except ValueError as error:
@@ -71,7 +71,7 @@ class RMUTrainer(ForgetRetainTrainer):
             raise UserError(f"--layer is {args.layer}; the model has blocks 0 to {len(layers) - 1}")
         self.steered = f"{blocks}.{args.layer}"
         free_only(model, movable(model, blocks, args.layer))
-        super().__init__(model, args, *arguments, **kwargs)
+        super().__init__(model, args, splits, task, **kwargs)
 
     @property
     def asks_original(self) -> bool:

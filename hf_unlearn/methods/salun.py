@@ -2,6 +2,8 @@
 
 import math
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
 from typing import Any, ClassVar
 
 import torch
@@ -115,12 +117,12 @@ class SalUnTrainer(RowTargetTrainer):
         "id": "arXiv:2310.12508",
     }
 
-    def __init__(self, model, args, *arguments, **kwargs):
+    def __init__(self, model, args: SalUnConfig, splits, task, **kwargs):
         if args.num_train_epochs is None and args.variant == "paper":
             args.num_train_epochs = PAPER_EPOCHS
         if args.learning_rate is None and args.variant == "paper":
             args.learning_rate = PAPER_RATE
-        super().__init__(model, args, *arguments, **kwargs)
+        super().__init__(model, args, splits, task, **kwargs)
         if args.labels is None:
             args.labels = self.task.wrong_labels
         self._soft: SoftThreshold | None = None
@@ -153,7 +155,7 @@ class SalUnTrainer(RowTargetTrainer):
         return lines + (super().plan() if args.variant == "rows" else [])
 
     def prepare(self) -> dict[str, torch.Tensor]:
-        state = {}
+        state: dict[str, torch.Tensor] = {}
         if self.args.variant == "rows":
             self.check_validation()
             state |= self.ask_source()
@@ -165,7 +167,9 @@ class SalUnTrainer(RowTargetTrainer):
     def soft_threshold(self) -> SoftThreshold:
         """Around the original's weights: the model's before the first step, later a checkpoint's copy of them."""
         if self._soft is None:
-            self._soft = SoftThreshold(self.model, self.args.soft_threshold, self.schedule.total_steps)
+            share = self.args.soft_threshold
+            assert share is not None
+            self._soft = SoftThreshold(self.model, share, self.schedule.total_steps)
             if any(name.startswith(PREFIX) for name in self.method_state):
                 self._soft.load_tensors(self.method_state)
         return self._soft
@@ -176,7 +180,7 @@ class SalUnTrainer(RowTargetTrainer):
             terms.append(self._forget_term(forget) * self._share(FORGET))
         if retain is not None:
             terms.append(retain.mean(retain.loss) * self._share(RETAIN))
-        return sum(terms)
+        return reduce(add, terms)
 
     def _share(self, stream: str) -> float:
         """Weight of a stream's mean: as published, every example of a step counts the same."""

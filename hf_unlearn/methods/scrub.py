@@ -70,5 +70,6 @@ class ScrubTrainer(UnlearningTrainer):
         args = self.args
         if forget is not None:
             return -forget.mean(divergence(forget, args.temperature))
+        assert retain is not None  # a phase reads one of the two
         kept = args.gamma * retain.loss + args.alpha * divergence(retain, args.temperature)
         return retain.mean(kept)

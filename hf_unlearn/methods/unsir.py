@@ -29,7 +29,8 @@ STEPS = {IMPAIR: 20, REPAIR: 100}
 FEWEST_STEPS = 5
 LEAST_NOISE, NOISE_PER_CLASS = 16, 8  # rows of noise in all, and of each class
 BUDGET = 0.09  # of the examples that retraining reads
-WITHOUT_EFFECT = {  # arguments of Trainer whose place the phases take, and the values that they have unasked
+# Arguments of Trainer whose place the phases take, and the values that they have unasked.
+WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
     "num_train_epochs": (3.0,),
     "lr_scheduler_type": (None, "linear", "constant"),
     "lr_scheduler_kwargs": (None, {}),
@@ -159,9 +160,7 @@ class UnsirTrainer(PublishedTrainer):
         "id": "arXiv:2111.08947",
     }
 
-    def __init__(
-        self, model, args: UnsirConfig, splits, task, *arguments, recipe: KnownRecipe | None = None, **kwargs
-    ):
+    def __init__(self, model, args: UnsirConfig, splits, task, *, recipe: KnownRecipe | None = None, **kwargs):
         self.check_task(task)
         if not splits.forgotten_classes:
             raise UserError(
@@ -181,7 +180,7 @@ class UnsirTrainer(PublishedTrainer):
                 rate = published if args.variant == "paper" else args.learning_rate
                 setattr(args, f"{phase}_learning_rate", rate)
         self._structure: list[dict[str, Any]] | None = None
-        super().__init__(model, args, splits, task, *arguments, recipe=recipe, **kwargs)
+        super().__init__(model, args, splits, task, recipe=recipe, **kwargs)
 
     @classmethod
     def check_task(cls, task) -> None:
@@ -297,19 +296,19 @@ class UnsirTrainer(PublishedTrainer):
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
         phase, at = self.schedule.at(self.state.global_step)
         if phase.name == NOISE:
-            return self._noise_step(phase, at)
+            return self._noise_step(at)
         if phase.name == IMPAIR and at == 0 and self.args.variant == "fresh" and self._first_of_step("neutral"):
             self._make_neutral()
         return super().training_step(model, inputs, num_items_in_batch)
 
-    def _noise_step(self, phase: Phase, at: int) -> torch.Tensor:
+    def _noise_step(self, at: int) -> torch.Tensor:
         """A step of the run that moves the noise. Every process learns the same noise, once a step."""
         zero = torch.zeros((), device=self.args.device)
         if not self._first_of_step("noise"):
             return zero
         self.count_examples(len(self.train_dataset.streams[FORGET]))
         with self.compute_loss_context_manager():
-            figures = self.noise.step(self._frozen(), self._noise_batches(), at, phase.rate(at))
+            figures = self.noise.step(self._frozen(), self._noise_batches(), at, self.args.noise_learning_rate)
         self.record("loss", figures["loss"])
         self.record("norm_ratio", figures["norm_ratio"])
         return zero + figures["objective"]
@@ -320,7 +319,7 @@ class UnsirTrainer(PublishedTrainer):
     def _make_neutral(self) -> None:
         """Give the forgotten classes the mean of the kept classes' output rows: never the largest logit."""
         model = unwrap(self.model_wrapped)
-        classes = model.config.num_labels
+        classes = model.config.num_labels or 0
         gone = list(self.splits.forgotten_classes)
         kept = [i for i in range(classes) if i not in gone]
         heads = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m.out_features == classes]
@@ -339,7 +338,7 @@ class UnsirTrainer(PublishedTrainer):
         with self.noise.inside(model, batch["inputs"], batch["index"][:size]):
             return super()._run(model, batch, only_forget)
 
-    def unlearning_loss(self, forget: SplitOutput | None = None, retain: SplitOutput | None = None) -> torch.Tensor:
+    def unlearning_loss(self, retain: SplitOutput, forget: SplitOutput | None = None) -> torch.Tensor:
         loss = retain.mean(retain.loss)
         if forget is None:
             return loss

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -45,7 +45,7 @@ def default_lora_targets(model: nn.Module) -> list[str]:
     return list(dict.fromkeys(_shortest_suffix(name, others) for name in targets))
 
 
-def default_modules_to_save(model: nn.Module) -> list[str]:
+def default_modules_to_save(model: "PreTrainedModel") -> list[str]:
     """Names of a classifier's head modules, trained in full and saved with the adapter; none for causal LMs.
 
     Poolers belong to the backbone here: they come trained with the model, and stay frozen.
@@ -151,11 +151,11 @@ def load_adapter_model(
         # Where the adapter brings its own head, that of the base may have any size.
         kwargs["ignore_mismatched_sizes"] = bool(config.modules_to_save)
     try:
-        model = load_weights(auto_model, base, is_base=True, revision=config.revision or "main", **kwargs)
+        plain = load_weights(auto_model, base, is_base=True, revision=config.revision or "main", **kwargs)
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"cannot load {base}, the base model of the adapter at {name_or_path}") from error
     try:
-        model = PeftModel.from_pretrained(model, name_or_path, adapter_name=ADAPTER, is_trainable=True, **hub)
+        model = PeftModel.from_pretrained(plain, name_or_path, adapter_name=ADAPTER, is_trainable=True, **hub)
     except RuntimeError as error:
         raise UserError(f"the adapter at {name_or_path} does not fit {base}: its head has other classes") from error
     add_reference_adapter(model)
@@ -172,7 +172,7 @@ def describe(model: nn.Module) -> dict[str, Any]:
     config = _peft_model(model).peft_config[ADAPTER]
     targets = getattr(config, "target_modules", None)
     return {
-        "type": config.peft_type.value.lower(),
+        "type": str(getattr(config.peft_type, "value", config.peft_type)).lower(),
         "r": getattr(config, "r", None),
         "alpha": getattr(config, "lora_alpha", None),
         "dropout": getattr(config, "lora_dropout", None),
@@ -225,7 +225,7 @@ def reference_model(model: nn.Module) -> Iterator[nn.Module]:
 
 def came_with_adapter(model: nn.Module) -> bool:
     """Whether `model` was given with its adapter, so that the base inside it never saw a row of the adapter's."""
-    return is_peft(model) and REFERENCE in without_wrappers(model).peft_config
+    return is_peft(model) and REFERENCE in _peft_model(model).peft_config
 
 
 @contextmanager
@@ -271,7 +271,12 @@ def recipe_of(name_or_path: str) -> dict[str, Any]:
     }
 
 
-def save_kwargs(model: nn.Module) -> dict[str, list[str]]:
+def base_name(model: nn.Module) -> str | None:
+    """What the base of a model's adapter was loaded from: a Hub id or a folder."""
+    return _peft_model(model).peft_config[ADAPTER].base_model_name_or_path or None
+
+
+def save_kwargs(model: nn.Module) -> dict[str, Any]:
     """What `save_pretrained` must be given, in checkpoints too, so that the frozen copy is not written out."""
     return {"selected_adapters": [ADAPTER]} if is_peft(model) else {}
 
@@ -294,7 +299,7 @@ def merge(model: nn.Module, in_place: bool = False) -> "PreTrainedModel":
 def _peft_model(model: nn.Module) -> "PeftModel":
     if not is_peft(model):
         raise ValueError("the model has no adapter, so its original is not kept inside it")
-    return without_wrappers(model)
+    return cast("PeftModel", without_wrappers(model))
 
 
 def _linear_layers(model: nn.Module) -> list[str]:

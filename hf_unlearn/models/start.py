@@ -26,7 +26,7 @@ def labels_of(task: Task) -> dict[str, Any]:
     return {"id2label": dict(enumerate(names)), "label2id": {n: i for i, n in enumerate(names)}} if names else {}
 
 
-def load_start(task: Task, base: str, seed: int, **options: Any) -> nn.Module:
+def load_start(task: Task, base: str, seed: int, **options: Any) -> PreTrainedModel:
     """A base by name or folder, with a head of its own drawn from `seed`, ready for the task.
 
     Raises `UserError` where layers are missing; what transformers raises for other failures is the caller's.
@@ -40,7 +40,9 @@ def load_start(task: Task, base: str, seed: int, **options: Any) -> nn.Module:
     return model
 
 
-def start_from(task: Task, original: nn.Module, base: str | nn.Module, **options: Any) -> Callable[[int], nn.Module]:
+def start_from(
+    task: Task, original: nn.Module, base: str | nn.Module, **options: Any
+) -> Callable[[int], PreTrainedModel]:
     """Makes, from a seed, what `original` was before its training.
 
     Args:
@@ -53,10 +55,12 @@ def start_from(task: Task, original: nn.Module, base: str | nn.Module, **options
     if isinstance(base, nn.Module):
         weights = _weights_for(inner, base)
 
-        def make(seed: int) -> nn.Module:
+        def make(seed: int) -> PreTrainedModel:
             set_seed(seed)
-            model = type(inner)(copy.deepcopy(inner.config))
-            model.config._name_or_path = getattr(base.config, "_name_or_path", "") or "base"  # it is pretrained
+            model: PreTrainedModel = type(inner)(copy.deepcopy(inner.config))
+            model.config._name_or_path = (
+                getattr(getattr(base, "config", None), "_name_or_path", "") or "base"
+            )  # it is pretrained
             model.load_state_dict(weights, strict=False)
             model.tie_weights()
             return model
@@ -108,7 +112,7 @@ def find_base(model: nn.Module, name: str | None) -> str | None:
     if name and (Path(name) / EVIDENCE).is_file():
         return None  # it was unlearned from its base, which learned the rows
     if lora.is_peft(model):
-        return unwrap(model).peft_config[lora.ADAPTER].base_model_name_or_path or None
+        return lora.base_name(model)
     found = name and (_of_card(name) or _of_config(name))
     return found if found and found != name else None
 

@@ -1,12 +1,15 @@
 """Weights as they come from a folder or the Hub, and as they are trained: whole, and wide enough to move."""
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from hf_unlearn.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 SIXTEEN_BITS = (torch.bfloat16, torch.float16)
 IN_A_LAYER = re.compile(r"\.\d+\.")  # a list of blocks numbers them
@@ -16,7 +19,7 @@ KEPT_NARROW = (
 WIDENED = "The model came in 16 bits and was put into float32: most training steps are smaller than 16 bits can hold."
 
 
-def load_weights(auto_model: Any, name: str, *, is_base: bool = False, **options: Any) -> nn.Module:
+def load_weights(auto_model: Any, name: str, *, is_base: bool = False, **options: Any) -> "PreTrainedModel":
     """`auto_model.from_pretrained`, but a folder that lacks some of the model's weights is no model.
 
     transformers fills the gaps with random numbers.

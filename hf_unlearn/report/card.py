@@ -97,7 +97,7 @@ def front_matter(
     base, data, task = hub_id(base_model), dataset_id(evidence), task_of(evidence)
     results = eval_results(evidence)
     licenses = {"license": license} if isinstance(license, str) else dict(license or {})
-    front = {
+    front: dict[str, Any] = {
         "library_name": library_name,
         **licenses,
         "base_model": base,
@@ -144,7 +144,7 @@ def forgotten(evidence: Mapping[str, Any]) -> str:
     data, method = evidence["data"], evidence["method"]
     forget, retain = (data["splits"].get(name) for name in ("forget", "retain"))
     request = data.get("request") or {}
-    how = REQUESTS.get(request.get("kind"))
+    how = REQUESTS.get(str(request.get("kind")))
     if request.get("classes"):  # there only where the user agreed to publish the request
         how = f"classes: {', '.join(request['classes'])}"
     count = "Rows" if forget is None else f"{forget:,} training rows"

@@ -144,9 +144,9 @@ def compare(runs: Sequence[Evidence], names: Sequence[str] | None = None) -> Com
             original, *cells, floor = (number(v, metric.digits) for v in (ends[0], *values, ends[1]))
             rows.append((metric.title, original, *cells, floor))
             best.append(_best(values, None if metric.title in COSTS else ends[1], metric.higher))
-    floor = _shared([forgetting(run["floor"]) for run in runs])
+    between = _shared([forgetting(run["floor"]) for run in runs])
     verdicts = [f"{name}: {headline(run)}" for name, run in zip(names, runs, strict=True)]
-    return Comparison(names, rows, best, verdicts, _notes(runs), _points(runs, names), floor)
+    return Comparison(names, rows, best, verdicts, _notes(runs), _points(runs, names), between)
 
 
 def check_comparable(runs: Sequence[Evidence]) -> None:
@@ -210,8 +210,8 @@ def _points(runs: Sequence[Evidence], names: Sequence[str]) -> list[dict[str, An
 
 def forgetting(gap: Mapping[str, float | None]) -> float | None:
     """Mean of the two gaps that are about the forgotten rows, in points."""
-    values = [gap[key] for key in ("forget_accuracy", "membership")]
-    return None if None in values else sum(values) / 2
+    accuracy, membership = gap["forget_accuracy"], gap["membership"]
+    return None if accuracy is None or membership is None else (accuracy + membership) / 2
 
 
 def _dominates(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

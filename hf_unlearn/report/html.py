@@ -62,7 +62,7 @@ def _summary(evidence: Mapping[str, Any]) -> str:
     forget, retain = splits.get("forget"), splits.get("retain")
     text = "Rows" if forget is None else f"{forget:,} training rows"
     text += "" if forget is None or retain is None else f" of {forget + retain:,}"
-    how = REQUESTS.get(request.get("kind"))
+    how = REQUESTS.get(str(request.get("kind")))
     text += " were to be forgotten" + (f" ({how})" if how else "")
     source = hub_id(data["source"])
     text += f", data set {source}" if source else ""
@@ -167,7 +167,7 @@ def _figure(found: Mapping[str, Any] | None) -> str:
 
 def _rows(evidence: Mapping[str, Any]) -> str:
     models = [evidence["models"][name] for name in ("original", "unlearned", "retrained")]
-    rows = [("", "original", "unlearned", "twins")]
+    rows: list[tuple[str, ...]] = [("", "original", "unlearned", "twins")]
     for label, (key, written) in ROW_FIGURES.items():
         for corrected in (False, True):
             blocks = [m and (m["rows"]["level_corrected"] if corrected else m["rows"]) for m in models]
@@ -234,8 +234,8 @@ def _cost(evidence: Mapping[str, Any]) -> str:
             )
     more = [f"{cost['steps']:,} steps" if cost.get("steps") is not None else ""]
     more += [f"peak memory {cost['peak_memory_mb']:,.0f} MB" if cost.get("peak_memory_mb") is not None else ""]
-    known = ", ".join(text for text in more if text)
-    return plots(figures) + (paragraph(f"Unlearning: {known}.", "muted") if known else "")
+    words = ", ".join(text for text in more if text)
+    return plots(figures) + (paragraph(f"Unlearning: {words}.", "muted") if words else "")
 
 
 def _language(block: Any) -> str:

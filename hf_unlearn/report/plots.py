@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.style
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -26,7 +27,7 @@ PAGE_COLOURS = {
     UNLEARNED: "var(--unlearned)",
     TWINS: "var(--twins)",
 }
-LINES = {
+LINES: dict[str, dict[str, Any]] = {
     "original": {"color": ORIGINAL, "linestyle": (0, (4, 1.5)), "linewidth": 1.6},
     "unlearned": {"color": UNLEARNED, "linestyle": "-", "linewidth": 2.2},
     "twins": {"color": TWINS, "linestyle": (0, (1, 1)), "linewidth": 1.8},
@@ -158,12 +159,12 @@ def cost_bars(costs: Mapping[str, float], unit: str) -> Figure:
     """Horizontal bars with their figures, one per thing that was trained."""
     figure, axes = _axes(unit, "", height=1.9, left=1.1)
     looks = {"original": (ORIGINAL, "//"), "unlearning": (UNLEARNED, ""), "one retraining": (TWINS, "..")}
-    for place, (name, value) in enumerate(reversed(costs.items())):
+    for place, (name, value) in enumerate(list(costs.items())[::-1]):
         color, hatch = looks[name]
         axes.barh(place, value, height=0.6, color=color if not hatch else "none", edgecolor=color, hatch=hatch)
         digits = 1 if value < 100 else 0
         axes.annotate(f"{value:,.{digits}f}", (value, place), xytext=(4, 0), textcoords="offset points", va="center")
-    axes.set_yticks(range(len(costs)), list(reversed(costs)))
+    axes.set_yticks(range(len(costs)), list(costs)[::-1])
     axes.set_xlim(0, 1.22 * max(costs.values(), default=1) or 1)
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
@@ -223,7 +224,7 @@ class _Decades(LogLocator):
     def tick_values(self, low: float, high: float):
         for subs in ((1.0,), (1.0, 2.0, 5.0)):
             self.set_params(subs=subs)
-            ticks = super().tick_values(low, high)
+            ticks = np.asarray(super().tick_values(low, high))
             seen = ticks[(ticks >= low) & (ticks <= high)]
             if len(seen) >= 2:
                 return seen[:: -(-len(seen) // MOST_TICKS)]
@@ -244,6 +245,12 @@ def _stairs(axes: Axes, edges: Sequence[float], counts: Mapping[str, Sequence[in
 def _with_legend(figure: Figure, axes: Axes) -> Figure:
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     names = sorted(handles, key=lambda name: list(LINES).index(name) if name in LINES else 0)
-    where = {"loc": "upper left", "ncols": 4, "handlelength": 2.2, "columnspacing": 1.2, "borderpad": 0.1}
+    where: dict[str, Any] = {
+        "loc": "upper left",
+        "ncols": 4,
+        "handlelength": 2.2,
+        "columnspacing": 1.2,
+        "borderpad": 0.1,
+    }
     figure.legend([handles[name] for name in names], names, **where)
     return figure

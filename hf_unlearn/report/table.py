@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from hf_unlearn.report.verdict import verdict
@@ -73,9 +74,9 @@ def table_rows(evidence: Mapping[str, Any], *, intervals: bool = False) -> list[
         rows.append((label, *cells, *ends))
 
     for split in SPLITS:
-        add(f"{split} accuracy (%)", lambda m, s=split: percent(m["accuracy"][s]), f"{split}_accuracy")
+        add(f"{split} accuracy (%)", partial(_accuracy, split), f"{split}_accuracy")
     for split in SPLITS:
-        add(f"{split} loss (nats)", lambda m, s=split: number(m["loss"][s], 4), f"{split}_loss", digits=4)
+        add(f"{split} loss (nats)", partial(_loss, split), f"{split}_loss", digits=4)
     add("membership AUC (%)", _auc if intervals else _membership, "membership")
     add("rms z of forget rows", lambda m: number(m["rows"]["rms_z"]))
     add("  level-corrected", lambda m: number(m["rows"]["level_corrected"]["rms_z"]))
@@ -109,6 +110,14 @@ def _interval(model: Mapping[str, Any] | None, key: str) -> str:
         return ""
     low, high = (number(v, 3) if key.endswith("_loss") else percent(v, 1) for v in interval)
     return f" [{low}, {high}]"
+
+
+def _accuracy(split: str, model: Mapping) -> str:
+    return percent(model["accuracy"][split])
+
+
+def _loss(split: str, model: Mapping) -> str:
+    return number(model["loss"][split], 4)
 
 
 def _auc(model: Mapping[str, Any]) -> str:

@@ -187,8 +187,10 @@ def _lost_since(models: Mapping[str, Any]) -> str | None:
     lost = []
     for split in ("retain", "test"):
         before, after = (model["accuracy"][split] for model in (original, unlearned))
-        ends = [(model.get("intervals") or {}).get(f"{split}_accuracy") for model in (original, unlearned)]
-        if None not in (before, after, *ends) and 100 * (before - after) > LOST and ends[1][1] < ends[0][0]:
+        first, second = ((model.get("intervals") or {}).get(f"{split}_accuracy") for model in (original, unlearned))
+        if before is None or after is None or first is None or second is None:
+            continue
+        if 100 * (before - after) > LOST and second[1] < first[0]:
             lost.append(f"{split} accuracy fell from {100 * before:.1f} to {100 * after:.1f} %")
     return "; ".join(lost) or None
 
@@ -249,8 +251,8 @@ def original_gap(models: Mapping[str, Any]) -> dict[str, float | None]:
     result: dict[str, float | None] = {}
     for key in ("forget_accuracy", "retain_accuracy", "test_accuracy", "membership"):
         part, figure = ("membership", "loss_auc") if key == "membership" else ("accuracy", key.split("_")[0])
-        values = [None if model is None else model[part][figure] for model in (original, retrained)]
-        result[key] = None if None in values else 100 * abs(values[0] - values[1])
+        before, twins = (None if model is None else model[part][figure] for model in (original, retrained))
+        result[key] = None if before is None or twins is None else 100 * abs(before - twins)
     known = [value for value in result.values() if value is not None]
     result["average"] = sum(known) / 4 if len(known) == 4 else None
     return result

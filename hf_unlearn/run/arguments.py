@@ -283,12 +283,14 @@ def _arguments(namespace: Namespace, data_arguments: type, config_class: type) -
     def fill(group: type):
         return group(**{f.name: getattr(namespace, f.name) for f in fields(group) if f.init})
 
-    groups = [fill(data_arguments if group is DataArguments else group) for group in GROUPS]
+    run, model, data, request, lora, recipe = (
+        fill(data_arguments if group is DataArguments else group) for group in GROUPS
+    )
     try:
         trainer = fill(config_class)
     except (ValueError, TypeError, ImportError, OSError, AttributeError, KeyError) as error:  # from TrainingArguments
         raise UserError(f"the arguments are refused by transformers: {in_one_line(error)}") from None
-    return Arguments(*groups, trainer)
+    return Arguments(run, model, data, request, lora, recipe, trainer)
 
 
 def _without_overridden_request(values: dict[str, Any], argv: list[str]) -> dict[str, Any]:
@@ -315,7 +317,7 @@ def _build_parser(config_class, data_arguments):
     class Parser(LineParser, HfArgumentParser):
         """Errors as one line instead of a page of usage."""
 
-    groups = [data_arguments if group is DataArguments else group for group in GROUPS]
+    groups: list[Any] = [data_arguments if group is DataArguments else group for group in GROUPS]
     taken = {f.name for group in groups for f in fields(group)}
     clash = [f.name for f in fields(config_class) if f.name in taken]
     if clash:

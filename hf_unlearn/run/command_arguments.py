@@ -8,7 +8,7 @@ from hf_unlearn.run.arguments import Arguments, parse_arguments
 from hf_unlearn.run.line_parser import LineParser
 
 
-def parse_with_own(own_class: type, command: str, argv: list[str] | None = None) -> tuple[Any, Arguments]:
+def parse_with_own(own_class: Any, command: str, argv: list[str] | None = None) -> tuple[Any, Arguments]:
     """Parse a command line that holds the fields of `own_class` (a dataclass), which YAML files do not hold, and any
     argument of `train`.
 

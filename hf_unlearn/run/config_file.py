@@ -88,7 +88,7 @@ def _typed(value: Any, action: argparse.Action, path: str) -> Any:
     try:
         if isinstance(value, (dict, list)) and kind in KINDS:
             raise TypeError
-        typed = action.type(text) if action.type is not None else value
+        typed = action.type(text) if callable(action.type) else value
     except (TypeError, ValueError, argparse.ArgumentTypeError):
         raise UserError(f"{path}: the value of '{action.dest}' is no {KINDS.get(kind, 'valid ' + kind)}") from None
     if action.choices and typed not in action.choices:

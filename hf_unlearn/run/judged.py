@@ -1,10 +1,10 @@
 """A model to be judged that this tool made: its evidence says which rows were forgotten, and which were held out."""
 
 from pathlib import Path
-from typing import Any
 
 from hf_unlearn.data.content import key_name
 from hf_unlearn.errors import UserError
+from hf_unlearn.report.blocks import Evidence
 from hf_unlearn.report.evidence import EVIDENCE, read_evidence
 from hf_unlearn.run.arguments import Arguments
 from hf_unlearn.run.rows import Data
@@ -14,12 +14,12 @@ OTHER_ROWS = (
 )
 
 
-def stored_evidence(model: str) -> dict[str, Any] | None:
+def stored_evidence(model: str) -> Evidence | None:
     """The evidence beside a model, where there is some. Raises `UserError` for one that cannot be read."""
     return read_evidence(model) if (Path(model) / EVIDENCE).is_file() else None
 
 
-def reuse_division(arguments: Arguments, stored: dict[str, Any] | None) -> None:
+def reuse_division(arguments: Arguments, stored: Evidence | None) -> None:
     """Divide the rows as the run that made the model did: else rows that steered it could become test rows.
 
     Raises `UserError` where the arguments name another seed for that, or for the draw of the forgotten rows.
@@ -39,7 +39,7 @@ def reuse_division(arguments: Arguments, stored: dict[str, Any] | None) -> None:
         )
 
 
-def check_rows(data: Data, stored: dict[str, Any] | None) -> list[str]:
+def check_rows(data: Data, stored: Evidence | None) -> list[str]:
     """Compare this run's rows with the model's, where both digests have one key. Returns notes.
 
     Raises `UserError` where other rows were forgotten.

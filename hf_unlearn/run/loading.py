@@ -48,8 +48,8 @@ def load_model(arguments: Arguments, task: Task, name: str):
     options = {"dtype": arguments.model.dtype, **load_options(arguments, name)}
     with _said_in_one_line(name):
         if lora.is_adapter_folder(name):
-            labels = {"num_labels": len(task.label_names)} if task.label_names else {}
-            model = lora.load_adapter_model(name, task.auto_model(), **labels, **options)
+            labels: dict[str, Any] = {"num_labels": len(task.label_names)} if task.label_names else {}
+            model: Any = lora.load_adapter_model(name, task.auto_model(), **labels, **options)
         else:
             model = load_weights(task.auto_model(), name, **options)
     task.prepare_model(model)
@@ -162,7 +162,7 @@ def get_recipe(arguments: Arguments) -> Recipe:
 
 def build_original(arguments: Arguments, recipe: Recipe, task: Task, seed: int):
     """The recipe's model before its first step. Raises `UserError` if it cannot be made."""
-    with _said_in_one_line(recipe.model or recipe.model_type):
+    with _said_in_one_line(recipe.model or str(recipe.model_type)):
         return recipe.build_model(task, seed, **(load_options(arguments) if recipe.model else {}))
 
 

@@ -94,16 +94,22 @@ class Recipe:
         if not self.use_peft:
             return model
         targets = list(self.lora_target_modules) if self.lora_target_modules else None
-        options = {"r": self.lora_r, "alpha": self.lora_alpha, "dropout": self.lora_dropout}
         if self.gradient_checkpointing:
             model.enable_input_require_grads()  # what is recomputed is asked for gradients by its inputs
-        return lora.add_lora(model, **options, target_modules=targets, task_type=task.peft_task_type)
+        return lora.add_lora(
+            model,
+            r=self.lora_r,
+            alpha=self.lora_alpha,
+            dropout=self.lora_dropout,
+            target_modules=targets,
+            task_type=task.peft_task_type,
+        )
 
     def load(self, folder: Path, task: Task, **load_kwargs):
         """What an earlier run of the recipe left in `folder`."""
         if not self.use_peft:
-            return load_weights(task.auto_model(), folder, dtype=self.dtype, **load_kwargs)
-        labels = {"num_labels": len(task.label_names)} if task.label_names else {}
+            return load_weights(task.auto_model(), str(folder), dtype=self.dtype, **load_kwargs)
+        labels: dict[str, Any] = {"num_labels": len(task.label_names)} if task.label_names else {}
         return lora.load_adapter_model(str(folder), task.auto_model(), dtype=self.dtype, **labels, **load_kwargs)
 
     def _config(self, task: Task):
@@ -113,7 +119,7 @@ class Recipe:
             special = {f"{k}_token_id": getattr(tokenizer, f"{k}_token_id", None) for k in ("pad", "bos", "eos")}
             values = {"vocab_size": len(tokenizer), **special, **values}
         try:
-            return AutoConfig.for_model(self.model_type, **values, **labels_of(task))
+            return AutoConfig.for_model(str(self.model_type), **values, **labels_of(task))
         except (KeyError, ValueError) as error:
             raise UserError(
                 f"--original_model_type {self.model_type} with its configuration is refused by transformers: "

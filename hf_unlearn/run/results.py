@@ -3,7 +3,6 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -77,8 +76,10 @@ def retraining_cost(
         return None, None, False
     recipe, rows = get_recipe(arguments), len(data.splits.retain)
     steps = math.ceil(recipe.num_train_epochs * (rows // recipe.batch_size))
-    seconds = original.seconds and original.seconds * steps * recipe.batch_size / original.examples
-    return seconds, steps * recipe.batch_size, True
+    read, seconds = steps * recipe.batch_size, original.seconds
+    if seconds is None or not original.examples:
+        return None, read, True
+    return seconds * read / original.examples, read, True
 
 
 def seeds(arguments: Arguments) -> Seeds:
@@ -110,7 +111,7 @@ def save(arguments: Arguments, data: Data, trainer: UnlearningTrainer, evidence:
     adapter = evidence["model"]["peft"]
     if trainer.state.best_model_checkpoint:  # a path of this machine
         trainer.state.best_model_checkpoint = Path(trainer.state.best_model_checkpoint).name
-    trainer.state.save_to_json(folder / "trainer_state.json")
+    trainer.state.save_to_json(str(folder / "trainer_state.json"))
     _draw_phases(trainer, folder)
     save_answers(data, folder)
     base = arguments.model.model_name_or_path or arguments.recipe.original_model
@@ -176,7 +177,7 @@ def print_nothing_written(arguments: Arguments, data: Data) -> None:
     say(f"output     {arguments.trainer.output_dir} (nothing was written)")
 
 
-def print_result(arguments: Arguments, data: Data, trainer: UnlearningTrainer, evidence: dict[str, Any]) -> None:
+def print_result(arguments: Arguments, data: Data, trainer: UnlearningTrainer, evidence: Evidence) -> None:
     """The answers, the table, and where things are; with `--json` the evidence instead."""
     if trainer.is_world_process_zero() and arguments.run.json:
         print(json.dumps(plain(evidence), ensure_ascii=False))

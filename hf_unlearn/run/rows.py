@@ -36,6 +36,12 @@ class Data(Prepared):
     side_examples: int = 0
     answers: Answers | None = None
 
+    @property
+    def loaded(self) -> torch.nn.Module:
+        """The model, where there still is one."""
+        assert self.model is not None
+        return self.model
+
 
 def prepare_data(arguments: Arguments) -> Data:
     """Load rows and the given model, resolve the request and give every row its role. Nothing is written."""
@@ -123,7 +129,7 @@ def _load_source(arguments: Arguments) -> Source:
     if train := data.train_file or data.retain_file:
         return load_files(train, data.validation_file, data.test_file)
     return load_source(
-        data.dataset_name,
+        data.dataset_name or "",
         config_name=data.dataset_config_name,
         train_split=data.train_split,
         validation_split=data.validation_split,

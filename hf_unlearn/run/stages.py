@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from accelerate.state import AcceleratorState
+from transformers import PreTrainedModel
 
 from hf_unlearn.data.build import training_rows
 from hf_unlearn.data.rows import Rows
@@ -33,6 +34,7 @@ from hf_unlearn.run.recipe import Trained, train_recipe
 from hf_unlearn.run.recipe_cache import default_cache_dir
 from hf_unlearn.run.rows import Data
 from hf_unlearn.tasks.base import Task
+from hf_unlearn.tasks.forward import unwrap
 from hf_unlearn.trainers import handover
 from hf_unlearn.trainers.base import UnlearningTrainer
 from hf_unlearn.trainers.config import KnownRecipe
@@ -44,7 +46,7 @@ from hf_unlearn.trainers.pass_clock import PhaseEnds
 class Unlearning:
     """What the unlearning run left: the model as it is saved, and its cost."""
 
-    model: torch.nn.Module
+    model: PreTrainedModel
     seconds: float
     examples: int
     steps: int
@@ -93,7 +95,7 @@ def warn(data: Data, warnings: list[str]) -> None:
 def rehearse(arguments: Arguments, data: Data) -> None:
     """Refuse before anything is trained what would be refused after it: folders that cannot be written to, and what
     the method's trainer refuses, which is made once around the recipe's untrained model. Changes `data`."""
-    output, model = Path(arguments.trainer.output_dir), data.model
+    output, model = Path(arguments.trainer.output_dir), data.loaded
     handover.check_room(output, "output_dir", model)
     if arguments.has_recipe and (arguments.recipe.retrain or arguments.model.model_name_or_path is None):
         handover.check_room(cache_folder(arguments), "cache_dir", model)
@@ -110,7 +112,7 @@ def rehearse(arguments: Arguments, data: Data) -> None:
 def get_original(arguments: Arguments, data: Data) -> Trained:
     """The model that must forget: the given one, or one made by the recipe."""
     if arguments.model.model_name_or_path is not None:
-        return Trained(data.model)
+        return Trained(data.loaded)
     seed = arguments.recipe.original_seed
     return train_by_recipe(arguments, data, training_rows(data.splits), seed, "training the original")
 
@@ -171,10 +173,11 @@ def score_models(
     """What the evidence compares; the unlearned model's scores go to the log and to every tracker."""
     after = score_model(arguments, data, unlearning.model, UNLEARNED)
     trainer.log_scores(after)
-    for k, twin in enumerate(twins, 1):
-        if twin.scores is None:
-            twin.scores = score_model(arguments, data, twin.model, f"twin {k} of {len(twins)}")
-    return Scored(before, after, [twin.scores for twin in twins])
+    of_twins = [
+        twin.scores or score_model(arguments, data, twin.model, f"twin {k} of {len(twins)}")
+        for k, twin in enumerate(twins, 1)
+    ]
+    return Scored(before, after, of_twins)
 
 
 def make_trainer(arguments: Arguments, data: Data, original: Trained) -> UnlearningTrainer:
@@ -214,9 +217,9 @@ def _known_recipe(arguments: Arguments, data: Data, model: torch.nn.Module) -> K
         return KnownRecipe(start, *known, pretrained=bool(recipe.model))
     given = arguments.model
     options = {"dtype": given.dtype, **load_options(arguments)}
-    recipe, notes = known_base(data.task, model, given.base_model, given.model_name_or_path, **options)
+    known, notes = known_base(data.task, model, given.base_model, given.model_name_or_path, **options)
     data.report.notes += [note for note in notes if note not in data.report.notes]
-    return recipe
+    return known
 
 
 def _with_adapter(arguments: Arguments, task: Task, model: torch.nn.Module) -> torch.nn.Module:
@@ -226,7 +229,7 @@ def _with_adapter(arguments: Arguments, task: Task, model: torch.nn.Module) -> t
     if not options.use_peft or lora.is_peft(model):
         return model
     return lora.add_lora(
-        model,
+        unwrap(model),
         r=options.lora_r,
         alpha=options.lora_alpha,
         dropout=options.lora_dropout,

@@ -34,7 +34,9 @@ def told_how_to_go_on(arguments: Arguments, line: str | None = None) -> Iterator
     try:
         yield
     except _Signal as error:
-        raise StoppedError(line or _how_to_go_on(Path(arguments.trainer.output_dir)), STATUS[error.number]) from None
+        raise StoppedError(
+            line or _how_to_go_on(Path(arguments.trainer.output_dir)), STATUS[signal.Signals(error.number)]
+        ) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -9,6 +9,7 @@ from hf_unlearn.errors import UserError
 from hf_unlearn.saliency.elementwise import check_elementwise, decay_is_decoupled, unwrapped
 from hf_unlearn.saliency.frozen_state import has_momentum_outside, keep_eight_bits_still_, raise_squares_
 from hf_unlearn.saliency.masked_ops import add_inside_, keep_bits, scale_inside_, zero_outside_
+from hf_unlearn.saliency.shards import is_dtensor
 
 Keep = torch.Tensor | bool  # bits (see `keep_bits`); True or False where a whole tensor is selected, or none of it
 _RAISE_EVERY = 500  # steps: second moments decay
@@ -105,12 +106,10 @@ class MaskedUpdates:
         Call it once per step, when gradients are complete and reduced, before they are clipped. A step without it is
         masked all the same, but its clipping has seen the gradient of all weights.
         """
-        if self._optimizer is None:
-            raise RuntimeError("attach the mask to an optimizer first")
         for group, parameter, keep in self._weights():
             if keep is False:
                 parameter.grad = None
-            elif keep is not True and parameter.grad is not None:
+            elif isinstance(keep, torch.Tensor) and parameter.grad is not None:
                 zero_outside_(_local(parameter.grad), keep, _zero_is_negative(group))
         self._masked = True
 
@@ -145,11 +144,11 @@ class MaskedUpdates:
         for parameter, keep in weights:
             weight, gradient = _local(parameter), _local(parameter.grad)
             if decay_is_decoupled(optimizer, group):
-                weight.mul_(factor) if keep is True else scale_inside_(weight, keep, factor)
-            elif keep is True:
-                gradient.add_(weight, alpha=alpha)
-            else:
+                scale_inside_(weight, keep, factor) if isinstance(keep, torch.Tensor) else weight.mul_(factor)
+            elif isinstance(keep, torch.Tensor):
                 add_inside_(gradient, keep, weight, alpha, _zero_is_negative(group))
+            else:
+                gradient.add_(weight, alpha=alpha)
 
     @torch.no_grad()
     def _after_step(self, optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict) -> None:
@@ -189,12 +188,19 @@ class MaskedUpdates:
 
     def _states(self) -> Iterator[tuple[dict, torch.Tensor, dict[str, Any]]]:
         """Group, bits and optimizer state of each tensor that is selected in part."""
+        states = self._attached.state
         for group, parameter, keep in self._weights():
-            if isinstance(keep, torch.Tensor) and parameter in self._optimizer.state:
-                yield group, keep, self._optimizer.state[parameter]
+            if isinstance(keep, torch.Tensor) and parameter in states:
+                yield group, keep, states[parameter]
+
+    @property
+    def _attached(self) -> torch.optim.Optimizer:
+        if self._optimizer is None:
+            raise RuntimeError("attach the mask to an optimizer first")
+        return self._optimizer
 
     def _weights(self) -> Iterator[tuple[dict, torch.nn.Parameter, Keep]]:
-        for group in self._optimizer.param_groups:
+        for group in self._attached.param_groups:
             for parameter in group["params"]:
                 if parameter.requires_grad:
                     yield group, parameter, self._keep_of(parameter)
@@ -241,7 +247,7 @@ def _owners(model: torch.nn.Module) -> dict[str, tuple[torch.nn.Module, str]]:
 
 def _local(tensor: torch.Tensor) -> torch.Tensor:
     """This process's part of a DTensor, sharing its memory."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return tensor.to_local() if is_dtensor(tensor) else tensor
 
 
 def _zero_is_negative(group: dict) -> bool:
@@ -263,7 +269,7 @@ def _as_keep(name: str, mask: torch.Tensor, parameter: torch.Tensor) -> Keep:
     if mask.shape != parameter.shape and mask.shape != _local(parameter).shape:
         shapes = f"{tuple(mask.shape)}, the weights {tuple(parameter.shape)}"
         raise UserError(f"the saliency mask of {name} has shape {shapes}; measure it on this model")
-    whole = mask.shape == parameter.shape and not hasattr(mask, "to_local")
+    whole = mask.shape == parameter.shape and not is_dtensor(mask)
     if whole and not bool(mask.any()):  # every process sees the same, so all of them drop the gradient
         return False
     if whole and bool(mask.all()):
@@ -276,14 +282,14 @@ def _on_shard(name: str, keep: Keep, parameter: torch.Tensor) -> Keep:
     """`keep` for the part of a parameter that this process holds, on its device."""
     if isinstance(keep, bool):
         return keep
-    if hasattr(parameter, "to_local"):
+    if is_dtensor(parameter):
         from torch.distributed.tensor import distribute_tensor
 
-        if not hasattr(keep, "to_local") and keep.shape == parameter.shape:
+        if not is_dtensor(keep) and keep.shape == parameter.shape:
             keep = distribute_tensor(
                 keep.to(parameter.device), parameter.device_mesh, parameter.placements, src_data_rank=None
             )
-        if hasattr(keep, "to_local") and keep.placements != parameter.placements:
+        if is_dtensor(keep) and keep.placements != parameter.placements:
             raise UserError(f"the saliency mask of {name} is sharded otherwise than its weights; shard both alike")
     keep = _local(keep).to(parameter.device).contiguous()
     if keep.shape != _local(parameter).shape:

@@ -143,7 +143,7 @@ def _finish(total: torch.Tensor | None, parameter: nn.Parameter, n: int, process
     """|sum over the processes| / n. A parameter that the loss does not reach has saliency 0."""
     if total is None:
         total = torch.zeros_like(parameter, dtype=torch.float32).detach()
-    if is_dtensor(total):
+    if is_dtensor(total) and is_dtensor(parameter):
         total = total.redistribute(parameter.device_mesh, parameter.placements)
         scale = processes.size / n  # FSDP2 has averaged over the processes
     else:

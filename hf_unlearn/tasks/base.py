@@ -121,6 +121,10 @@ class Task(ABC):
     def check_model(self, model: torch.nn.Module) -> None:  # noqa: B027
         """Raises `UserError` if `model` cannot do this task on this data."""
 
+    def label_id(self, value: Any, position: int) -> int:
+        """The id of a raw label, for tasks with classes."""
+        raise NotImplementedError(f"rows of {self.name} have no classes")
+
     @property
     def has_answers(self) -> bool:
         """Whether rows have an answer that [`with_answers`] can replace."""

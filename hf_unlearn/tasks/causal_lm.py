@@ -104,7 +104,7 @@ class CausalLM(Task):
             for role in ("question", "answer"):
                 if (chosen.get(role) or usual[role]) is None:
                     raise missing(role, column_names)
-            return usual | chosen
+            return {role: name for role, name in (usual | chosen).items() if name is not None}
         if messages := find(MESSAGES, column_names):
             return {"messages": messages}
         for pair in PAIRS:
@@ -267,12 +267,13 @@ class CausalLM(Task):
 
     def _shorten(self, ids: list[int], start: int) -> tuple[list[int], int]:
         prompt, answer = ids[:start], ids[start:]
-        room = max(self.max_length - len(answer), 1)
+        longest = self.max_length or len(ids)
+        room = max(longest - len(answer), 1)
         if prompt[0] == self.processor.bos_token_id and room > 1:
             prompt = prompt[:1] + (prompt[1:][-(room - 1) :])
         else:
             prompt = prompt[-room:]
-        return (prompt + answer)[: self.max_length], len(prompt)
+        return (prompt + answer)[:longest], len(prompt)
 
 
 def _shared(one: list[int], other: list[int]) -> int:

@@ -18,7 +18,7 @@ class ClassificationTask(Task):
 
     def check_model(self, model: torch.nn.Module) -> None:
         """Raises `UserError` if the model does not choose one of exactly the data's classes, in the data's order."""
-        config = unwrap(model).config
+        config: Any = unwrap(model).config
         problem = getattr(config, "problem_type", None)
         if problem in ("multi_label_classification", "regression") or config.num_labels < 2:
             what = problem or "regression"

@@ -48,7 +48,8 @@ def model_inputs(model: nn.Module, batch: dict[str, Any]) -> dict[str, Any]:
     refuses them, and GPT-2 would add the embedding of token 0 to every position.
     """
     inner = unwrap(model)
-    names, takes_any = _forward_parameters(type(inner))
+    kind: Any = type(inner)
+    names, takes_any = _forward_parameters(kind)
     inputs = {k: v for k, v in batch.items() if k in names or takes_any}
     inputs.pop("labels", None)
     if "token_type_ids" in inputs and not _has_segments(inner.config):

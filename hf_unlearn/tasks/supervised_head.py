@@ -63,7 +63,9 @@ def _places(labels: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tenso
 
 
 def _head_only(model, inputs, shape, example, position) -> torch.Tensor:
-    with _selecting(output_head(model), example * shape[1] + position):
+    head = output_head(model)
+    assert head is not None  # `_compare` has told models without one apart
+    with _selecting(head, example * shape[1] + position):
         logits = logits_of(model(**inputs))
     return logits.reshape(-1, logits.shape[-1])  # some models put a batch dimension of 1 in front
 

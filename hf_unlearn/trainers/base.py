@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,7 +11,7 @@ from accelerate.utils import extract_model_from_parallel
 from safetensors.torch import load_file, save_file
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, set_seed
 
-from hf_unlearn.data.rows import Rows
+from hf_unlearn.data.rows import AnyRows
 from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.errors import NonFiniteLossError, UserError
 from hf_unlearn.evaluation.scores import SplitScores
@@ -58,7 +58,6 @@ class UnlearningTrainer(Measuring, Originals, Loading, Pushing):
 
     config_class: ClassVar[type[UnlearningConfig]] = UnlearningConfig
     side_progress: Callable[[str], TrainerCallback] | None = None  # makes the progress bar of a training on the side
-    ends_passes = False  # whether a pass over the retain rows ends with a smaller batch, rather than running on
     loss_is_scaled_for_ga = False  # ours are per-micro-batch shares; Trainer divides by the number of micro-batches
 
     def __init__(
@@ -67,6 +66,7 @@ class UnlearningTrainer(Measuring, Originals, Loading, Pushing):
         args: UnlearningConfig,
         splits: UnlearningSplits,
         task: Task,
+        *,
         callbacks: list[TrainerCallback] | None = None,
         quiet: bool = False,
         recipe: KnownRecipe | None = None,
@@ -129,7 +129,7 @@ class UnlearningTrainer(Measuring, Originals, Loading, Pushing):
         """
         raise NotImplementedError(f"{type(self).__name__} does not define unlearning_loss")
 
-    def training_rows(self) -> dict[str, Rows]:
+    def training_rows(self) -> Mapping[str, AnyRows]:
         """The rows of each stream. A method that must not read a stream leaves it out."""
         return {FORGET: self.splits.forget, RETAIN: self.splits.retain}
 
@@ -171,6 +171,11 @@ class UnlearningTrainer(Measuring, Originals, Loading, Pushing):
         if len(self.schedule.names) > 1:
             name = f"{self.schedule.at(self.state.global_step)[0].name}_{name}"
         self._recorded.setdefault(name, []).append(torch.as_tensor(value).detach().float())
+
+    @property
+    def ends_passes(self) -> bool:
+        """Whether a pass over the retain rows ends with a smaller batch, rather than running on."""
+        return False
 
     def plan(self) -> list[str]:
         """What a dry run says of the method, a line each."""
@@ -350,7 +355,7 @@ class UnlearningTrainer(Measuring, Originals, Loading, Pushing):
         finally:
             self._ahead = None  # and with it the loader's workers
 
-    def _inner_training_loop(self, batch_size=None, args=None, resume_from_checkpoint=None, **kwargs):
+    def _inner_training_loop(self, batch_size=None, args=None, resume_from_checkpoint=None, *rest, **kwargs):
         if not resume_from_checkpoint:
             self.method_state, self._asked_at = {}, {}
             self.method_state.update(self._measure_originals())
@@ -362,9 +367,7 @@ class UnlearningTrainer(Measuring, Originals, Loading, Pushing):
             self.method_state = load_file(os.path.join(resume_from_checkpoint, METHOD_STATE))
             if self.lens is not None:
                 self.lens.restore(self.method_state)
-        return super()._inner_training_loop(
-            batch_size=batch_size, args=args, resume_from_checkpoint=resume_from_checkpoint, **kwargs
-        )
+        return super()._inner_training_loop(batch_size, args, resume_from_checkpoint, *rest, **kwargs)
 
     def _save_checkpoint(self, model, trial):
         # Before Trainer's own files: it rotates old checkpoints at the end.

@@ -5,8 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-import torch
-from transformers import TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
 from hf_unlearn.errors import UserError
@@ -191,7 +190,7 @@ class KnownRecipe:
         pretrained: whether it starts from a base that was trained before, rather than from random weights.
     """
 
-    start: Callable[[int], torch.nn.Module]
+    start: Callable[[int], PreTrainedModel]
     epochs: float | None = None
     learning_rate: float | None = None
     adapter: bool = False

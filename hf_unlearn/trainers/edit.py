@@ -54,9 +54,11 @@ class EditTrainer(UnlearningTrainer):
         return torch.zeros((), device=self.args.device)
 
     def _edit(self) -> None:
-        weights = self.trained()
-        before = {name: p.clone() for name, p in weights.items()} if self.lens is not None else {}
+        weights, lens = self.trained(), self.lens
+        if lens is None:
+            return self.edit(self.model)
+        before = {name: p.clone() for name, p in weights.items()}
         self.edit(self.model)
         for name, value in before.items():
-            mask = self.lens.mask.masks.get(name)
+            mask = lens.mask.masks.get(name)
             weights[name].copy_(value if mask is None else torch.where(mask, weights[name], value))

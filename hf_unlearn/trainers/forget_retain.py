@@ -54,10 +54,10 @@ class ForgetRetainTrainer(UnlearningTrainer):
     config_class = ForgetRetainConfig
     args: ForgetRetainConfig
 
-    def __init__(self, model, args, splits, *arguments, **kwargs):
+    def __init__(self, model, args: ForgetRetainConfig, splits, task, **kwargs):
         if args.num_train_epochs is None:
             args.num_train_epochs = PASSES * len(splits.forget) / len(splits.retain)
-        super().__init__(model, args, splits, *arguments, **kwargs)
+        super().__init__(model, args, splits, task, **kwargs)
 
     @property
     def asks_original(self) -> bool:

@@ -7,9 +7,10 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from transformers import PreTrainedModel
 
 from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation.account import SCORED, Scored, describe_model, make_evidence
@@ -17,7 +18,7 @@ from hf_unlearn.evaluation.comparison import ModelScores
 from hf_unlearn.evaluation.scoring import score_splits
 from hf_unlearn.hub.staging import ADAPTER, REMOVED_CLASSES, WEIGHTS
 from hf_unlearn.models import lora
-from hf_unlearn.report.blocks import Data, Evidence
+from hf_unlearn.report.blocks import Data, Evidence, Seeds
 from hf_unlearn.report.card import base_license, render_card
 from hf_unlearn.report.evidence import write_json
 from hf_unlearn.report.html import render_html
@@ -67,9 +68,9 @@ def trainer_evidence(
         method={"name": trainer.method, "paper": trainer.paper, "hyperparameters": trainer.args.hyperparameters()},
         task=trainer.task.name,
         model=describe_model(trainer.model, trained=True),
-        data=data or {"splits": trainer.splits.sizes(), "forget_digest": trainer.forget_digest},
+        data=data or cast(Data, {"splits": trainer.splits.sizes(), "forget_digest": trainer.forget_digest}),
         cost=known | dict(cost or {}),
-        seeds={"run": trainer.args.seed, "original": None, "twins": None, **(seeds or {})},
+        seeds=cast(Seeds, {"run": trainer.args.seed, "original": None, "twins": None} | dict(seeds or {})),
         device=trainer.args.device,
         recipe=recipe,
         training=training_block(trainer.state.log_history),
@@ -104,7 +105,7 @@ def check_room(folder: Path, argument: str, model: torch.nn.Module) -> None:
         raise UserError(f"--{argument} {folder} has {rooms}; make room, or name another folder")
 
 
-def final_model(trainer: TrainerPart, *, save_adapter: bool = False) -> torch.nn.Module:
+def final_model(trainer: TrainerPart, *, save_adapter: bool = False) -> PreTrainedModel:
     """What is saved, and therefore measured: an adapter is merged into a copy of the weights, unless it is kept."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     return lora.merge(model) if lora.is_peft(model) and not save_adapter else model
@@ -140,7 +141,7 @@ def adapter_notes(trainer: TrainerPart, save_adapter: bool) -> list[str]:
     return [ADDED if save_adapter else MERGED]
 
 
-def save_model(trainer: TrainerPart, folder: str | os.PathLike, model: torch.nn.Module) -> None:
+def save_model(trainer: TrainerPart, folder: str | os.PathLike, model: PreTrainedModel) -> None:
     """The trainer's model as [`final_model`] gives it, and its processor, in place of a model that is there."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -148,7 +149,7 @@ def save_model(trainer: TrainerPart, folder: str | os.PathLike, model: torch.nn.
         if WEIGHTS.fullmatch(path.name) or path.name in ADAPTER:
             path.unlink()
     model.save_pretrained(folder, **lora.save_kwargs(model))
-    trainer.processing_class.save_pretrained(folder)
+    trainer.task.processor.save_pretrained(folder)
     removed = removed_classes(trainer)
     if removed:
         write_json(folder / REMOVED_CLASSES, {"ids": removed})
@@ -205,5 +206,5 @@ def _reads_grey(config: Path) -> bool:
 def base_name(model: torch.nn.Module) -> str | None:
     """What the model was loaded from; of an adapter, its base. A Hub id or a folder, `None` for one made in memory."""
     if lora.is_peft(model):
-        return model.peft_config[lora.ADAPTER].base_model_name_or_path or None
+        return lora.base_name(model)
     return getattr(model.config, "_name_or_path", None) or None

@@ -1,10 +1,11 @@
 """From `(stream, row)` pairs to one padded batch that holds the forget rows first and the retain rows after them."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from hf_unlearn.data.rows import Rows
+from hf_unlearn.data.rows import AnyRows
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.trainers.schedule import FILLER, FORGET
 
@@ -15,7 +16,7 @@ class JointDataset(torch.utils.data.Dataset):
     Its length is that of the retain stream, which is what "examples" means in Trainer's own figures.
     """
 
-    def __init__(self, streams: dict[str, Rows]):
+    def __init__(self, streams: Mapping[str, AnyRows]):
         self.streams = streams
 
     def __len__(self) -> int:

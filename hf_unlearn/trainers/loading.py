@@ -72,7 +72,8 @@ class Loading(TrainerPart):
 
     def _fetch_next_step(self) -> None:
         """Have the next step's micro-batches on their way to the device."""
-        self._ahead.fetch(self.args.gradient_accumulation_steps)
+        if self._ahead is not None:
+            self._ahead.fetch(self.args.gradient_accumulation_steps)
 
     def _prepare_input(self, data):
         if torch.is_tensor(data) and self.args.device.type == "cuda":

@@ -1,15 +1,16 @@
 """What a method may ask of the original without a second model: numbers per row, its predictions, where it started."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from operator import attrgetter
+from functools import reduce
+from operator import add, attrgetter
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
-from hf_unlearn.data.rows import Rows
+from hf_unlearn.data.rows import AnyRows
 from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation.scoring import collect
 from hf_unlearn.tasks.base import Task
@@ -86,7 +87,7 @@ class Originals(TrainerPart):
         """Whether the loss needs `SplitOutput.original`; a method overrides it, by a class attribute too."""
         return False
 
-    def reference_rows(self) -> dict[str, Rows]:
+    def reference_rows(self) -> Mapping[str, AnyRows]:
         """Rows for which [`reference`] is asked, by a name; the streams' names for the streams' rows."""
         return {}
 
@@ -101,7 +102,7 @@ class Originals(TrainerPart):
         loss, tokens = (values[index.to(device)].to(self._wide_dtype()) for values in found)
         return ReferenceRows(loss, tokens)
 
-    def predict_rows(self, rows: Rows, index: torch.Tensor) -> Predictions:
+    def predict_rows(self, rows: AnyRows, index: torch.Tensor) -> Predictions:
         """The current model's predictions, with gradient, for rows of the method's own: one more forward."""
         self.count_examples(len(index) * self.args.world_size)
         filled = index.tolist() or [0]  # every process runs a forward, as in `compute_loss`
@@ -111,7 +112,7 @@ class Originals(TrainerPart):
     def start_distance(self) -> torch.Tensor:
         """‖θ − θ₀‖² over the trainable weights, a scalar; needs `keeps_start`."""
         start = self._start()
-        return sum((p - start[n]).square().sum() for n, p in self.model.named_parameters() if n in start)
+        return reduce(add, ((p - start[n]).square().sum() for n, p in self.model.named_parameters() if n in start))
 
     @contextmanager
     def original_weights(self) -> Iterator[nn.Module]:
@@ -129,7 +130,7 @@ class Originals(TrainerPart):
                 parameter.data = now[name]
             torch.clear_autocast_cache()
 
-    def _ask_original(self, inputs: dict[str, Any], first: int, size: int) -> list[Pass | None]:
+    def _ask_original(self, inputs: dict[str, Any], first: int, size: int) -> Sequence[Pass | None]:
         """The original's pass over a micro-batch of `size` rows (0: a filler), in eval mode and without gradient.
         `None` where nobody asks."""
         if not self.asks_original or not torch.is_grad_enabled():
@@ -141,7 +142,7 @@ class Originals(TrainerPart):
 
     def _measure_originals(self) -> dict[str, torch.Tensor]:
         """Everything that the method asks for, before the first step."""
-        state = {}
+        state: dict[str, torch.Tensor] = {}
         measures = {"loss": attrgetter("loss"), "tokens": attrgetter("token_count")}
         for name, rows in self.reference_rows().items():
             self.count_examples(len(rows))

@@ -30,6 +30,7 @@ class TrainerPart(Trainer):
     model: PreTrainedModel
     model_wrapped: torch.nn.Module
     train_dataset: JointDataset
+    optimizer: torch.optim.Optimizer  # there from the first step on
     splits: UnlearningSplits
     task: Task
     recipe: KnownRecipe | None

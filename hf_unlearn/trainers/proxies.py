@@ -6,13 +6,15 @@ from contextlib import nullcontext
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from hf_unlearn.models import lora
+from hf_unlearn.tasks.forward import unwrap
 
 FORGOTTEN_SHARE = 0.75  # of the blocks, from the top: what is kept below is too general to remember single rows
 
 
-def make_proxy(model: nn.Module, seed: int, start: Callable[[int], nn.Module] | None = None) -> nn.Module:
+def make_proxy(model: nn.Module, seed: int, start: Callable[[int], PreTrainedModel] | None = None) -> PreTrainedModel:
     """An untrained proxy for `model`: as much of what it knows as can be had without what it remembers of single rows.
 
     - The recipe's start is known, and a pretrained base, or the model reads tokens: that start. It never saw a row.
@@ -27,14 +29,14 @@ def make_proxy(model: nn.Module, seed: int, start: Callable[[int], nn.Module] | 
         seed: of the fresh weights. The global generators are left as they were.
         start: makes the recipe's start from a seed.
     """
-    original = lora.merge(model) if lora.is_peft(model) else model
+    original = lora.merge(model) if lora.is_peft(model) else unwrap(model)
     reference = next(original.parameters())
     devices = [p.device for p in original.parameters() if p.device.type == "cuda"][:1]
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         with reference.device if start is None else nullcontext():  # fresh weights are drawn where they are needed
-            proxy = start(seed) if start is not None else type(original)(copy.deepcopy(original.config))
-    proxy = proxy.to(device=reference.device, dtype=reference.dtype)
+            proxy: PreTrainedModel = start(seed) if start else type(original)(copy.deepcopy(original.config))
+    nn.Module.to(proxy, device=reference.device, dtype=reference.dtype)
     if start is not None and (proxy.config._name_or_path or has_token_table(original)):
         return proxy
     name, blocks = find_blocks(original)
@@ -44,7 +46,7 @@ def make_proxy(model: nn.Module, seed: int, start: Callable[[int], nn.Module] | 
     return proxy
 
 
-def has_token_table(model: nn.Module) -> bool:
+def has_token_table(model: PreTrainedModel) -> bool:
     """Whether the input embeddings are a table of tokens."""
     try:
         return isinstance(model.get_input_embeddings(), nn.Embedding)
@@ -68,7 +70,7 @@ def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
     return name, lists[name]
 
 
-def _kept(model: nn.Module, blocks: str, first_fresh: int) -> dict[str, torch.Tensor]:
+def _kept(model: PreTrainedModel, blocks: str, first_fresh: int) -> dict[str, torch.Tensor]:
     """Weights that come before the first fresh block, in the order of the model's modules."""
     state, kept, reached = model.state_dict(), {}, False
     inputs = _embedding_names(model)
@@ -81,7 +83,7 @@ def _kept(model: nn.Module, blocks: str, first_fresh: int) -> dict[str, torch.Te
     return kept
 
 
-def _embedding_names(model: nn.Module) -> set[str]:
+def _embedding_names(model: PreTrainedModel) -> set[str]:
     """Names of the input embedding's weights, under which a tied output head appears too."""
     if not has_token_table(model):
         return set()

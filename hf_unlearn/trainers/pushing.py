@@ -16,7 +16,7 @@ class Pushing(TrainerPart):
 
         if self.args.hub_model_id is not None:
             check_repo_id(self.args.hub_model_id)
-        self.hub_model_id = self.args.hub_model_id
+        self.hub_model_id = self.args.hub_model_id  # type: ignore[assignment]  # Trainer's has no annotation
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         super().save_model(output_dir, _internal_call=True)
@@ -26,7 +26,7 @@ class Pushing(TrainerPart):
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Nothing: a checkpoint is no result."""
 
-    def push_to_hub(
+    def push_to_hub(  # type: ignore[override]  # an address: nothing goes on in the background
         self,
         commit_message: str | None = None,
         blocking: bool = True,

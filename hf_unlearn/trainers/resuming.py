@@ -86,7 +86,7 @@ def find_checkpoint(asked: str | bool, output: Path) -> str:
     Raises `UserError` where there is none, or the named one is not whole.
     """
     newest = str(asked).lower() in ("last", "true")
-    folders = checkpoints(output) if newest else [Path(asked)]
+    folders = checkpoints(output) if newest else [Path(str(asked))]
     reasons = {folder: what_is_missing(folder) for folder in folders}
     for folder, reason in reasons.items():
         if reason is None:
@@ -106,7 +106,10 @@ def what_is_missing(folder: Path) -> str | None:
     """Why nothing can go on from a checkpoint; `None` for one that is whole. Trainer writes its state last."""
     here = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     sharded = any(name.startswith("global_step") for name in here)  # DeepSpeed keeps all of it in there
-    needed = {"trainer_state.json": ("trainer_state.json",), "the method's state": (METHOD_STATE,)}
+    needed: dict[str, tuple[str, ...]] = {
+        "trainer_state.json": ("trainer_state.json",),
+        "the method's state": (METHOD_STATE,),
+    }
     if not sharded:
         needed |= {"weights": MODELS, "optimizer": OPTIMIZERS, "scheduler": ("scheduler.pt",)}
     for what, names in needed.items():

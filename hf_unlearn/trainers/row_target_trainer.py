@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from operator import attrgetter
+from typing import Any
 
 import numpy as np
 import torch
 
 from hf_unlearn.data.rows import Rows
+from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.evaluation.embeddings import embeddings
 from hf_unlearn.models import lora
+from hf_unlearn.tasks.base import Task
 from hf_unlearn.trainers.config import KnownRecipe, UnlearningConfig, default_learning_rate, filled_later
 from hf_unlearn.trainers.proxies import make_proxy
 from hf_unlearn.trainers.published import PAPER, PublishedConfig, PublishedTrainer
@@ -21,7 +24,7 @@ from hf_unlearn.trainers.retain_only import RetainOnlyTrainer
 from hf_unlearn.trainers.row_targets import RegressedTargets, RemovedClasses, RowTargets, class_log_odds, quantile_map
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase
 from hf_unlearn.trainers.split_output import SplitOutput
-from hf_unlearn.trainers.target_sources import MOST_PROBE_ROWS, Asked, Probe, Proxy, TargetSource
+from hf_unlearn.trainers.target_sources import MOST_PROBE_ROWS, Asked, Asking, Probe, Proxy, TargetSource
 
 CHECKED_ROWS = 128  # forget and retain rows whose loss is compared with that of validation rows
 REFIT = (0, 1 / 4, 1 / 2, 3 / 4, 7 / 8)  # when the targets are measured, as shares of the run
@@ -72,7 +75,7 @@ class RowTargetConfig(PublishedConfig):
         super().__post_init__()
 
 
-class RowTargetTrainer(PublishedTrainer):
+class RowTargetTrainer(PublishedTrainer, Asking):
     """Gives a method [`row_targets`]: the log-odds that a model which never saw the row would give its label.
 
     A source that never saw the forget rows says how hard each is ([`TargetSource`]), and validation rows translate
@@ -86,7 +89,16 @@ class RowTargetTrainer(PublishedTrainer):
     wants_label_targets = False  # whether the method asks for `label_targets`
     least_steps, visits = LEAST_STEPS, VISITS
 
-    def __init__(self, model, args, *arguments, recipe: KnownRecipe | None = None, **kwargs):
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        args: RowTargetConfig,
+        splits: UnlearningSplits,
+        task: Task,
+        *,
+        recipe: KnownRecipe | None = None,
+        **kwargs: Any,
+    ):
         args.retrain_epochs = args.retrain_epochs or (recipe and recipe.epochs) or UNKNOWN_EPOCHS
         self._calibrated: tuple[int, np.ndarray] | None = None
         for name, (share, most) in BUDGET.items():
@@ -95,7 +107,7 @@ class RowTargetTrainer(PublishedTrainer):
         if args.learning_rate is None:
             known = recipe and recipe.rate_for(model, ADAPTER_RATE)
             args.learning_rate = RATE * (known or 2 * default_learning_rate(model))
-        super().__init__(model, args, *arguments, recipe=recipe, **kwargs)
+        super().__init__(model, args, splits, task, recipe=recipe, **kwargs)
 
     def default_forget_batch(self) -> int:
         """Per process and micro-batch: half of the retain rows."""
@@ -138,7 +150,7 @@ class RowTargetTrainer(PublishedTrainer):
         if self.task.has_classes:
             return rows
         start = self.method_state["token_start"]
-        places = [torch.arange(start[row], start[row + 1]) for row in forget.index.tolist()]
+        places = [torch.arange(int(start[row]), int(start[row + 1])) for row in forget.rows]
         return self.method_state["token_targets"][torch.cat([torch.arange(0), *places])].to(rows)
 
     def _ask_tokens(self, proxy: torch.nn.Module) -> dict[str, torch.Tensor]:

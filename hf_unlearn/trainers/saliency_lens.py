@@ -27,8 +27,8 @@ class SaliencyLens:
 
     def __init__(self, trainer: TrainerPart):
         self.trainer = trainer
-        self.mask: SaliencyMask | None = None
-        self._updates: MaskedUpdates | None = None
+        self._mask: SaliencyMask | None = None
+        self._held: MaskedUpdates | None = None
         self._check_optimizer()
 
     def _check_optimizer(self) -> None:
@@ -53,6 +53,17 @@ class SaliencyLens:
         else:
             part = f"{int(self.share * size + 0.5):,} of {total:,} trainable weights"
         return [f"{part} would move: the most salient for the forget rows"]
+
+    @property
+    def mask(self) -> SaliencyMask:
+        """What may move; known once it is measured, read or restored."""
+        assert self._mask is not None
+        return self._mask
+
+    @property
+    def _updates(self) -> MaskedUpdates:
+        assert self._held is not None
+        return self._held
 
     @property
     def share(self) -> float:
@@ -106,6 +117,6 @@ class SaliencyLens:
         freeze_buffers(self.trainer.model)
 
     def _use(self, mask: SaliencyMask) -> None:
-        self.mask = mask
+        self._mask = mask
         self.trainer.notes += mask.summary().splitlines()
-        self._updates = MaskedUpdates(mask.masks, self.trainer.model)
+        self._held = MaskedUpdates(mask.masks, self.trainer.model)

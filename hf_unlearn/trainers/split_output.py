@@ -24,8 +24,8 @@ class SplitOutput:
         tokens (`torch.Tensor`): `(size,)`, supervised tokens; 1 for classifiers.
         log_prob (`torch.Tensor`): `(size,)`, summed log-probability of the supervised tokens.
         hidden (`dict[str, torch.Tensor]`): outputs `(size, seq, hidden)` of the layers that the method asks for.
-        mask (`torch.Tensor`, *optional*): with them, `(size, seq)` bool: a row's own positions.
-        original (`Pass`, *optional*): the original's predictions and hidden states for the same rows, if asked for.
+        mask (`torch.Tensor`): with them, `(size, seq)` bool: a row's own positions.
+        original (`Pass`): the original's predictions and hidden states for the same rows, if `asks_original`.
     """
 
     def __init__(
@@ -43,12 +43,28 @@ class SplitOutput:
         self.index = index
         self.rows = index.tolist() if rows is None else rows
         self.hidden = ran.hidden if ran else {}
-        self.mask = ran.mask if ran else None
-        self.original = original
+        self._mask = ran.mask if ran else None
+        self._original = original
         self._scale = scale
 
     def __len__(self) -> int:
         return self.predictions.size
+
+    @property
+    def mask(self) -> torch.Tensor:
+        if self._mask is None:
+            raise AttributeError("no layer is watched: name some in `hidden_layers`")
+        return self._mask
+
+    @property
+    def original(self) -> "Pass":
+        if self._original is None:
+            raise AttributeError("nobody asked the original: set `asks_original`")
+        return self._original
+
+    @original.setter
+    def original(self, ran: "Pass") -> None:
+        self._original = ran
 
     @property
     def labels(self) -> torch.Tensor:

@@ -1,17 +1,16 @@
 """Where targets come from: something that never saw a forget row and says how likely each class is for it."""
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 
 from hf_unlearn.data.rows import Rows
 from hf_unlearn.evaluation.embeddings import embeddings
-
-if TYPE_CHECKING:
-    from hf_unlearn.trainers.row_target_trainer import RowTargetTrainer
+from hf_unlearn.trainers.measuring import Measuring
 
 STRENGTHS = (0.3, 3.0, 30.0, 300.0)  # inverse regularisation of the probe; validation rows choose
 MOST_PROBE_ROWS = 20_000  # of the retain rows; more change a linear probe little
@@ -31,13 +30,42 @@ class Asked:
     forget: np.ndarray
 
 
+class Asking(Measuring):
+    """What a source may ask of the trainer that wants targets."""
+
+    @property
+    def calibration_rows(self) -> Rows:
+        """Validation rows that translate from the source to the model."""
+        raise NotImplementedError
+
+    def count_classes(self) -> int:
+        """Number of labels of the model's head."""
+        raise NotImplementedError
+
+    def labels_of(self, rows: Rows) -> np.ndarray:
+        """Class ids, `(rows,)`."""
+        raise NotImplementedError
+
+    def class_log_odds(self, rows: Rows, model: torch.nn.Module) -> np.ndarray:
+        """A model's log-odds of every class, `(rows, classes)`."""
+        raise NotImplementedError
+
+    def embed(self, rows: Rows, model: torch.nn.Module) -> np.ndarray:
+        """Where a model places rows, `(rows, dim)`."""
+        raise NotImplementedError
+
+    def trained_proxy(self) -> AbstractContextManager[torch.nn.Module]:
+        """A cheap model that was trained on the retain rows."""
+        raise NotImplementedError
+
+
 class TargetSource(ABC):
     """Says, of validation and forget rows alike, how likely each class is, without having seen any of them."""
 
     name: ClassVar[str]
 
     @abstractmethod
-    def ask(self, trainer: "RowTargetTrainer") -> Asked:
+    def ask(self, trainer: Asking) -> Asked:
         """Do the work, counting the examples that it reads on the trainer."""
 
 
@@ -56,7 +84,7 @@ class Probe(TargetSource):
     def __init__(self, base: torch.nn.Module):
         self.base = base
 
-    def ask(self, trainer: "RowTargetTrainer") -> Asked:
+    def ask(self, trainer: Asking) -> Asked:
         splits = trainer.splits
         base = self.base.to(trainer.args.device)
         retain = splits.retain
@@ -74,7 +102,7 @@ class Probe(TargetSource):
         return Asked(probe_log_odds(fitted, seen, classes), probe_log_odds(fitted, asked, classes))
 
     @staticmethod
-    def _features(base: torch.nn.Module, trainer: "RowTargetTrainer", rows: Rows) -> np.ndarray:
+    def _features(base: torch.nn.Module, trainer: Asking, rows: Rows) -> np.ndarray:
         trainer.count_examples(len(rows))
         return embeddings(base, trainer.task, rows, trainer.args.per_device_eval_batch_size)
 
@@ -107,7 +135,7 @@ class Proxy(TargetSource):
 
     name = "proxy"
 
-    def ask(self, trainer: "RowTargetTrainer") -> Asked:
+    def ask(self, trainer: Asking) -> Asked:
         with trainer.trained_proxy() as proxy:
             seen = trainer.class_log_odds(trainer.calibration_rows, proxy)
             return Asked(seen, trainer.class_log_odds(trainer.splits.forget, proxy))
@@ -121,7 +149,7 @@ class Oracle(TargetSource):
     def __init__(self, twins: list[torch.nn.Module]):
         self.twins = twins
 
-    def ask(self, trainer: "RowTargetTrainer") -> Asked:
+    def ask(self, trainer: Asking) -> Asked:
         splits = trainer.splits
         seen, asked = (
             np.mean([trainer.class_log_odds(rows, twin) for twin in self.twins], axis=0)

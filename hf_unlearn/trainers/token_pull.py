@@ -1,16 +1,13 @@
 """∇τ for causal language models, variant tokens: the row says how much, its tokens say where."""
 
 from operator import attrgetter
-from typing import TYPE_CHECKING
 
 import torch
 
 from hf_unlearn.trainers.config import KnownRecipe, default_learning_rate
 from hf_unlearn.trainers.split_output import SplitOutput
+from hf_unlearn.trainers.target_sources import Asking
 from hf_unlearn.trainers.token_targets import TokenLogOdds, fit_targets
-
-if TYPE_CHECKING:
-    from hf_unlearn.trainers.row_target_trainer import RowTargetTrainer
 
 LEAST_STEPS = 24  # however few the rows; in 16 rows stop short of their targets
 VISITS = 4.0  # of each forget row, at least
@@ -25,7 +22,7 @@ def learning_rate(model: torch.nn.Module, recipe: KnownRecipe | None) -> float:
     return RATE * (known or 2 * default_learning_rate(model))
 
 
-def measure(trainer: "RowTargetTrainer") -> dict[str, torch.Tensor]:
+def measure(trainer: Asking) -> dict[str, torch.Tensor]:
     """The targets, from one pass of the model over validation rows, and of a proxy over validation and forget rows."""
     validation, forget = trainer.calibration_rows, trainer.splits.forget
 
@@ -57,5 +54,5 @@ def at_rows(state: dict[str, torch.Tensor], forget: SplitOutput) -> torch.Tensor
 def at_tokens(state: dict[str, torch.Tensor], forget: SplitOutput) -> torch.Tensor:
     """The targets of the micro-batch's supervised tokens, `(tokens,)`."""
     start = state["token_start"]
-    places = [torch.arange(start[row], start[row + 1]) for row in forget.index.tolist()]
+    places = [torch.arange(int(start[row]), int(start[row + 1])) for row in forget.rows]
     return state["token_targets"][torch.cat(places)].to(forget.log_odds)

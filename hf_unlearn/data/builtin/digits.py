@@ -41,13 +41,11 @@ def load(seed: int = 0) -> Source:
 
 def make_processor():
     """An image processor that keeps the 8 by 8 pixels and the single channel: (1, 8, 8), values in [-1, 1]."""
+    import transformers
     from transformers.utils import is_torchvision_available
 
-    if is_torchvision_available():
-        from transformers import ViTImageProcessor
-    else:  # what the other falls back to, with a warning
-        from transformers import ViTImageProcessorPil as ViTImageProcessor
-
-    return ViTImageProcessor(
+    # Without torchvision the one falls back to the other, with a warning.
+    name = "ViTImageProcessor" if is_torchvision_available() else "ViTImageProcessorPil"
+    return getattr(transformers, name)(
         do_resize=False, size={"height": 8, "width": 8}, do_convert_rgb=False, image_mean=[0.5], image_std=[0.5]
     )

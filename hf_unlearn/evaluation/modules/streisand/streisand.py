@@ -62,12 +62,12 @@ class Streisand(evaluate.Metric):
         loss, twins_loss = np.asarray(predictions, float), np.asarray(references, float).T  # (twins, rows)
         if not len(twins_loss) or np.isnan(loss).any() or np.isnan(twins_loss).any():
             return result
-        result["distance"] = mean_ks(loss, twins_loss)
+        distance = mean_ks(loss, twins_loss)
         # The share of rows below a loss is smaller for the model ("less"): its losses are higher.
         higher, lower = (mean_ks(loss, twins_loss, alternative) for alternative in ("less", "greater"))
         if higher != lower:
             result["direction"] = "over" if higher > lower else "under"
-        result["signed"] = result["distance"] * (-1 if higher < lower else 1)
+        result["distance"], result["signed"] = distance, distance * (-1 if higher < lower else 1)
         if len(twins_loss) >= 2:
             each = [mean_ks(twins_loss[i], np.delete(twins_loss, i, axis=0)) for i in range(len(twins_loss))]
             result["floor"], result["floor_max"] = float(np.mean(each)), float(np.max(each))
