@@ -13,6 +13,7 @@ from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation.generation import generate, has_prompts, last_answers, sample_rows
 from hf_unlearn.evaluation.language_metrics import rouge_l_recall
+from hf_unlearn.report import blocks
 from hf_unlearn.tasks.base import Task
 
 ORIGINAL, UNLEARNED = "the original", "the unlearned model"  # all other models are twins
@@ -68,7 +69,7 @@ class Answers:
         options = {"max_new_tokens": MAX_NEW_TOKENS, "batch_size": batch_size}
         self.texts[name] = {kind: generate(model, self.task, rows, **options) for kind, rows in self.rows.items()}
 
-    def block(self) -> dict[str, Any]:
+    def block(self) -> blocks.Answers:
         """The evidence block `answers`: `rows[kind]` asked, and `figures[kind][figure][model]` with the models
         `original`, `unlearned` and `twins` (the mean; `None` without any). No text."""
         figures = {kind: _side_by_side(self, kind) for kind in self.rows}
@@ -142,8 +143,8 @@ def _side_by_side(answers: Answers, kind: str) -> dict[str, dict[str, float | No
     empty = dict.fromkeys(FIGURES)
 
     def mean(figure: str) -> float | None:
-        values = [twin[figure] for twin in twins]
-        return None if not values or None in values else float(np.mean(values))
+        values = [value for twin in twins if (value := twin[figure]) is not None]
+        return float(np.mean(values)) if values and len(values) == len(twins) else None
 
     return {
         figure: {

@@ -316,9 +316,17 @@ class Lira(TypedDict):
     audited_rows: int
 
 
-class Further(TypedDict, total=False):
-    """Blocks that other commands add to the evidence of a run."""
+class Answers(TypedDict):
+    """What models answered, in figures: `rows[kind]` asked, `figures[kind][figure][model]`. No text."""
 
+    rows: dict[str, int]
+    figures: dict[str, dict[str, dict[str, float | None]]]
+
+
+class Further(TypedDict, total=False):
+    """Blocks that an option or another command adds to the evidence of a run."""
+
+    answers: Answers
     language: Language
     stress: Stress
     lira: Lira
