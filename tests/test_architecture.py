@@ -33,12 +33,10 @@ def part_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0]
 
 
-def imports(path: Path, types_too: bool = True) -> set[str]:
-    """Full names of the modules that a file imports, anywhere in it; those for types alone can be left out."""
-    found, tree = set(), ast.parse(path.read_text())
-    if not types_too:
-        tree.body = [n for n in tree.body if not (isinstance(n, ast.If) and "TYPE_CHECKING" in ast.dump(n.test))]
-    for node in ast.walk(tree):
+def imports(path: Path) -> set[str]:
+    """Full names of the modules that a file imports, anywhere in it, those for types alone too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -82,7 +80,7 @@ def test_no_ring_of_modules():
     graph = {}
     for path in FILES:
         name = ".".join(("hf_unlearn", *path.relative_to(PACKAGE).with_suffix("").parts))
-        own = (module_of(other) for other in imports(path, types_too=False) if other.startswith("hf_unlearn."))
+        own = (module_of(other) for other in imports(path) if other.startswith("hf_unlearn."))
         graph[name] = {other for other in own if other and other != name}
     open_, done = [], set()
 

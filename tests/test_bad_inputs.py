@@ -1,11 +1,10 @@
 """Every mistake in the table ends with exit status 2, one line on stderr, and nothing written; no model is trained."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import bad_inputs
+import processes
 import pytest
 import tiny
 import transformers
@@ -133,6 +132,7 @@ def test_bad_input(capfd, tmp_path, shared, no_training, name):
     assert sorted(path for path in tmp_path.rglob("*") if path.is_dir()) == folders
 
 
+COMMAND = "import sys; from hf_unlearn.cli import main; sys.exit(main())"
 PROGRESS = {"processes  1 on cpu", "reading the rows"}  # what may be said before a row turns out to be bad
 
 
@@ -141,7 +141,7 @@ def test_as_a_process(tmp_path, shared, name):
     case = CASES[name]
     argv = prepare(case, tmp_path, shared)
     before = sorted(tmp_path.rglob("*"))
-    done = subprocess.run([sys.executable, "-m", "hf_unlearn.cli", *argv], capture_output=True, text=True, timeout=300)
+    done = processes.run(COMMAND, *argv)
     assert done.returncode == 2 and set(done.stdout.splitlines()) <= PROGRESS
     check_line(case, done.stderr)
     assert sorted(tmp_path.rglob("*")) == before

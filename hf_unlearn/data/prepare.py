@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -99,18 +99,12 @@ def prepare(
     label_names = None
     if task_class.has_classes:
         source, label_names = encode_labels(source, chosen["label"], label2id)
-    group = request.group_column or source.group_column
-    trial: list[str] = []
+    label, trial = chosen.get("label"), []
+    named: dict[str, Any] = {"label_column": label, "group_column": request.group_column or source.group_column}
     if max_train_rows is not None:
-        source, trial = first_rows(source, max_train_rows, split_seed, chosen.get("label"))
-    source, notes = complete_source(
-        source,
-        trains_original=trains_original,
-        seed=split_seed,
-        label_column=chosen.get("label"),
-        group_column=group,
-    )
-    forget = request.select(source, chosen.get("label"), label_names)
+        source, trial = first_rows(source, max_train_rows, split_seed, label)
+    source, notes = complete_source(source, trains_original=trains_original, seed=split_seed, **named)
+    forget = request.select(source, label, label_names)
     task = make_task(chosen, label_names)
     settle_model(task)
     splits, report = build_splits(
@@ -121,8 +115,7 @@ def prepare(
         seed=seed,
         forget_duplicates=forget_duplicates,
         cache_rows=cache_rows,
-        label_column=chosen.get("label"),
-        group_column=group,
+        **named,
     )
     report.notes[:0] = [*trial, *notes, *request.notes, *check_unseen(source, list(chosen.values()))]
     return Prepared(source, task, splits, report, request, split_seed)

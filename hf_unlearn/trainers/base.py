@@ -32,9 +32,10 @@ from hf_unlearn.trainers.saliency_lens import SaliencyLens
 from hf_unlearn.trainers.sampler import JointSampler, StreamSize
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase, Schedule
 from hf_unlearn.trainers.split_output import SplitOutput
+from hf_unlearn.trainers.step_means import StepMeans
 
 
-class UnlearningTrainer(Measuring, Originals, Loading, Pushing):
+class UnlearningTrainer(StepMeans, Measuring, Originals, Loading, Pushing):
     """A `transformers.Trainer` over joint batches of forget and retain rows.
 
     A method implements [`unlearning_loss`], may override [`phases`] (what is trained when) and [`prepare`] (what it
@@ -89,8 +90,6 @@ class UnlearningTrainer(Measuring, Originals, Loading, Pushing):
         self.notes: list[str] = [KEPT_NARROW] if trains_narrow(model) else []
         self.method_state: dict[str, torch.Tensor] = {}
         self.last_scores: dict[str, SplitScores] = {}
-        self._step_batches: list[dict[str, Any]] = []
-        self._step_means: dict[tuple[str, str], tuple[torch.Tensor, int]] = {}
         self._recorded: dict[str, list[torch.Tensor]] = {}
         self._finite: torch.Tensor | None = None
         self._asked_at: dict[str, int] = {}
@@ -144,24 +143,6 @@ class UnlearningTrainer(Measuring, Originals, Loading, Pushing):
     def prepare(self) -> dict[str, torch.Tensor]:
         """What the method measures before the first step. Kept in checkpoints as tensors, so a resumed run has it."""
         return {}
-
-    def of_step_mean(
-        self, function: Callable[[torch.Tensor], torch.Tensor], output: SplitOutput, values: str = "loss"
-    ) -> torch.Tensor:
-        """`function(mean)` of the mean of `output.<values>` over the *whole* optimizer step: a scalar, exact gradient.
-
-        A function that is not linear does not commute with averaging over micro-batches and processes. Here the mean
-        is taken first (one reduce over processes; with accumulation, a forward without gradient over the step's other
-        micro-batches) and its derivative then weighs this micro-batch's gradient.
-        """
-        total, count = self._step_total(output, values)
-        mean = (total / count).to(output.loss.dtype).requires_grad_()
-        with torch.enable_grad():
-            value = function(mean)
-            (slope,) = torch.autograd.grad(value, mean)
-        share = slope * output.mean(getattr(output, values))
-        weight = count / self.step_rows(output.stream)  # a smaller last batch counts for less
-        return value.detach() * weight + share - share.detach()
 
     def record(self, name: str, value: torch.Tensor | float) -> None:
         """Add a scalar to the next training log; averaged over micro-batches and processes.
@@ -279,6 +260,10 @@ class UnlearningTrainer(Measuring, Originals, Loading, Pushing):
                 )
         return outputs
 
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        self._finite = None
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
+
     def training_step(self, model, inputs, num_items_in_batch=None):
         loss = super().training_step(model, inputs, num_items_in_batch)
         if self.lens is not None and self.accelerator.sync_gradients:
@@ -292,31 +277,6 @@ class UnlearningTrainer(Measuring, Originals, Loading, Pushing):
         if self.lens is not None and created:
             self.lens.attach(self.optimizer)
         return optimizer
-
-    def get_batch_samples(self, epoch_iterator, num_batches, device):
-        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self._step_batches, self._step_means, self._finite = batches, {}, None
-        return batches, items
-
-    def _step_total(self, output: SplitOutput, values: str) -> tuple[torch.Tensor, int]:
-        """Sum and number of per-example values over the whole step, in float64, without gradient."""
-        key = (output.stream, values)
-        if key not in self._step_means:
-            outputs = [output]
-            if len(self._step_batches) > 1:
-                # The first micro-batch is asked for the mean of all of them.
-                with torch.no_grad():
-                    later = [self._prepare_inputs(batch) for batch in self._step_batches[1:]]
-                    runs = [self._run(self.model_wrapped, batch, output.stream == FORGET) for batch in later]
-                outputs += [run[output.stream] for run in runs]
-                self.count_examples(sum(len(o) for o in outputs[1:]) * self.args.world_size)
-            total = sum(getattr(o, values).detach().double().sum() for o in outputs)
-            count = sum(len(o) for o in outputs)
-            if self.args.world_size > 1:
-                both = self.accelerator.reduce(torch.stack([total, total.new_tensor(count)]), reduction="sum")
-                total, count = both[0], int(both[1])
-            self._step_means[key] = total, count
-        return self._step_means[key]
 
     def _get_grad_norm(self, model, grad_norm=None):
         """Also the last moment before an update: stop here if the loss or the gradient is not finite.

@@ -1,11 +1,9 @@
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import processes
 import pytest
 import torch
 from transformers import Trainer, TrainingArguments, ViTConfig, ViTForImageClassification
@@ -239,18 +237,8 @@ os._exit(0)  # torch's own threads sometimes abort while the interpreter shuts d
 
 def test_two_processes_share_the_rows_and_stop_together(tmp_path):
     """Splits that do not divide evenly: every row once over both processes, and the figures of all rows on each."""
-    script = tmp_path / "worker.py"
-    script.write_text(WORKER)
     here = Path(__file__).parent
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
-    path = os.pathsep.join(filter(None, [str(here.parents[1]), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        [*command, str(here), str(here.parent), str(tmp_path)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    done = processes.run(WORKER, str(here), str(here.parent), str(tmp_path), processes=2)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads((tmp_path / "found.json").read_text())
     (first, steps), (second, same) = found["counts"]

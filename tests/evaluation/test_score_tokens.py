@@ -1,11 +1,9 @@
 """Per-token arrays: from the same single pass as the per-example ones, whole rows in order, over processes too."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import torch
 
@@ -117,17 +115,7 @@ os._exit(0)
 
 def test_two_processes_give_the_tokens_of_one(tmp_path):
     """FSDP fills shares up with repeats: their tokens must not stay."""
-    script = tmp_path / "worker.py"
-    script.write_text(WORKER)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
-    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        [*command, str(Path(__file__).parent), str(tmp_path)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    done = processes.run(WORKER, str(Path(__file__).parent), str(tmp_path), processes=2)
     assert done.returncode == 0, done.stderr[-3000:]
     for size in (0, 1, 11):
         expected = stacked(score_tokens(make_model(), TokenTask(), TokenRows(size))[1])

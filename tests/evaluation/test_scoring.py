@@ -1,12 +1,10 @@
-import os
 import random
-import subprocess
-import sys
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import processes
 import pytest
 import torch
 
@@ -173,17 +171,7 @@ os._exit(0)  # torch's own threads sometimes abort while the interpreter shuts d
 
 def test_two_processes_give_the_arrays_of_one(tmp_path):
     """DDP and FSDP, with splits that do not divide evenly and processes without a row of their own."""
-    script = tmp_path / "worker.py"
-    script.write_text(WORKER)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
-    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        [*command, str(Path(__file__).parent), str(tmp_path)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    done = processes.run(WORKER, str(Path(__file__).parent), str(tmp_path), processes=2)
     assert done.returncode == 0, done.stderr[-3000:]
     for size in (0, 1, 23):
         alone = score(make_model(), FakeTask(), FakeRows(size))

@@ -4,11 +4,9 @@ Steps do not depend on how they are divided, a resumed run is the run, LoRA move
 other weights still, and an unfit task is refused in one line. Each on every task that the method serves.
 """
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 from toy import SETUPS
@@ -137,11 +135,8 @@ os._exit(0)
 
 
 def test_two_processes_are_one(tmp_path):
-    script = tmp_path / "two.py"
     here = Path(__file__).parent
-    script.write_text(TWO.format(paths=[str(here), str(here.parent)], out=str(tmp_path)))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=dict(os.environ))
+    done = processes.run(TWO.format(paths=[str(here), str(here.parent)], out=str(tmp_path)), processes=2)
     assert done.returncode == 0, done.stderr[-3000:]
     for method, kind in TWO_PROCESSES:
         one = make(tmp_path / "one", method, kind)

@@ -1,11 +1,10 @@
 """UNSIR: three phases in one run, no forget row read, exact wherever it is stopped and however it is divided."""
 
 import copy
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import torch
 import torch.nn.functional as F
@@ -209,10 +208,7 @@ os._exit(0)  # torch's own threads sometimes abort while the interpreter shuts d
 
 def test_two_processes_give_the_same_weights(tmp_path):
     here = Path(__file__).parent
-    script = tmp_path / "two.py"
-    script.write_text(TWO.format(tests=str(here.parent), here=str(here), out=str(tmp_path)))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = processes.run(TWO.format(tests=str(here.parent), here=str(here), out=str(tmp_path)), processes=2)
     assert done.returncode == 0, done.stderr[-3000:]
     two = torch.load(tmp_path / "two.pt")
     one = make(tmp_path, by_class(image_setup(torch.float64)))

@@ -3,11 +3,10 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import tiny
 import torch
@@ -255,15 +254,14 @@ def test_training_reads_no_row_that_only_reports(tmp_path, kind, variant):
 def test_two_processes(tmp_path):
     config = tiny.own_data(tmp_path, "image_classification", retrain=1, ddp_backend="gloo", near_duplicates=True)
     path = tiny.write_config(tmp_path, config)
-    script = Path(results.__file__).parents[1] / "train.py"
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run([*launch, str(script), "--config", path], capture_output=True, text=True, timeout=300)
+    script = (Path(results.__file__).parents[1] / "train.py").read_text()
+    done = processes.run(script, "--config", path, processes=2)
     assert done.returncode == 0, done.stderr[-3000:]
     evidence = json.loads((tmp_path / "out" / "evidence.json").read_text())
     assert evidence["method"]["hyperparameters"]["world_size"] == 2
     assert done.stdout.count("forget accuracy") == 1 and done.stdout.count("splits ") == 1
     get_task("image_classification").auto_model().from_pretrained(tmp_path / "out")
-    bad = subprocess.run([*launch, str(script), "--config", path], capture_output=True, text=True, timeout=300)
+    bad = processes.run(script, "--config", path, processes=2)
     assert bad.returncode != 0 and bad.stderr.count("hf-unlearn: ") == 1 and "is not empty" in bad.stderr
 
 

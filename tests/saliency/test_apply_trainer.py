@@ -1,10 +1,8 @@
 """The mask inside a `transformers.Trainer`: where it acts in a step, checkpoints, adapters, two processes, FSDP2."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 from torch import nn
@@ -211,11 +209,6 @@ os._exit(0)
 
 def test_two_processes(tmp_path):
     """DDP through Trainer, and FSDP2 with masks given whole, as a DTensor, as a shard, and before it shards."""
-    script = tmp_path / "worker.py"
-    script.write_text(WORKER)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += [str(script), str(Path(__file__).parent), str(tmp_path / "out")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
+    done = processes.run(WORKER, str(Path(__file__).parent), str(tmp_path / "out"), processes=2)
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stdout.count("done") == 2

@@ -1,9 +1,8 @@
 """Two processes: copies, tensors sharded by torch, and FSDP2 give one process's saliency and its very selection."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
+
+import processes
 
 WORKER = """
 import os, sys
@@ -164,16 +163,5 @@ os._exit(0)
 
 
 def test_two_processes(tmp_path):
-    script = tmp_path / "worker.py"
-    script.write_text(WORKER)
-    tests = Path(__file__).parents[1]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
-    path = os.pathsep.join(filter(None, [str(tests.parent), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        [*command, str(tests), str(tmp_path)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    done = processes.run(WORKER, str(Path(__file__).parents[1]), str(tmp_path), processes=2)
     assert done.returncode == 0 and done.stdout.count("fine") == 2, done.stderr[-4000:]

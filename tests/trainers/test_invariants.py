@@ -1,10 +1,9 @@
 """Runs that must agree: however a step is divided, wherever a run is stopped, however often it is repeated."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 from toy import SETUPS, image_setup
@@ -74,10 +73,8 @@ os._exit(0)  # torch's own threads sometimes abort while the interpreter shuts d
 
 @pytest.mark.parametrize("kind, variant", [("image", "rows"), ("image", "paper"), ("lm", "rows")])
 def test_two_processes_give_the_same_weights(tmp_path, kind, variant):
-    script = tmp_path / "two.py"
-    script.write_text(TWO.format(tests=str(Path(__file__).parents[1]), kind=kind, out=str(tmp_path), variant=variant))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    program = TWO.format(tests=str(Path(__file__).parents[1]), kind=kind, out=str(tmp_path), variant=variant)
+    done = processes.run(program, processes=2)
     assert done.returncode == 0, done.stderr[-3000:]
     two = torch.load(tmp_path / "two.pt")
     assert two["world"] == 2
