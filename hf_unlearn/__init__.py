@@ -9,6 +9,7 @@ if TYPE_CHECKING:  # for editors and type checkers; what is imported at run time
     from hf_unlearn.data.request import ForgetRequest as ForgetRequest
     from hf_unlearn.data.rows import Rows as Rows
     from hf_unlearn.data.splits import UnlearningSplits as UnlearningSplits
+    from hf_unlearn.errors import RowError as RowError
     from hf_unlearn.errors import UserError as UserError
     from hf_unlearn.evaluation.callback import UnlearningEvalCallback as UnlearningEvalCallback
     from hf_unlearn.methods import METHODS as METHODS
@@ -20,10 +21,16 @@ if TYPE_CHECKING:  # for editors and type checkers; what is imported at run time
     from hf_unlearn.methods.salun import SalUnTrainer as SalUnTrainer
     from hf_unlearn.methods.unsir import UnsirConfig as UnsirConfig
     from hf_unlearn.methods.unsir import UnsirTrainer as UnsirTrainer
+    from hf_unlearn.tasks import TASKS as TASKS
     from hf_unlearn.tasks import get_task as get_task
+    from hf_unlearn.tasks.base import Task as Task
+    from hf_unlearn.tasks.classification import ClassificationTask as ClassificationTask
     from hf_unlearn.trainers.base import UnlearningTrainer as UnlearningTrainer
     from hf_unlearn.trainers.config import KnownRecipe as KnownRecipe
     from hf_unlearn.trainers.config import UnlearningConfig as UnlearningConfig
+    from hf_unlearn.trainers.edit import EditTrainer as EditTrainer
+    from hf_unlearn.trainers.forget_retain import ForgetRetainConfig as ForgetRetainConfig
+    from hf_unlearn.trainers.forget_retain import ForgetRetainTrainer as ForgetRetainTrainer
     from hf_unlearn.trainers.row_target_trainer import RowTargetConfig as RowTargetConfig
     from hf_unlearn.trainers.row_target_trainer import RowTargetTrainer as RowTargetTrainer
     from hf_unlearn.trainers.schedule import Phase as Phase
@@ -32,20 +39,29 @@ if TYPE_CHECKING:  # for editors and type checkers; what is imported at run time
 __version__ = "0.2.0"
 
 _HOMES = {
+    "ClassificationTask": "hf_unlearn.tasks.classification",
+    "EditTrainer": "hf_unlearn.trainers.edit",
     "FineTuneConfig": "hf_unlearn.methods.fine_tune",
     "FineTuneTrainer": "hf_unlearn.methods.fine_tune",
     "ForgetRequest": "hf_unlearn.data.request",
+    "ForgetRetainConfig": "hf_unlearn.trainers.forget_retain",
+    "ForgetRetainTrainer": "hf_unlearn.trainers.forget_retain",
+    "get_task": "hf_unlearn.tasks",
     "KnownRecipe": "hf_unlearn.trainers.config",
     "METHODS": "hf_unlearn.methods",
     "NablaTauConfig": "hf_unlearn.methods.nabla_tau",
     "NablaTauTrainer": "hf_unlearn.methods.nabla_tau",
     "Phase": "hf_unlearn.trainers.schedule",
+    "RowError": "hf_unlearn.errors",
+    "Rows": "hf_unlearn.data.rows",
     "RowTargetConfig": "hf_unlearn.trainers.row_target_trainer",
     "RowTargetTrainer": "hf_unlearn.trainers.row_target_trainer",
-    "Rows": "hf_unlearn.data.rows",
     "SalUnConfig": "hf_unlearn.methods.salun",
     "SalUnTrainer": "hf_unlearn.methods.salun",
     "SplitOutput": "hf_unlearn.trainers.split_output",
+    "Task": "hf_unlearn.tasks.base",
+    "TASKS": "hf_unlearn.tasks",
+    "unlearn": "hf_unlearn.api",
     "UnlearningConfig": "hf_unlearn.trainers.config",
     "UnlearningEvalCallback": "hf_unlearn.evaluation.callback",
     "UnlearningResult": "hf_unlearn.api",
@@ -54,8 +70,6 @@ _HOMES = {
     "UnsirConfig": "hf_unlearn.methods.unsir",
     "UnsirTrainer": "hf_unlearn.methods.unsir",
     "UserError": "hf_unlearn.errors",
-    "get_task": "hf_unlearn.tasks",
-    "unlearn": "hf_unlearn.api",
 }
 __all__ = [*_HOMES, "__version__"]
 

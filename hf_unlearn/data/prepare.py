@@ -92,15 +92,15 @@ def prepare(
 
     Raises `UserError` for whatever does not fit together.
     """
-    if columns or source.columns is None:
+    chosen = source.columns
+    if columns or chosen is None:
         chosen = task_class.detect_columns(source.train.column_names, source.train.features, columns or {})
-    else:
-        chosen = source.columns
     label_names = None
     if task_class.has_classes:
         source, label_names = encode_labels(source, chosen["label"], label2id)
-    label, trial = chosen.get("label"), []
+    label = chosen.get("label")
     named: dict[str, Any] = {"label_column": label, "group_column": request.group_column or source.group_column}
+    trial: list[str] = []
     if max_train_rows is not None:
         source, trial = first_rows(source, max_train_rows, split_seed, label)
     source, notes = complete_source(source, trains_original=trains_original, seed=split_seed, **named)

@@ -1,8 +1,12 @@
 """The named roles that rows play. Validation steers; test and twins only report."""
 
 from dataclasses import dataclass, fields
+from typing import Any
 
+from hf_unlearn.data.draws import draw
 from hf_unlearn.data.rows import Rows
+from hf_unlearn.errors import UserError
+from hf_unlearn.tasks.base import Task
 
 
 @dataclass
@@ -26,6 +30,48 @@ class UnlearningSplits:
     test: Rows
     unseen_forgotten: Rows | None = None
     forgotten_classes: tuple[int, ...] = ()
+
+    @classmethod
+    def from_datasets(
+        cls,
+        task: Task,
+        forget: Any,
+        retain: Any,
+        validation: Any,
+        test: Any,
+        *,
+        unseen_forgotten: Any = None,
+        forgotten_classes: tuple[int, ...] = (),
+        seed: int = 0,
+    ) -> "UnlearningSplits":
+        """Splits from data sets that are divided already, each a `datasets.Dataset` whose rows `task` encodes.
+
+            splits = UnlearningSplits.from_datasets(task, forget=gone, retain=kept, validation=unseen, test=held_out)
+
+        Nothing is looked for here: that no row stands in two of them is the caller's word. ([`unlearn`] divides rows
+        and checks them.)
+
+        Args:
+            validation: rows that steer; `seed` draws the half of them that measures τ.
+            unseen_forgotten, forgotten_classes: for class removal.
+
+        Raises `UserError` for a data set without rows, and for fewer than two validation rows.
+        """
+        given = {"forget": (forget, 1), "retain": (retain, 1), "validation": (validation, 2), "test": (test, 1)}
+        for name, (rows, least) in given.items():
+            if len(rows) < least:
+                raise UserError(f"`{name}` has {len(rows)} row{'s' * (len(rows) != 1)}; it takes at least {least}")
+        tau, stop = draw(len(validation), (len(validation) + 1) // 2, seed)
+        steering = Rows(validation, task)
+        return cls(
+            forget=Rows(forget, task),
+            retain=Rows(retain, task),
+            validation_tau=steering.select(tau),
+            validation_stop=steering.select(stop),
+            test=Rows(test, task),
+            unseen_forgotten=None if unseen_forgotten is None else Rows(unseen_forgotten, task),
+            forgotten_classes=forgotten_classes,
+        )
 
     def __repr__(self) -> str:
         removed = f", {len(self.forgotten_classes)} classes removed" if self.forgotten_classes else ""

@@ -41,6 +41,11 @@ class BadTeacherTrainer(UnlearningTrainer):
     Published code runs both teachers beside the model. Here the random network answers the forget rows once, and its
     logits are kept; the original is the model with its starting weights, which costs a copy of the trainable ones and
     one more forward. The published retain rows are 30 % of all; here all are read.
+
+    Example:
+
+        config = BadTeacherConfig(output_dir="unlearned", temperature=1.0)
+        BadTeacherTrainer(model, config, splits, task).train()
     """
 
     config_class = BadTeacherConfig

@@ -54,6 +54,11 @@ class UndialTrainer(DemotedLabelTrainer):
     rank 8 at 1e-4. The original is the model with its starting weights: a copy of the trainable ones (of the adapter
     alone, with LoRA) and one more forward. Published code leaves the prompt's tokens in the loss; here only supervised
     tokens count.
+
+    Example:
+
+        config = UndialConfig(output_dir="unlearned")
+        UndialTrainer(model, config, splits, task).train()
     """
 
     config_class = UndialConfig
@@ -88,6 +93,11 @@ class CEUTrainer(DemotedLabelTrainer):
     Its gradient on the logits is p − target: bounded where that of ascent explodes, and it vanishes as the label's
     probability does. Published with α 0. Published code leaves out the first token of every answer; here all
     supervised tokens count.
+
+    Example:
+
+        config = CEUConfig(output_dir="unlearned")
+        CEUTrainer(model, config, splits, task).train()
     """
 
     config_class = CEUConfig
@@ -117,6 +127,11 @@ class DeleteTrainer(DemotedLabelTrainer):
 
     What the original says of the other classes is kept, the label is not. Published without retain rows (α 0). The
     original is the model with its starting weights, as with UNDIAL.
+
+    Example:
+
+        config = DeleteConfig(output_dir="unlearned")
+        DeleteTrainer(model, config, splits, task).train()
     """
 
     config_class = DeleteConfig

@@ -32,6 +32,11 @@ class FineTuneTrainer(RetainOnlyTrainer):
 
     With `l1` λ it is l1-sparse (Jia et al. 2023, arXiv 2304.04934): L = L_r + λ(1 − e/E)·‖θ‖₁ in epoch e of E, over
     the trainable weights.
+
+    Example:
+
+        config = FineTuneConfig(output_dir="unlearned", l1=5e-4)
+        FineTuneTrainer(model, config, splits, task).train()
     """
 
     config_class = FineTuneConfig

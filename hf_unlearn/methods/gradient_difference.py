@@ -31,6 +31,11 @@ class GradDiffTrainer(WeightedAscentTrainer):
 
     Nothing stops the ascent: how far it forgets hangs on the rate and the number of steps. Published code averages
     over the tokens of a batch, so that long rows weigh more; here every row weighs the same.
+
+    Example:
+
+        config = GradDiffConfig(output_dir="unlearned", retain_term="kl")
+        GradDiffTrainer(model, config, splits, task).train()
     """
 
     config_class = GradDiffConfig
@@ -65,6 +70,11 @@ class WGATrainer(WeightedAscentTrainer):
 
     Tokens that are forgotten already pull no more, so the ascent fades by itself. Published code averages over the
     tokens of a batch; here every row weighs the same.
+
+    Example:
+
+        config = WGAConfig(output_dir="unlearned", beta=1.0)
+        WGATrainer(model, config, splits, task).train()
     """
 
     config_class = WGAConfig
@@ -102,6 +112,11 @@ class SatImpTrainer(WeightedAscentTrainer):
 
     Saturation: tokens that are forgotten already pull no more (p small). Importance: nor do those that any model would
     get right (p near 1). Published code averages over the tokens of a batch; here every row weighs the same.
+
+    Example:
+
+        config = SatImpConfig(output_dir="unlearned", beta1=5.0, beta2=1.0)
+        SatImpTrainer(model, config, splits, task).train()
     """
 
     config_class = SatImpConfig

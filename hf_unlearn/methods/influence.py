@@ -38,6 +38,11 @@ class InfluenceTrainer(EditTrainer):
     ḡ the mean gradients, k begun at v and o at the first retain row's gradient; then for each further row's g
     k ← k − (k·g)/(N + o·g)·o and o ← o − (o·g)/(N + o·g)·o. It keeps three vectors as large as the trainable weights,
     and goes once through all training rows.
+
+    Example:
+
+        config = InfluenceConfig(output_dir="unlearned", alpha=1.0)
+        InfluenceTrainer(model, config, splits, task).train()
     """
 
     config_class = InfluenceConfig

@@ -85,6 +85,11 @@ class NablaTauTrainer(RowTargetTrainer):
     by AdamW without momentum, the targets measured once on the original. What is left of ∇τ: ascent on what is above
     its target, in proportion to the gap, which stops there, and descent beside it. A row that fell too far comes back
     the same way, from the first step on.
+
+    Example:
+
+        config = NablaTauConfig(output_dir="unlearned", num_train_epochs=1)
+        NablaTauTrainer(model, config, splits, task).train()
     """
 
     config_class = NablaTauConfig

@@ -35,6 +35,11 @@ class NegGradPlusTrainer(UnlearningTrainer):
 
     Every step has forget and retain rows, as in the authors' code. Nothing stops the ascent: how far it forgets hangs
     on the rate and the number of steps. λ‖θ − θ₀‖² needs a copy of the trainable weights.
+
+    Example:
+
+        config = NegGradPlusConfig(output_dir="unlearned")
+        NegGradPlusTrainer(model, config, splits, task).train()
     """
 
     config_class = NegGradPlusConfig

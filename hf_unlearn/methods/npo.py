@@ -33,6 +33,11 @@ class NPOTrainer(ForgetRetainTrainer):
     The pull on a row fades as it becomes less likely than it was: its gradient is that of ascent, times
     2σ(−β(S − S₀)). Published with α between 1 and 5. The authors' code runs the original beside the model at every
     step; its S₀ never change, so they are measured once here, and no second model is in memory.
+
+    Example:
+
+        config = NPOConfig(output_dir="unlearned", beta=0.1)
+        NPOTrainer(model, config, splits, task).train()
     """
 
     config_class = NPOConfig

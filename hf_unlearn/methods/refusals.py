@@ -112,6 +112,11 @@ class IdkNLLTrainer(RefusalTrainer):
 
     The forgotten answers themselves are never read. Published code draws another refusal each time a row is read; here
     a row keeps its own.
+
+    Example:
+
+        config = RefusalConfig(output_dir="unlearned")
+        IdkNLLTrainer(model, config, splits, task).train()
     """
 
     method = "idk_nll"
@@ -159,6 +164,11 @@ class IdkDPOTrainer(RefusalTrainer):
     S the summed negative log-likelihood of the row's answer (l) and of a refusal (w), S⁰ the original's. It takes a
     forward more for the refusals. Published code runs the original beside the model; its sums never change, so they
     are measured once here. It draws another refusal each time a row is read; here a row keeps its own.
+
+    Example:
+
+        config = IdkDPOConfig(output_dir="unlearned", beta=0.1)
+        IdkDPOTrainer(model, config, splits, task).train()
     """
 
     config_class = IdkDPOConfig

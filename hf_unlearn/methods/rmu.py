@@ -48,6 +48,11 @@ class RMUTrainer(ForgetRetainTrainer):
     rows. Only the down projections of the MLPs in that block and the two below it move, and with an adapter its parts
     up to that block; all else stays frozen in the model that is given back. h⁰ needs a copy of the weights that move,
     and one more forward.
+
+    Example:
+
+        config = RMUConfig(output_dir="unlearned", steering=20.0)
+        RMUTrainer(model, config, splits, task).train()
     """
 
     config_class = RMUConfig

@@ -103,6 +103,11 @@ class SalUnTrainer(RowTargetTrainer):
     model that never saw them. 1/p makes up for a pull that fades with p. The tokens of a causal LM have targets of
     their own and labels drawn alike, without that factor: a likely wrong token is soon the most likely one, and easy
     words are lost with the rest.
+
+    Example:
+
+        config = SalUnConfig(output_dir="unlearned", saliency=0.3)
+        SalUnTrainer(model, config, splits, task).train()
     """
 
     config_class = SalUnConfig

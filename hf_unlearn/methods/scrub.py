@@ -44,6 +44,11 @@ class ScrubTrainer(UnlearningTrainer):
 
     d = T²·KL(p⁰‖p) with both softmaxes at temperature T, p⁰ the original's: the model with its starting weights, which
     costs a copy of the trainable ones and one more forward.
+
+    Example:
+
+        config = ScrubConfig(output_dir="unlearned", forget_epochs=2)
+        ScrubTrainer(model, config, splits, task).train()
     """
 
     config_class = ScrubConfig

@@ -33,6 +33,11 @@ class SimNPOTrainer(ForgetRetainTrainer):
 
     Without a reference model the pull fades with the loss itself, whatever it was; dividing by T keeps short rows from
     being forgotten first. Published with β between 3.5 and 4.5, δ 0 and γ 0.125.
+
+    Example:
+
+        config = SimNPOConfig(output_dir="unlearned", beta=4.5)
+        SimNPOTrainer(model, config, splits, task).train()
     """
 
     config_class = SimNPOConfig

@@ -38,6 +38,11 @@ class SSDTrainer(EditTrainer):
 
     F is a weight's importance, the mean squared gradient over single rows: F_f over forget rows, F over all training
     rows. Published code squares the gradients of batches, which measures something else; here every row has its own.
+
+    Example:
+
+        config = SSDConfig(output_dir="unlearned", dampening=1.0)
+        SSDTrainer(model, config, splits, task).train()
     """
 
     config_class = SSDConfig

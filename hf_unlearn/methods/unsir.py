@@ -148,6 +148,11 @@ class UnsirTrainer(PublishedTrainer):
     the kept classes' rows, so that none of them is ever the largest. Impairing then ties the labels to the noise
     instead of to what the model knew, which takes no high rate, and repairing drives the labels off real inputs. A
     third of the rate that the model was trained with serves both.
+
+    Example:
+
+        config = UnsirConfig(output_dir="unlearned", noise_rows=16)
+        UnsirTrainer(model, config, splits, task).train()
     """
 
     config_class = UnsirConfig

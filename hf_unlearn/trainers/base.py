@@ -55,6 +55,16 @@ class UnlearningTrainer(StepMeans, Measuring, Originals, Loading, Pushing):
         `UserError`: several GPUs without a launcher, or a task that the method does not serve.
         `NonFiniteLossError`: from [`train`], on every process, before a broken update is made; a checkpoint of the
             last good step is written first.
+
+    Example:
+
+        class NegGrad(UnlearningTrainer):
+            method = "neg_grad"
+
+            def unlearning_loss(self, forget, retain):
+                return retain.mean(retain.loss) - 0.1 * forget.mean(forget.loss)
+
+        NegGrad(model, UnlearningConfig(output_dir="unlearned"), splits, task).train()
     """
 
     config_class: ClassVar[type[UnlearningConfig]] = UnlearningConfig

@@ -15,6 +15,17 @@ class EditTrainer(UnlearningTrainer):
     """A method gives [`edit`]. Adapters, masks, checkpoints and the evidence are those of every method.
 
     Every process makes the same edit from the same rows.
+
+    Example:
+
+        class Halve(EditTrainer):
+            method = "halve"
+
+            def edit(self, model):
+                for weight in self.trained().values():
+                    weight.mul_(0.5)
+
+        Halve(model, UnlearningConfig(output_dir="unlearned"), splits, task).train()
     """
 
     def edit(self, model: nn.Module) -> None:

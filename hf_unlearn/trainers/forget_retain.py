@@ -49,7 +49,18 @@ class ForgetRetainConfig(UnlearningConfig):
 
 
 class ForgetRetainTrainer(UnlearningTrainer):
-    """L = γ·mean(forget losses) + α·L_r, one retain row for each forget row. A method gives [`forget_losses`]."""
+    """L = γ·mean(forget losses) + α·L_r, one retain row for each forget row. A method gives [`forget_losses`].
+
+    Example:
+
+        class Ascent(ForgetRetainTrainer):
+            method = "ascent"
+
+            def forget_losses(self, forget):
+                return -forget.loss
+
+        Ascent(model, ForgetRetainConfig(output_dir="unlearned"), splits, task).train()
+    """
 
     config_class = ForgetRetainConfig
     args: ForgetRetainConfig

@@ -81,6 +81,20 @@ class RowTargetTrainer(PublishedTrainer, Asking):
     A source that never saw the forget rows says how hard each is ([`TargetSource`]), and validation rows translate
     ([`RowTargets`]). The targets are measured five times, with the current model as long as its loss on validation
     rows is the lowest so far.
+
+    Example:
+
+        class Squares(RowTargetTrainer):
+            method = "squares"
+
+            def prepare(self):
+                return self.ask_source()
+
+            def unlearning_loss(self, forget, retain):
+                away = forget.log_odds - self.row_targets(forget)
+                return forget.mean(away.square()) + retain.mean(retain.loss)
+
+        Squares(model, RowTargetConfig(output_dir="unlearned"), splits, task).train()
     """
 
     config_class = RowTargetConfig
