@@ -2,12 +2,15 @@
 
 import sys
 
+import numpy as np
 import pytest
 import tiny
 from toy import SETUPS
 
+from hf_unlearn import registry
 from hf_unlearn.cli import main
 from hf_unlearn.errors import UserError
+from hf_unlearn.evaluation.scores import SplitScores
 from hf_unlearn.methods import METHODS, get_method, method_names
 from hf_unlearn.methods.npo import NPOTrainer
 from hf_unlearn.run.arguments import parse_arguments
@@ -52,6 +55,18 @@ class Rhymes(TextClassification):
     def serves(cls, model):
         return False
 """
+FIGURES = """
+from hf_unlearn.evaluation.attacks import threshold_attack
+
+def doubt(scores):
+    return {f"{name}_doubt": float(1 - s.confidence.mean()) for name, s in scores.items() if name != "nonmembers"}
+
+def entropy(scores, seed=0):
+    return threshold_attack(-scores["forget"].entropy, -scores["nonmembers"].entropy, seed)
+
+def nonsense(scores):
+    return 7
+"""
 ENTRY_POINTS = """[hf_unlearn.methods]
 outside_npo = outside_package:Trainer
 clashing = outside_package:Clashing
@@ -59,6 +74,12 @@ broken = outside_package:Nothing
 
 [hf_unlearn.tasks]
 rhymes = outside_package_task:Rhymes
+
+[hf_unlearn.metrics]
+doubt = outside_package_figures:doubt
+
+[hf_unlearn.attacks]
+entropy_of_outside = outside_package_figures:entropy
 """
 
 
@@ -70,11 +91,13 @@ def installed(tmp_path, monkeypatch):
     info.mkdir(parents=True)
     (site / "outside_package.py").write_text(METHOD)
     (site / "outside_package_task.py").write_text(TASK)
+    (site / "outside_package_figures.py").write_text(FIGURES)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: outside-package\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(ENTRY_POINTS)
     monkeypatch.syspath_prepend(site)
     yield site
-    for name in ("outside_package", "outside_package_task"):
+    registry._entry_points.cache_clear()
+    for name in ("outside_package", "outside_package_task", "outside_package_figures"):
         sys.modules.pop(name, None)
 
 
@@ -137,3 +160,30 @@ def test_a_name_that_two_packages_register_is_refused(installed, tmp_path, monke
     with pytest.raises(UserError, match="registered by two packages"):
         get_method("outside_npo")
     assert get_method("npo") is NPOTrainer  # the package's own names are taken
+
+
+def test_metrics_and_attacks_of_an_installed_package_stand_in_the_evidence(installed):
+    from hf_unlearn.evaluation.attack_comparison import compare_attacks
+    from hf_unlearn.evaluation.comparison import compare
+    from hf_unlearn.evaluation.logged_metrics import choose
+
+    def model(level):
+        loss = np.linspace(0.1, level, 24)
+        split = SplitScores(loss, -loss, (loss < 1) * 1.0, np.exp(-loss), loss / 2, loss, np.zeros(24))
+        return {"forget": split, "retain": split, "test": split, "nonmembers": split}
+
+    found = compare(model(2), model(1), [model(1), model(3)])["models"]
+    doubts = [found[name]["further"]["forget_doubt"] for name in ("original", "unlearned", "retrained")]
+    assert doubts[1] < doubts[2] < 1 and doubts[0] == pytest.approx(1 - np.exp(-np.linspace(0.1, 2, 24)).mean())
+    figures = compare_attacks(None, model(1), [model(2)])["figures"]
+    assert figures["entropy of outside: AUC"]["unlearned"]["value"] == pytest.approx(0.5)
+    assert figures["entropy of outside: AUC"]["original"] is None
+    (metric,) = choose(["outside_package_figures:doubt"])
+    assert metric(model(2))["test_doubt"] == pytest.approx(doubts[0])
+    with pytest.raises(UserError, match="`metric` json:JSONDecoder is no function"):
+        choose(["json:JSONDecoder"])
+    points = installed / "outside_package-1.0.dist-info" / "entry_points.txt"
+    points.write_text("[hf_unlearn.metrics]\nbad = outside_package_figures:nonsense\n")
+    registry._entry_points.cache_clear()
+    with pytest.raises(UserError, match="`metric` bad does not return numbers by name"):
+        compare(None, model(1), [])

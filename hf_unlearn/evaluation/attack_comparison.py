@@ -4,18 +4,22 @@ from typing import Any
 
 import numpy as np
 
-from hf_unlearn.evaluation.attack_report import attack_report
-from hf_unlearn.evaluation.attacks import loss_attack, threshold_attack
 from hf_unlearn.evaluation.scores import SplitScores
+from hf_unlearn.registry import Registry
 
 Scores = dict[str, SplitScores]
-TITLES = {
-    "loss": "loss",
-    "modified_entropy": "modified entropy",
-    "logistic": "logistic regression",
-    "svc_efficacy": "support vectors (share called unseen)",
+# Functions of a model's scores by split, which have `forget` and `nonmembers`, and of a seed: figures by name, or what
+# `threshold_attack` returns. One that trains a classifier has `retain` too, and takes seconds.
+ATTACKS = {
+    "loss": "hf_unlearn.evaluation.named_attacks:loss",
+    "modified_entropy": "hf_unlearn.evaluation.named_attacks:modified_entropy",
+    "logistic": "hf_unlearn.evaluation.named_attacks:logistic",
+    "svc_efficacy": "hf_unlearn.evaluation.named_attacks:support_vectors",
 }
-CLASSIFIERS = "logistic regression and support vectors on losses and entropies"
+CLASSIFIERS = ("logistic", "svc_efficacy")
+TITLES = {"logistic": "logistic regression", "svc_efficacy": "support vectors (share called unseen)"}
+NOT_RUN = "logistic regression and support vectors on losses and entropies"
+_REGISTRY = Registry("attack", ATTACKS)
 
 
 def compare_attacks(
@@ -43,31 +47,26 @@ def compare_attacks(
         | {"twins": _mean([found.get(name) for found in of_twins])}
         for name in names
     }
-    return {"figures": figures, "not_run": [] if classifiers else [CLASSIFIERS]}
+    return {"figures": figures, "not_run": [] if classifiers else [NOT_RUN]}
 
 
 def _figures(scores: Scores | None, classifiers: bool, seed: int) -> dict[str, dict]:
     """The figures of one model by a title that says attack and figure."""
-    nonmembers = (scores or {}).get("nonmembers", (scores or {}).get("test"))
-    if scores is None or nonmembers is None or "forget" not in scores:
+    if scores is None or "forget" not in scores or not {"nonmembers", "test"} & set(scores):
         return {}
-    forget = scores["forget"]
-    if classifiers and "retain" in scores:
-        found = attack_report(forget, scores["retain"], nonmembers, seed, test=scores.get("test"))
-    else:
-        found = {"loss": loss_attack(forget.loss, nonmembers.loss, seed)}
-        if forget.modified_entropy is not None and nonmembers.modified_entropy is not None:
-            found["modified_entropy"] = threshold_attack(-forget.modified_entropy, -nonmembers.modified_entropy, seed)
-    result = {}
-    for attack, title in TITLES.items():
-        block = found.get(attack) or {}
-        if "auc" in block:
+    known = {"nonmembers": scores.get("nonmembers", scores.get("test")), **scores}
+    result: dict[str, dict] = {}
+    for name in _REGISTRY.names():
+        if name in CLASSIFIERS and not (classifiers and "retain" in scores):
+            continue
+        block, title = _REGISTRY.get(name)(known, seed), TITLES.get(name, name.replace("_", " "))
+        if block and "auc" in block:
             result[f"{title}: AUC"] = block["auc"]
             result[f"{title}: balanced accuracy"] = block["balanced_accuracy"]
             for rate, tpr in block["tpr"].items():
                 result[f"{title}: TPR at {100 * float(rate):g} % FPR"] = tpr
-        else:
-            result |= {f"{title}: {name.replace('_', ' ')}": value for name, value in block.items()}
+        elif block:
+            result |= {f"{title}: {figure.replace('_', ' ')}": value for figure, value in block.items()}
     return result
 
 

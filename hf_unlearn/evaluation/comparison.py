@@ -4,6 +4,7 @@ import numpy as np
 
 from hf_unlearn.evaluation.intervals import clopper_pearson, mean_share_interval, normal_interval
 from hf_unlearn.evaluation.judged_figures import judge_model
+from hf_unlearn.evaluation.logged_metrics import further
 from hf_unlearn.evaluation.metrics import (
     evaluation_metrics,
     mean_of,
@@ -71,6 +72,7 @@ def _model_block(scores: ModelScores, twins: list[ModelScores]) -> dict[str, dic
             "top5_loss_share": top5_loss_share(forget_loss),
             **_row_block(scores, twins),
         },
+        "further": further(scores),
     }
 
 
@@ -98,7 +100,9 @@ def _retrained_block(twins: list[ModelScores]) -> dict | None:
     if not twins:
         return None
     blocks = [_model_block(twin, []) for twin in twins]
-    retrained = {part: mean_of([block[part] for block in blocks]) for part in ("accuracy", "loss", "membership")}
+    retrained = {
+        part: mean_of([block[part] for block in blocks]) for part in ("accuracy", "loss", "membership", "further")
+    }
     rows = [{key: block["rows"][key] for key in ("median_forget_loss", "top5_loss_share")} for block in blocks]
     ranges = _ranges([_points(twin) for twin in twins])
     return {"twins": len(twins), **retrained, "intervals": ranges, "rows": mean_of(rows) | _row_block(None, twins)}

@@ -1,11 +1,13 @@
-"""What an evaluation during training can log: numbers by name, all computed from the arrays of one scoring pass."""
+"""Metrics by name: numbers from the arrays of one scoring pass, for logs during training and for the evidence."""
 
 from collections.abc import Callable, Iterable
+from numbers import Real
 
 from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation.attacks import auc, balanced_accuracy, tpr_at_fpr
 from hf_unlearn.evaluation.metrics import evaluation_metrics, median_loss, top5_loss_share
 from hf_unlearn.evaluation.scores import SplitScores
+from hf_unlearn.registry import Registry
 
 Scores = dict[str, SplitScores]
 Metric = Callable[[Scores], dict[str, float | None]]
@@ -52,13 +54,23 @@ METRICS: dict[str, Metric] = {
     "forget_rows": _forget_rows,
 }
 DEFAULT = ("accuracy", "loss", "membership")
+_REGISTRY = Registry("metric", METRICS)
 
 
 def choose(metrics: Iterable[str | Metric]) -> list[Metric]:
-    """Functions by their names; a function of the scores by split is taken as it is. Raises `UserError`."""
-    found = []
-    for metric in metrics:
-        if isinstance(metric, str) and metric not in METRICS:
-            raise UserError(f"unknown metric '{metric}'; there are {', '.join(METRICS)}, and functions of the scores")
-        found.append(METRICS[metric] if isinstance(metric, str) else metric)
+    """Functions of the scores by split: by name, as `module:function`, or as they are. Raises `UserError`."""
+    return [_REGISTRY.get(metric) for metric in metrics]
+
+
+def further(scores: Scores) -> dict[str, float | None]:
+    """The figures of the metrics that installed packages bring: what stands as `further` in the evidence.
+
+    Raises `UserError` for one that cannot be loaded or does not return numbers by name.
+    """
+    found: dict[str, float | None] = {}
+    for name in _REGISTRY.installed():
+        figures = _REGISTRY.get(name)(scores)
+        if not isinstance(figures, dict) or not all(v is None or isinstance(v, Real) for v in figures.values()):
+            raise UserError(f"`metric` {name} does not return numbers by name: have it return a dict")
+        found |= {key: None if value is None else float(value) for key, value in figures.items()}
     return found

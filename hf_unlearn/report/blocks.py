@@ -137,13 +137,15 @@ class RowFigures(RowStatistics):
 
 
 class ModelFigures(TypedDict):
-    """One model's figures: shares as fractions, losses in nats; intervals of 95 % by figure."""
+    """One model's figures: shares as fractions, losses in nats; intervals of 95 % by figure; and what the metrics of
+    installed packages say."""
 
     accuracy: BySplit
     loss: BySplit
     membership: Membership
     intervals: dict[str, Interval]
     rows: RowFigures
+    further: dict[str, float | None]
 
 
 class TwinFigures(ModelFigures):

@@ -82,6 +82,8 @@ def table_rows(evidence: Mapping[str, Any], *, intervals: bool = False) -> list[
     add("  level-corrected", lambda m: number(m["rows"]["level_corrected"]["rms_z"]))
     add("still remembered (% of rows)", lambda m: percent(m["rows"]["remembered"]))
     add("over-forgotten (% of rows)", lambda m: percent(m["rows"]["over_forgotten"]))
+    for name in dict.fromkeys(name for model in columns if model for name in model["further"]):
+        add(name.replace("_", " "), partial(_further, name))
     ks = (evidence.get("distributions") or {}).get("ks")
     if ks:
         cells = [number((ks.get(name) or {}).get("distance")) for name in ("original", "unlearned")]
@@ -114,6 +116,10 @@ def _interval(model: Mapping[str, Any] | None, key: str) -> str:
 
 def _accuracy(split: str, model: Mapping) -> str:
     return percent(model["accuracy"][split])
+
+
+def _further(name: str, model: Mapping) -> str:
+    return number(model["further"].get(name), 3)
 
 
 def _loss(split: str, model: Mapping) -> str:

@@ -146,7 +146,7 @@ def test_metrics_are_chosen_by_name_and_cost_no_further_pass(tmp_path):
     few = train(tmp_path, {"metrics": ["loss"]})
     logged = [set(entry) for entry in few.state.log_history if "eval_forget_loss" in entry]
     assert logged[0] - {"epoch", "step"} == {"eval_forget_loss", "eval_retain_loss", "eval_test_loss"}
-    with pytest.raises(UserError, match="unknown metric 'lira'; there are accuracy, loss"):
+    with pytest.raises(UserError, match="unknown `metric` 'lira'; there are accuracy, loss"):
         train(tmp_path, {"metrics": ["lira"]})
 
 

@@ -4,8 +4,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedShuffleSplit, cross_val_score
 from sklearn.svm import SVC
 
-from hf_unlearn.evaluation import classifier_attacks
-from hf_unlearn.evaluation.attack_report import attack_report
+from hf_unlearn.evaluation import classifier_attacks, named_attacks
+from hf_unlearn.evaluation.attack_comparison import ATTACKS
 from hf_unlearn.evaluation.classifier_attacks import logistic_attack, svc_efficacy
 from hf_unlearn.evaluation.scores import SplitScores
 
@@ -123,33 +123,40 @@ def scores(rng, size, scale):
     )  # fmt: skip
 
 
-def test_report_holds_every_attack_in_json_types():
+def report(forget, retain, unseen, seed=0, **more):
+    """Every attack of the package, by its name."""
+    sides = {"forget": forget, "retain": retain, "nonmembers": unseen, **more}
+    functions = {name: getattr(named_attacks, place.split(":")[1]) for name, place in ATTACKS.items()}
+    return {name: function(sides, seed) for name, function in functions.items()}
+
+
+def test_every_attack_in_json_types():
     import json
 
     rng = np.random.default_rng(0)
     forget, retain, unseen = scores(rng, 60, 0.2), scores(rng, 200, 0.2), scores(rng, 80, 1.0)
-    report = attack_report(forget, retain, unseen, seed=1)
-    assert report == attack_report(forget, retain, unseen, seed=1) == json.loads(json.dumps(report))
-    assert report["loss"]["auc"]["value"] == report["modified_entropy"]["auc"]["value"] > 0.7
-    assert set(report["logistic"]) == {"loss", "entropy"} and report["logistic"]["loss"]["interval"][0] > 0.5
+    found = report(forget, retain, unseen, seed=1)
+    assert found == report(forget, retain, unseen, seed=1) == json.loads(json.dumps(found))
+    assert found["loss"]["auc"]["value"] == found["modified_entropy"]["auc"]["value"] > 0.7
+    assert set(found["logistic"]) == {"loss", "entropy"} and found["logistic"]["loss"]["interval"][0] > 0.5
     names = {"correctness", "confidence", "entropy", "modified_entropy", "probability"}
-    assert set(report["svc_efficacy"]) == names
+    assert set(found["svc_efficacy"]) == names
     # Forget rows are like retain rows: found to be members.
-    assert all(f["value"] < f["null"] for f in report["svc_efficacy"].values())
+    assert all(f["value"] < f["null"] for f in found["svc_efficacy"].values())
 
 
-def test_report_of_a_removed_class_trains_on_other_test_rows():
+def test_a_removed_class_trains_on_other_test_rows():
     rng = np.random.default_rng(0)
     forget, retain, unseen, test = (scores(rng, 60, 0.3) for _ in range(4))
     unseen.label[:] = 7
-    assert attack_report(forget, retain, unseen)["svc_efficacy"]["entropy"]["value"] is None
-    assert attack_report(forget, retain, unseen, test=test)["svc_efficacy"]["entropy"]["value"] is not None
+    assert report(forget, retain, unseen)["svc_efficacy"]["entropy"]["value"] is None
+    assert report(forget, retain, unseen, test=test)["svc_efficacy"]["entropy"]["value"] is not None
 
 
-def test_report_without_the_optional_arrays():
+def test_without_the_optional_arrays():
     rng = np.random.default_rng(0)
     sides = [scores(rng, 30, 1.0) for _ in range(3)]
     for side in sides:
         side.modified_entropy = side.label = None
-    report = attack_report(*sides)
-    assert report["modified_entropy"] is None and "modified_entropy" not in report["svc_efficacy"]
+    found = report(*sides)
+    assert found["modified_entropy"] is None and "modified_entropy" not in found["svc_efficacy"]
