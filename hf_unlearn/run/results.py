@@ -96,8 +96,8 @@ def seeds(arguments: Arguments) -> Seeds:
 def save_model(arguments: Arguments, trainer: UnlearningTrainer, unlearning: Unlearning) -> None:
     """Write the model, its processor and the mask, before anything else can go wrong."""
     folder = Path(arguments.trainer.output_dir)
-    if trainer.lens is not None and not arguments.trainer.saliency_mask:
-        trainer.lens.save(str(folder))
+    for lens in trainer.active_lenses:
+        lens.save(str(folder))
     if trainer.is_world_process_zero():
         handover.save_model(trainer, folder, unlearning.model)
 

@@ -104,8 +104,8 @@ def rehearse(arguments: Arguments, data: Data) -> None:
     own = replace(arguments, trainer=copy.copy(arguments.trainer))  # trainers fill in what their arguments left open
     trainer = make_trainer(own, data, Trained(model))
     trainer.plan()
-    if trainer.lens is not None:
-        trainer.lens.plan()
+    for lens in trainer.active_lenses:
+        lens.plan()
     data.model = None
 
 

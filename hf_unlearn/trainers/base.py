@@ -21,6 +21,7 @@ from hf_unlearn.tasks.base import Task
 from hf_unlearn.tasks.forward import eval_mode
 from hf_unlearn.trainers.config import KnownRecipe, UnlearningConfig, default_learning_rate
 from hf_unlearn.trainers.joint_batch import JointCollator, JointDataset
+from hf_unlearn.trainers.lens import GradientLens
 from hf_unlearn.trainers.loading import Loading
 from hf_unlearn.trainers.measuring import Measuring
 from hf_unlearn.trainers.modes import has_batch_norm, set_training_mode
@@ -68,6 +69,7 @@ class UnlearningTrainer(StepMeans, Measuring, Originals, Loading, Pushing):
     """
 
     config_class: ClassVar[type[UnlearningConfig]] = UnlearningConfig
+    lenses: ClassVar[tuple[type[GradientLens], ...]] = (SaliencyLens,)
     side_progress: Callable[[str], TrainerCallback] | None = None  # makes the progress bar of a training on the side
     loss_is_scaled_for_ga = False  # ours are per-micro-batch shares; Trainer divides by the number of micro-batches
 
@@ -116,7 +118,7 @@ class UnlearningTrainer(StepMeans, Measuring, Originals, Loading, Pushing):
         )
         if args.per_device_forget_batch_size is None:
             args.per_device_forget_batch_size = self.default_forget_batch()
-        self.lens = SaliencyLens(self) if args.masks_updates else None
+        self.active_lenses = [lens(self) for lens in self.lenses if lens.is_asked(args)]
         self._separate_forwards = has_batch_norm(model) and not args.disable_dropout
         self.schedule = Schedule(self.phases(), args.max_steps)
         self.add_callback(PassClock(self.passes))
@@ -167,6 +169,11 @@ class UnlearningTrainer(StepMeans, Measuring, Originals, Loading, Pushing):
     def ends_passes(self) -> bool:
         """Whether a pass over the retain rows ends with a smaller batch, rather than running on."""
         return False
+
+    @property
+    def lens(self) -> SaliencyLens | None:
+        """The mask, where there is one."""
+        return next((lens for lens in self.active_lenses if isinstance(lens, SaliencyLens)), None)
 
     def plan(self) -> list[str]:
         """What a dry run says of the method, a line each."""
@@ -234,8 +241,8 @@ class UnlearningTrainer(StepMeans, Measuring, Originals, Loading, Pushing):
         phase, at = self.schedule.at(self.state.global_step)
         if phase.fresh_optimizer and at == 0 and self._first_of_step("optimizer"):
             self.optimizer.state.clear()
-        if self.lens is not None:
-            self.lens.freeze_buffers()
+        for lens in self.active_lenses:
+            lens.before_forward()
         outputs = self._run(model, inputs)
         loss = self.unlearning_loss(**outputs)
         for name, output in outputs.items():
@@ -276,16 +283,16 @@ class UnlearningTrainer(StepMeans, Measuring, Originals, Loading, Pushing):
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         loss = super().training_step(model, inputs, num_items_in_batch)
-        if self.lens is not None and self.accelerator.sync_gradients:
-            # After the reduce over processes, before the clip, once per step.
-            self.lens.mask_gradients()
+        if self.accelerator.sync_gradients:  # after the reduce over processes, before the clip, once per step
+            for lens in self.active_lenses:
+                lens.change_gradients()
         return loss
 
     def create_optimizer(self, *args, **kwargs):
         created = self.optimizer is None
         optimizer = super().create_optimizer(*args, **kwargs)
-        if self.lens is not None and created:
-            self.lens.attach(self.optimizer)
+        for lens in self.active_lenses if created else ():
+            lens.attach(self.optimizer)
         return optimizer
 
     def _get_grad_norm(self, model, grad_norm=None):
@@ -330,13 +337,13 @@ class UnlearningTrainer(StepMeans, Measuring, Originals, Loading, Pushing):
             self.method_state, self._asked_at = {}, {}
             self.method_state.update(self._measure_originals())
             self.method_state.update(self.prepare())
-            if self.lens is not None:
-                self.method_state.update(self.lens.prepare())
+            for lens in self.active_lenses:
+                self.method_state.update(lens.prepare())
             set_seed(self.args.seed)  # whatever the preparation drew, the steps start from the same state
         else:
             self.method_state = load_file(os.path.join(resume_from_checkpoint, METHOD_STATE))
-            if self.lens is not None:
-                self.lens.restore(self.method_state)
+            for lens in self.active_lenses:
+                lens.restore(self.method_state)
         return super()._inner_training_loop(batch_size, args, resume_from_checkpoint, *rest, **kwargs)
 
     def _save_checkpoint(self, model, trial):

@@ -65,11 +65,9 @@ class EditTrainer(UnlearningTrainer):
         return torch.zeros((), device=self.args.device)
 
     def _edit(self) -> None:
-        weights, lens = self.trained(), self.lens
-        if lens is None:
-            return self.edit(self.model)
-        before = {name: p.clone() for name, p in weights.items()}
+        weights = self.trained()
+        before = {name: p.clone() for name, p in weights.items()} if self.active_lenses else {}
         self.edit(self.model)
         for name, value in before.items():
-            mask = lens.mask.masks.get(name)
-            weights[name].copy_(value if mask is None else torch.where(mask, weights[name], value))
+            for lens in self.active_lenses:
+                weights[name].copy_(lens.allowed(name, value, weights[name]))

@@ -11,12 +11,14 @@ from hf_unlearn.saliency.lora_rows import DRAWS, is_fresh
 from hf_unlearn.saliency.mask import SaliencyMask
 from hf_unlearn.saliency.measure import trainable
 from hf_unlearn.saliency.selection import matching_names
+from hf_unlearn.trainers.config import UnlearningConfig
+from hf_unlearn.trainers.lens import GradientLens
 from hf_unlearn.trainers.part import TrainerPart
 
 MASK_NAME = "saliency_mask.safetensors"
 
 
-class SaliencyLens:
+class SaliencyLens(GradientLens):
     """Lets a trainer move only the weights that are salient for the forget rows (SalUn, equations 3 and 4).
 
     Every other weight stays bit-identical, whatever the method and the optimizer; so do BatchNorm statistics.
@@ -26,10 +28,14 @@ class SaliencyLens:
     """
 
     def __init__(self, trainer: TrainerPart):
-        self.trainer = trainer
+        super().__init__(trainer)
         self._mask: SaliencyMask | None = None
         self._held: MaskedUpdates | None = None
         self._check_optimizer()
+
+    @classmethod
+    def is_asked(cls, args: UnlearningConfig) -> bool:
+        return args.masks_updates
 
     def _check_optimizer(self) -> None:
         """Refuse an optimizer that no mask can hold before any work is done, where one can be made to be looked at."""
@@ -101,20 +107,24 @@ class SaliencyLens:
         self._use(SaliencyMask.from_tensors(state, self.trainer.model))
 
     def save(self, folder: str) -> None:
-        """Write the mask for `--saliency_mask`. All processes must call this; the first writes."""
-        self.mask.save(os.path.join(folder, MASK_NAME))
+        """Write the mask for `--saliency_mask`, unless that is where it came from."""
+        if not self.trainer.args.saliency_mask:
+            self.mask.save(os.path.join(folder, MASK_NAME))
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
-        """Once, to the fresh optimizer."""
         self._updates.attach(optimizer)
 
-    def mask_gradients(self) -> None:
-        """After the backward passes of a step and their reduction, before the gradient is clipped."""
+    def change_gradients(self) -> None:
+        """Nothing is left of the gradient of a weight that may not move."""
         self._updates.mask_gradients()
 
-    def freeze_buffers(self) -> None:
-        """After the model was put in train mode: statistics of normalisation layers count as frozen weights."""
+    def before_forward(self) -> None:
+        """Statistics of normalisation layers count as frozen weights."""
         freeze_buffers(self.trainer.model)
+
+    def allowed(self, name: str, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+        mask = self.mask.masks.get(name)
+        return before if mask is None else torch.where(mask, after, before)
 
     def _use(self, mask: SaliencyMask) -> None:
         self._mask = mask
