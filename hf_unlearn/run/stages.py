@@ -213,8 +213,8 @@ def _known_recipe(arguments: Arguments, data: Data, model: torch.nn.Module) -> K
     if arguments.has_recipe:
         recipe = get_recipe(arguments)
         start = partial(build_original, arguments, recipe, data.task)  # (seed) -> model
-        known = (recipe.num_train_epochs, recipe.learning_rate, recipe.use_peft)
-        return KnownRecipe(start, *known, pretrained=bool(recipe.model))
+        rate, base = recipe.learning_rate, bool(recipe.model)
+        return KnownRecipe(start, recipe.num_train_epochs, rate, adapter=recipe.use_peft, pretrained=base)
     given = arguments.model
     options = {"dtype": given.dtype, **load_options(arguments)}
     known, notes = known_base(data.task, model, given.base_model, given.model_name_or_path, **options)
