@@ -111,6 +111,11 @@ def check_line(case: Case, err: str) -> None:
     assert len(err) < 1200
 
 
+def most_are_slow(names, every: int) -> list:
+    """All names; all but each so many-th marked, so that a quick run sees some of every kind."""
+    return [pytest.param(name, marks=[pytest.mark.slow] if i % every else []) for i, name in enumerate(names)]
+
+
 @pytest.fixture
 def no_training(monkeypatch):
     def train(self, *args, **kwargs):
@@ -119,7 +124,7 @@ def no_training(monkeypatch):
     monkeypatch.setattr(transformers.Trainer, "train", train)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", most_are_slow(CASES, 8))
 def test_bad_input(capfd, tmp_path, shared, no_training, name):
     case = CASES[name]
     argv = prepare(case, tmp_path, shared)
@@ -136,7 +141,7 @@ COMMAND = "import sys; from hf_unlearn.cli import main; sys.exit(main())"
 PROGRESS = {"processes  1 on cpu", "reading the rows"}  # what may be said before a row turns out to be bad
 
 
-@pytest.mark.parametrize("name", PROCESSES)
+@pytest.mark.parametrize("name", most_are_slow(PROCESSES, 20))
 def test_as_a_process(tmp_path, shared, name):
     case = CASES[name]
     argv = prepare(case, tmp_path, shared)

@@ -23,6 +23,7 @@ def test_it_is_understood_and_commented(path, tmp_path):
     assert f"output_dir: out/{path.stem}" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [p for p in CONFIGS if not p.stem.startswith("hub_")], ids=lambda path: path.stem)
 def test_it_would_run(path, tmp_path, capsys):
     argv = ["--config", str(path), "--output_dir", str(tmp_path / "out"), "--use_cpu", "true", "--dry_run"]

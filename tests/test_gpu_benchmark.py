@@ -20,6 +20,7 @@ def runner(monkeypatch):
     return runner
 
 
+@pytest.mark.slow
 def test_all_parts_run_at_toy_sizes_from_anywhere(tmp_path):
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--toy", "--output", str(tmp_path)]
@@ -37,6 +38,7 @@ def test_all_parts_run_at_toy_sizes_from_anywhere(tmp_path):
     assert found["Llama 135M float32 batch 8, rows masked"]["beside_plain"] > 0 and found["selections agree"]
 
 
+@pytest.mark.slow
 def test_without_a_device_it_says_so(tmp_path):
     env = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--output", str(tmp_path)]

@@ -45,6 +45,7 @@ def site(tmp_path_factory):
     return folder / "site"
 
 
+@pytest.mark.slow
 def test_an_installed_wheel_runs_a_job(site, tmp_path):
     """The text template, filled in on the command line, through the module that `accelerate launch -m` starts."""
     from transformers import BertConfig, BertForSequenceClassification

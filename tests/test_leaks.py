@@ -73,6 +73,7 @@ def assert_folder_is_clean(folder: Path) -> int:
     return len(files)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "task, request_, more",
     [

@@ -28,6 +28,7 @@ def test_they_are_all_there():
     assert {path.stem for path in LARGE} == {"my_bert", "chat_model"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_it_runs(path, tmp_path, monkeypatch):
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))

@@ -235,6 +235,7 @@ os._exit(0)  # torch's own threads sometimes abort while the interpreter shuts d
 """
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_rows_and_stop_together(tmp_path):
     """Splits that do not divide evenly: every row once over both processes, and the figures of all rows on each."""
     here = Path(__file__).parent

@@ -113,6 +113,7 @@ os._exit(0)
 """
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_tokens_of_one(tmp_path):
     """FSDP fills shares up with repeats: their tokens must not stay."""
     done = processes.run(WORKER, str(Path(__file__).parent), str(tmp_path), processes=2)

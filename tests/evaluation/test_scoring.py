@@ -169,6 +169,7 @@ os._exit(0)  # torch's own threads sometimes abort while the interpreter shuts d
 """
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_arrays_of_one(tmp_path):
     """DDP and FSDP, with splits that do not divide evenly and processes without a row of their own."""
     done = processes.run(WORKER, str(Path(__file__).parent), str(tmp_path), processes=2)

@@ -134,6 +134,7 @@ os._exit(0)
 """
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(tmp_path):
     here = Path(__file__).parent
     done = processes.run(TWO.format(paths=[str(here), str(here.parent)], out=str(tmp_path)), processes=2)

@@ -206,6 +206,7 @@ os._exit(0)  # torch's own threads sometimes abort while the interpreter shuts d
 """
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_weights(tmp_path):
     here = Path(__file__).parent
     done = processes.run(TWO.format(tests=str(here.parent), here=str(here), out=str(tmp_path)), processes=2)

@@ -251,6 +251,7 @@ def test_training_reads_no_row_that_only_reports(tmp_path, kind, variant):
         trainer.evaluate()
 
 
+@pytest.mark.slow
 def test_two_processes(tmp_path):
     config = tiny.own_data(tmp_path, "image_classification", retrain=1, ddp_backend="gloo", near_duplicates=True)
     path = tiny.write_config(tmp_path, config)

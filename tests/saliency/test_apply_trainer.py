@@ -207,6 +207,7 @@ os._exit(0)
 """
 
 
+@pytest.mark.slow
 def test_two_processes(tmp_path):
     """DDP through Trainer, and FSDP2 with masks given whole, as a DTensor, as a shard, and before it shards."""
     done = processes.run(WORKER, str(Path(__file__).parent), str(tmp_path / "out"), processes=2)

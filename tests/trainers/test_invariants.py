@@ -71,6 +71,7 @@ os._exit(0)  # torch's own threads sometimes abort while the interpreter shuts d
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind, variant", [("image", "rows"), ("image", "paper"), ("lm", "rows")])
 def test_two_processes_give_the_same_weights(tmp_path, kind, variant):
     program = TWO.format(tests=str(Path(__file__).parents[1]), kind=kind, out=str(tmp_path), variant=variant)
