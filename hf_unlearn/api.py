@@ -219,9 +219,8 @@ def _prepare(
 
     noted: list[str] = []
     if _is_prompts(forget) and not task_class.has_classes:
-        forget = _answers(
-            model, source, [forget] if isinstance(forget, str) else forget, task_class, columns, make_task
-        )
+        prompts: Any = [forget] if isinstance(forget, str) else forget
+        forget = _answers(model, source, prompts, task_class, columns, make_task)
         noted.append(NO_REACH)
     prepared = prepare(
         source,

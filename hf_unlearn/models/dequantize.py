@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 
 def dequantize(weights: Path, folder: Path) -> None:
@@ -15,7 +16,7 @@ def dequantize(weights: Path, folder: Path) -> None:
 
     where = {"pretrained_model_name_or_path": str(weights.parent), "gguf_file": weights.name}
     tokenizer = AutoTokenizer.from_pretrained(**where)
-    loaded = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
     config = loaded.config
     del config.quantization_config
     config._name_or_path = ""  # a folder of this machine

@@ -25,7 +25,7 @@ def ask_for_answers(arguments: Arguments, source: Source, request: ForgetRequest
     if name is None:
         raise UserError("--forget_prompt asks the model that must forget: name it with --model_name_or_path")
     model = load_model(arguments, task, name)
-    pairs = ask_model(placed(model, arguments.trainer.device), task, source.train, asked.forget_prompt)
+    pairs = ask_model(placed(model, arguments.trainer.device), task, source.train, asked.forget_prompt or [])
     lines = ["this must be forgotten, in the model's own words:"]
     lines += [f"  {prompt}  →  {answer}" for prompt, answer in pairs]
     if asked.yes or arguments.run.dry_run:

@@ -22,7 +22,7 @@ ADAM_STATES = 2  # float32 numbers that AdamW keeps per trained weight
 def print_plan(arguments: Arguments, data: Data) -> None:
     """The plan, as lines or with `--json` as JSON. Nothing is trained or written."""
     kind = type(data.model).__name__
-    trainer = make_trainer(arguments, data, Trained(data.model))
+    trainer = make_trainer(arguments, data, Trained(data.loaded))
     found = _model_and_steps(arguments, trainer, kind) + _costs(arguments, data, trainer)
     if not trainer.is_world_process_zero():
         return
@@ -44,7 +44,7 @@ def _model_and_steps(arguments: Arguments, trainer: UnlearningTrainer, kind: str
         rate = phase.learning_rate or arguments.trainer.learning_rate
         text = f"{phase.name}: {phase.steps:,} steps of {rows or 'no rows'}, learning rate {rate:.2g}"
         found.append(("phase", text))
-    lines = trainer.plan() + (trainer.lens.plan() if trainer.lens is not None else [])
+    lines = [*trainer.plan(), *(line for lens in trainer.active_lenses for line in lens.plan())]
     return found + [("method", line) for line in lines]
 
 

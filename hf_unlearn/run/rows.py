@@ -115,7 +115,11 @@ def _load_rows(arguments: Arguments) -> tuple[Source, ForgetRequest]:
     )
     source = _load_source(arguments)
     if apart and not asked.forget_prompt:
-        forget = load_files(asked.forget_file) if asked.forget_file else _load_dataset(arguments, asked.forget_dataset)
+        forget = (
+            load_files(asked.forget_file)
+            if asked.forget_file
+            else _load_dataset(arguments, asked.forget_dataset or "")
+        )
         source.train, request.rows = join_forget_retain(forget.train, source.train)
     return source, request
 
