@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quickstart-llm test lint format notebooks docs clean
+.PHONY: help quickstart quickstart-llm test test-quick test-lowest coverage lint format notebooks docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -29,10 +29,24 @@ quickstart-llm: $(READY) ## a chat model of 135 M weights forgets a writer, in m
 test: $(READY) ## run the test suite
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
+test-quick: $(READY) ## without the tests that start processes or train for seconds
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+test-lowest: ## what depends on other packages most, with the lowest versions that are supported
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --constraint constraints.txt torch
+	.venv-lowest/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable '.[test]'
+	HF_HUB_OFFLINE=1 .venv-lowest/bin/python -m pytest -n 2 --dist worksteal -m "not slow" \
+		tests/methods tests/models tests/tasks tests/trainers tests/test_api.py
+
+coverage: $(READY) ## lines and branches that the quick tests run
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --cov=hf_unlearn --cov-branch \
+		--cov-report=term:skip-covered
+
 lint: $(READY) ## lint, format check and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers 2
 
 format: $(READY) ## format the code
 	$(BIN)/ruff check --fix .
@@ -47,4 +61,4 @@ docs: $(READY) ## the documentation as a site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 clean: ## remove the virtual environment and what runs have written
-	rm -rf $(VENV) out site .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-lowest out site .coverage .mypy_cache .pytest_cache .ruff_cache

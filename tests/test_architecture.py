@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -137,3 +138,11 @@ def test_editors_see_the_names_that_are_imported_when_they_are_used():
     assert shown == hf_unlearn._HOMES and (PACKAGE / "py.typed").is_file()
     for name in hf_unlearn._HOMES:
         assert getattr(hf_unlearn, name) is not None
+
+
+def test_the_lowest_versions_are_those_that_are_promised():
+    root = PACKAGE.parent
+    promised = dict(re.findall(r'^    "([\w-]+)>=([\d.]+)",$', (root / "pyproject.toml").read_text(), re.M))
+    tried = dict(re.findall(r"^([\w-]+)==([\d.]+)$", (root / "constraints-lowest.txt").read_text(), re.M))
+    for name, version in tried.items():
+        assert version.removesuffix(".0").startswith(promised[name].removesuffix(".0")), name
