@@ -4,6 +4,7 @@ Twins are judged as if they were unlearned models: simulated ones, and those of 
 random draws of the others. False alarms are those of the whole verdict: any figure told apart.
 
     python benchmarks/verdict_calibration.py            # a few minutes on one core, models included
+    python benchmarks/verdict_calibration.py --cases digits_class   # these only; the others' stored figures stay
     python benchmarks/verdict_calibration.py --table
 """
 
@@ -14,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 
 import numpy as np
-from verdict_models import NETWORKS, ensemble
+from verdict_models import NETWORKS, RECIPES, ensemble
 
 from hf_unlearn.evaluation.comparison import ModelScores
 from hf_unlearn.evaluation.judged_figures import judge_model
@@ -73,15 +74,18 @@ def judge_case(case: str, count: int) -> dict[str, dict]:
     return {"one more twin": summary(null), "do nothing": summary(nothing)}
 
 
-def run(cases: list[str]) -> dict:
-    results: dict = {"simulated": {}, "real": {}}
-    for level in (0.0, 0.1, 0.3):
+def run(cases: list[str] | None) -> dict:
+    """Everything, or with `cases` those, put beside what is stored of the others."""
+    results: dict = {"simulated": {}, "real": {}} if cases is None else json.loads(RESULTS.read_text())
+    if cases is None:
+        for level in (0.0, 0.1, 0.3):
+            for count in TWINS:
+                every = [found(*simulated(1000 * count + seed, count, level)) for seed in range(SIMULATED)]
+                results["simulated"][f"level {level}, {count} twins"] = summary(every)
+    for case in NETWORKS if cases is None else cases:
         for count in TWINS:
-            every = [found(*simulated(1000 * count + seed, count, level)) for seed in range(SIMULATED)]
-            results["simulated"][f"level {level}, {count} twins"] = summary(every)
-    for case in cases:
-        for count in TWINS:
-            results["real"][f"{case}, {count} twins"] = judge_case(case, count)
+            if count < len(ensemble(case)[1]):
+                results["real"][f"{case}, {count} twins"] = judge_case(case, count)
     versions = {name: metadata.version(name) for name in ("numpy", "scikit-learn")}
     return results | {"environment": {"python": platform.python_version(), **versions}}
 
@@ -106,7 +110,7 @@ def table(results: dict) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--table", action="store_true", help="the table of the stored results")
-    parser.add_argument("--cases", nargs="*", default=list(NETWORKS))
+    parser.add_argument("--cases", nargs="+", choices=[*NETWORKS, *RECIPES], help="these only (default: all networks)")
     options = parser.parse_args()
     if not options.table:
         RESULTS.write_text(json.dumps(run(options.cases), indent=1) + "\n")

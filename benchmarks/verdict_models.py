@@ -16,7 +16,7 @@ from hf_unlearn.evaluation.scores import SplitScores
 
 FOLDER = Path(os.environ.get("HF_UNLEARN_VERDICT_MODELS", "out/verdict_models"))
 ARRAYS = ("loss", "log_odds", "correct")
-RECIPES = {"digits_class": (6, 20), "text_10": (6, 12)}  # twins and epochs
+RECIPES = {"digits_class": (9, 20), "text_10": (5, 12)}  # twins and epochs
 NETWORKS = {"net_5": 12, "net_10": 12, "net_30": 12, "net_wrong_labels": 12, "net_class": 12, "net_short_10": 12,
             "net_text_10": 12, "net_text_5": 12}  # fmt: skip
 ORIGINALS = 2
@@ -124,13 +124,14 @@ def recipe_models(case: str) -> Ensemble:
     from hf_unlearn.data.build import training_rows
     from hf_unlearn.run import stages
     from hf_unlearn.run.arguments import parse_arguments
+    from hf_unlearn.run.rows import prepare_data
 
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     with tempfile.TemporaryDirectory() as scratch:
         epochs = ["--original_num_train_epochs", str(RECIPES[case][1])]
         arguments = parse_arguments([*case_arguments(case, 0, Path(scratch)), *epochs, "--use_cpu", "true"])
-        data = stages.prepare_data(arguments)
+        data = prepare_data(arguments)
 
         def make(rows, seed: int, title: str) -> ModelScores:
             model = stages.train_by_recipe(arguments, data, rows, seed, title).model

@@ -1,11 +1,15 @@
 """How a command ends: a result, one line and an exit status, and processes that leave together."""
 
 import atexit
+import contextlib
 import errno
+import json
 import os
 import re
 import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 from hf_unlearn.errors import NonFiniteLossError, StoppedError, UserError
 
@@ -74,7 +78,20 @@ def _no_room(error: Exception) -> str | None:
 
 
 def _fail(message: str, status: int) -> int:
+    line = f"hf-unlearn: {' '.join(message.split())}"
     # Under a launcher every process ends here; one of them speaks.
     if int(os.environ.get("RANK", 0)) == 0:
-        print(f"hf-unlearn: {' '.join(message.split())}", file=sys.stderr)
+        print(line, file=sys.stderr)
+    if status in (1, 2):
+        _tell_the_launcher(line)
     return status
+
+
+def _tell_the_launcher(line: str) -> None:
+    """torchrun, and with it accelerate, ends with a page of its own about the process that failed first, and stops the
+    others before they have spoken. What is in this file is the cause that it names there."""
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path:
+        cause = {"message": line, "extraInfo": {"timestamp": str(int(time.time()))}}
+        with contextlib.suppress(OSError):
+            Path(path).write_text(json.dumps({"message": cause}), encoding="utf-8")

@@ -451,7 +451,7 @@ def command(name: str, message: str, *argv: str, files: dict | None = None) -> C
     return Case(f"{argv[0]}: {name}", message, argv=list(argv[1:]), command=argv[0], files=files or {})
 
 
-EVIDENCE = "HERE/run/evidence.json"
+SHARDED = {"run/evidence.json": 'EDIT task="causal_lm"', "run/config.json": "{}"}  # a finished run, its index apart
 
 COMMANDS = [
     command("unknown command", "unknown command 'trian'", "trian"),
@@ -463,23 +463,52 @@ COMMANDS = [
     command("a list", "is no evidence", "report", "HERE/run", files={"run/evidence.json": "[]"}),
     command("another version", "is no evidence of this version", "report", "HERE/run", files={
         "run/evidence.json": '{"schema_version": 99}'}),
-    command("edited types", "not number", "report", "HERE/run", files={"run/evidence.json": "ODD"}),
+    *(
+        command(f"edited: {place}", f"{place} is {what}", "report", "HERE/run", files={
+            "run/evidence.json": f"EDIT {place}={value}"})
+        for place, value, what in (
+            ("cost.original_seconds", '"much"', '"much", not number'),
+            ("models", "[]", "an array, not object"),
+            ("models.original", "3", "3, not object"),
+            ("gap.average", '"0.5"', '"0.5", not number'),
+            ("data.splits.forget", "1.5", "1.5, not integer"),
+            ("notes", '"none"', '"none", not array'),
+            ("task", "null", "null, not string"),
+            ("environment.packages", "[1]", "an array, not object"),
+        )
+    ),
     command("unknown argument", "unrecognized arguments", "report", "HERE", "--colour"),
     command("no arguments", "required", "push"),
     command("no repository", "required", "push", "HERE"),
     command("no such folder", "no folder", "push", "HERE/nowhere", "--hub_model_id", "me/it"),
     command("a bad name", "is no name of a repository", "push", "HERE", "--hub_model_id", "a/b/c"),
     command("no evidence", "cannot be read", "push", "HERE", "--hub_model_id", "me/it"),
-    command("an edited request", "", "push", "HERE/run", "--hub_model_id", "me/it", files={
-        "run/evidence.json": "REQUEST"}),
+    *(
+        command(f"edited: {value}", message, "push", "HERE/run", "--hub_model_id", "me/it", files={
+            "run/evidence.json": f"EDIT data.request={value}"})
+        for value, message in (
+            ("7", "data.request is 7, not object"),
+            ('{"kind": ["ids"]}', "data.request.kind is an array, not string"),
+            ('{"classes": {"3": 1}}', "data.request.classes is an object, not array"),
+            (f'{{"ids": "{SECRET}"}}', "says more of the forget request"),
+        )
+    ),
+    *(
+        command(f"a weight map: {value}", "does not say which file holds which weight", "push", "HERE/run",
+                "--hub_model_id", "me/it", files=SHARDED | {
+                    "run/model.safetensors.index.json": f'{{"weight_map": {value}}}'})
+        for value in ("7", '["a"]', '{"a": 3}', '{"a": ["b"]}')
+    ),
+    command("shards that are not there", "holds no model that loads", "push", "HERE/run", "--hub_model_id", "me/it",
+            files=SHARDED | {"run/model.safetensors.index.json": '{"weight_map": {"a": "../model.safetensors"}}'}),
     command("no model", "no --unlearned_model", "evaluate", "--config", "CONFIG"),
     command("the original itself", "is the original", "evaluate", "--config", "CONFIG", "--unlearned_model", "MODEL",
             "--model_name_or_path", "MODEL"),
     command("no such model", "no folder ./nope", "evaluate", "--config", "CONFIG", "--unlearned_model", "./nope"),
     command("a reference that is it", "names the unlearned model", "evaluate", "--config", "CONFIG",
             "--unlearned_model", "MODEL", "--reference_model", "MODEL"),
-    command("answers of a classifier", "is for causal_lm", "evaluate", "--config", "CONFIG", "--unlearned_model",
-            "MODEL", "--world_facts", "HERE"),
+    command("answers of a classifier", "is for tasks that generate", "evaluate", "--config", "CONFIG",
+            "--unlearned_model", "MODEL", "--world_facts", "HERE"),
     command("misspelled", "did you mean", "evaluate", "--config", "CONFIG", "--unlearned_modell", "MODEL"),
     command("too few shadows", "--shadows is 2", "lira", "--config", "CONFIG", "--shadows", "2"),
     command("no targets", "--targets is 0", "lira", "--config", "CONFIG", "--targets", "0"),
@@ -519,6 +548,7 @@ PROCESSES = [
         name
         for name in CASES
         if name.startswith("command: ") and CASES[name].command in ("trian", "env", "report", "push")
+        if "edited" not in name and "weight map" not in name
     ),
     "command line: unknown method",
     "yaml: no such file",

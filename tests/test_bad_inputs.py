@@ -1,6 +1,7 @@
 """Every mistake in the table ends with exit status 2, one line on stderr, and nothing written; no model is trained."""
 
 import json
+import os
 from pathlib import Path
 
 import bad_inputs
@@ -70,8 +71,8 @@ def prepare(case: Case, folder: Path, shared: dict[str, str]) -> list[str]:
         path.parent.mkdir(parents=True, exist_ok=True)
         if content == "-> nowhere":
             path.symlink_to(folder / "nowhere")
-        elif content in ("ODD", "REQUEST"):
-            path.write_text(json.dumps(edited_evidence(content)))
+        elif isinstance(content, str) and content.startswith("EDIT "):
+            path.write_text(json.dumps(edited_evidence(*content.removeprefix("EDIT ").split("=", 1))))
         else:
             path.write_bytes(content if isinstance(content, bytes) else settle(content).encode())
     config = BASES[case.base] | case.config
@@ -88,19 +89,20 @@ def prepare(case: Case, folder: Path, shared: dict[str, str]) -> list[str]:
     return [case.command, *argv]
 
 
-def edited_evidence(kind: str) -> dict:
-    """Evidence whose keys are all there."""
+def edited_evidence(place: str, value: str) -> dict:
+    """Evidence whose keys are all there, with a value (in JSON) put in the place of one of its own."""
     from hf_unlearn.report.evidence import build_evidence
 
     evidence = build_evidence(
         method={"name": "nabla_tau"}, task="causal_lm", model={}, data={}, comparison={"models": {}, "gap": {}},
         cost={}, environment={},
     )  # fmt: skip
-    return (
-        evidence
-        | ({"cost": dict.fromkeys(evidence["cost"], "much")} if kind == "ODD" else {})
-        | ({"data": evidence["data"] | {"request": 7}} if kind == "REQUEST" else {})
-    )
+    *path, last = place.split(".")
+    block = evidence
+    for name in path:
+        block = block[name]
+    block[last] = json.loads(value)
+    return evidence
 
 
 def check_line(case: Case, err: str) -> None:
@@ -159,6 +161,22 @@ def test_a_folder_that_another_run_works_in(capfd, tmp_path, shared):
     with only_run_in(tmp_path / "new" / "out"):
         assert cli.main(argv) == 2
     assert "in use by a run that is under way" in capfd.readouterr().err and not (tmp_path / "new").exists()
+
+
+def test_a_worker_that_outlives_a_killed_run_holds_no_lock(tmp_path):
+    from hf_unlearn.run import lock
+
+    with lock.only_run_in(tmp_path / "out"):
+        (held,) = (file.fileno() for file in lock._HELD)
+        child = os.fork()
+        if not child:
+            try:
+                os.fstat(held)
+            except OSError:  # closed
+                os._exit(0)
+            os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
+        os.fstat(held)
 
 
 def test_the_cases_are_many_and_differ():

@@ -3,6 +3,7 @@
 import errno
 
 import pytest
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from hf_unlearn.errors import NonFiniteLossError, UserError, in_one_line
 from hf_unlearn.exits import in_command_words, run_command
@@ -34,6 +35,14 @@ def test_a_broken_run(capsys):
 def test_a_full_disk_is_one_line(capsys, error):
     status, said = end(error, capsys)
     assert status == 1 and said.startswith("hf-unlearn: the disk is full") and len(said.splitlines()) == 1
+
+
+def test_a_launcher_is_told_the_cause_by_every_process(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    assert end(UserError("`seed` is -1"), capsys) == (2, "")
+    failure = ProcessFailure(local_rank=1, pid=1, exitcode=2, error_file=str(tmp_path / "error.json"))
+    assert "traceback : hf-unlearn: --seed is -1" in str(ChildFailedError("train.py", {1: failure}))
 
 
 def test_what_nobody_foresaw_keeps_its_traceback(capsys):

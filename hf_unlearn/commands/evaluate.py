@@ -88,8 +88,8 @@ def evaluate(argv: list[str] | None = None) -> None:
         data = prepare_data(arguments)
         results.print_data(data)
         for name in LANGUAGE_ONLY:
-            if getattr(own, name) is not None and data.task.name != "causal_lm":
-                raise UserError(f"--{name} is for causal_lm; the task is {data.task.name}")
+            if getattr(own, name) is not None and not data.task.generates:
+                raise UserError(f"--{name} is for tasks that generate (causal_lm), and this is {data.task.name}")
         unlearned = load_model(arguments, data.task, own.unlearned_model) if has_original else data.loaded
         if arguments.run.dry_run:
             return results.print_nothing_written(arguments, data)
@@ -143,7 +143,7 @@ def score_models(
     own: EvaluateArguments, arguments: Arguments, data: Data, models: dict[str, torch.nn.Module]
 ) -> tuple[dict[str, ModelScores], Language | None]:
     """One pass over the reported splits for each model, and of language models the block `language`."""
-    if data.task.name != "causal_lm":
+    if not data.task.generates:
         scores = {name: stages.score_model(arguments, data, model, title(name)) for name, model in models.items()}
         return scores, None
     rows = language_data(own, arguments, data)

@@ -23,6 +23,7 @@ from hf_unlearn.errors import RowError, UserError
 TRAINING_ROLES = ("forget", "retain")
 LABEL_ROLES = ("label", "id")  # roles that are no part of what the model sees of a row
 BATCH = 256  # rows encoded at a time
+NONE_UNSEEN = "The test rows have none of a removed class: whether its rows are told from unseen ones is not measured."
 
 
 @dataclass
@@ -168,13 +169,21 @@ def build_splits(
         unseen_forgotten=rows["test"].select(unseen_forgotten) if forgotten_classes else None,
         forgotten_classes=forgotten_classes,
     )
-    for role, count in splits.sizes().items():
-        if count == 0:
-            raise UserError(f"no rows are left for '{role.replace('_', ' ')}': more {_split_of(role)} rows are needed")
+    report.notes += _check_counts(splits)
     check_disjoint(splits)
     report.counts |= {"train": len(source.train), **splits.sizes()}
     report.notes += _partly_read(splits, partly)
     return splits, report
+
+
+def _check_counts(splits: UnlearningSplits) -> list[str]:
+    """Raises `UserError` for a role without rows; returns a note where only unseen rows of a removed class are
+    missing."""
+    missing = [role for role, count in splits.sizes().items() if count == 0]
+    for role in missing:
+        if role != "unseen_forgotten":
+            raise UserError(f"no rows are left for '{role.replace('_', ' ')}': more {_split_of(role)} rows are needed")
+    return [NONE_UNSEEN] if missing else []
 
 
 def _partly_read(splits: UnlearningSplits, found: dict[str, dict[str, set[int]]]) -> list[str]:

@@ -70,6 +70,11 @@ def _figures(scores: Scores | None, classifiers: bool, seed: int) -> dict[str, d
     return result
 
 
+def _range(values: list[float]) -> list[float] | None:
+    """The lowest and the highest of several twins."""
+    return [min(values), max(values)] if len(values) > 1 else None
+
+
 def _mean(figures: list[dict | None]) -> dict | None:
     known = [found for found in figures if found is not None and found["value"] is not None]
     if not figures or len(known) < len(figures):
@@ -77,4 +82,4 @@ def _mean(figures: list[dict | None]) -> dict | None:
     values = [found["value"] for found in known]
     nulls = [found["null"] for found in known]
     null = None if None in nulls else float(np.mean(nulls))
-    return {"value": float(np.mean(values)), "interval": [min(values), max(values)], "null": null}
+    return {"value": float(np.mean(values)), "interval": _range(values), "null": null}

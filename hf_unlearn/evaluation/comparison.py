@@ -113,7 +113,7 @@ def _ranges(points: list[dict[str, float | None]]) -> dict[str, list[float]]:
     found = {}
     for key in points[0]:
         values = [value for point in points if (value := point[key]) is not None]
-        if len(values) == len(points):
+        if len(values) == len(points) > 1:
             scale = 1.0 if key.endswith("_loss") else 100.0
             found[key] = [min(values) / scale, max(values) / scale]
     return found

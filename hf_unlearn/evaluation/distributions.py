@@ -9,7 +9,9 @@ from hf_unlearn.evaluation.metrics import row_z
 from hf_unlearn.evaluation.scores import SplitScores
 from hf_unlearn.evaluation.streisand import streisand
 
-LOSS_GRID = np.logspace(-6, 2, 8 * 8 + 1)  # nats, eight bins to a factor of ten
+LOSSES = (-6, 2)  # powers of ten, nats
+BINS = (8, 32, 128)  # to a factor of ten; more where fewer than
+LEAST_BINS = 6  # would be used, because all losses lie close together
 Z_GRID = np.linspace(-8, 8, 33)  # standard deviations
 ROC_POINTS = 200
 ROLES = ("forget", "retain", "unseen")
@@ -42,7 +44,8 @@ def roc(models: dict[str, Scores | None], twins: list[Scores]) -> dict | None:
     Returns:
         `fpr`: at most 200 rates, from 0 to 1; `tpr[model]`: the share of forget rows found when at most so many unseen
         rows are mistaken for them; `tpr["twins"]` is the mean over twins and `twins_range` the lowest and highest of
-        them. `members` and `nonmembers` are the numbers of rows. `None` where a loss is NaN or rows are missing.
+        them, where there are two. `members` and `nonmembers` are the numbers of rows. `None` where a loss is NaN or
+        rows are missing.
     """
     named = {name: scores for name, scores in models.items() if scores is not None}
     named |= {f"twin {i}": twin for i, twin in enumerate(twins)}
@@ -54,9 +57,10 @@ def roc(models: dict[str, Scores | None], twins: list[Scores]) -> dict | None:
     tpr = {name: _tpr_at(fpr, *pair) for name, pair in pairs.items()}
     of_twins = np.array([tpr.pop(f"twin {i}") for i in range(len(twins))])
     result = {"members": members, "nonmembers": nonmembers, "fpr": _rounded(fpr), "twins_range": None}
+    if len(twins) > 1:
+        result["twins_range"] = [_rounded(of_twins.min(axis=0)), _rounded(of_twins.max(axis=0))]
     if twins:
         tpr["twins"] = of_twins.mean(axis=0)
-        result["twins_range"] = [_rounded(of_twins.min(axis=0)), _rounded(of_twins.max(axis=0))]
     return result | {"tpr": {name: _rounded(values) for name, values in tpr.items()}}
 
 
@@ -69,19 +73,31 @@ def ks_distances(models: dict[str, Scores | None], twins: list[Scores]) -> dict 
 
 
 def _losses(models: dict[str, Scores | None], twins: list[Scores]) -> dict | None:
-    counts = {
-        name: {role: _histogram(_loss(scores, role), LOSS_GRID) for role in ROLES}
-        for name, scores in models.items()
-        if scores is not None
+    found = {
+        name: {role: _loss(scores, role) for role in ROLES} for name, scores in models.items() if scores is not None
     }
     if twins:
-        pooled = {role: np.concatenate([_loss(twin, role) for twin in twins]) for role in ROLES}
-        counts["twins"] = {role: _histogram(loss, LOSS_GRID) for role, loss in pooled.items()}
-    edges, trimmed = _trimmed(LOSS_GRID, [c for by_role in counts.values() for c in by_role.values()])
+        found["twins"] = {role: np.concatenate([_loss(twin, role) for twin in twins]) for role in ROLES}
+    grid = _loss_grid([losses for by_role in found.values() for losses in by_role.values()])
+    counts = {
+        name: {role: _histogram(losses, grid) for role, losses in by_role.items()} for name, by_role in found.items()
+    }
+    edges, trimmed = _trimmed(grid, [c for by_role in counts.values() for c in by_role.values()])
     if edges is None:
         return None
     cut = iter(trimmed)
     return {"edges": edges, "counts": {name: {role: next(cut) for role in ROLES} for name in counts}}
+
+
+def _loss_grid(every: list[np.ndarray]) -> np.ndarray:
+    """Edges of the bins, `(bins + 1,)` nats."""
+    losses = np.concatenate([*every, np.empty(0)])
+    low, high = LOSSES
+    for bins in BINS:
+        grid = np.logspace(low, high, (high - low) * bins + 1)
+        if np.count_nonzero(_histogram(losses, grid)) >= LEAST_BINS:
+            break
+    return grid
 
 
 def _row_z(models: dict[str, Scores | None], twins: list[Scores]) -> dict | None:

@@ -205,7 +205,8 @@ def _mean_figure(values: list[Any]) -> Any:
     each = [figure["value"] for figure in values]
     if None in each:
         return None
-    return {"value": _mean(each), "interval": [min(each), max(each)], "null": values[0]["null"]}
+    ends = [min(each), max(each)] if len(each) > 1 else None
+    return {"value": _mean(each), "interval": ends, "null": values[0]["null"]}
 
 
 def _mean(values: list[float | None]) -> float | None:

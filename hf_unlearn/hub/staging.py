@@ -13,7 +13,7 @@ from typing import Any
 from hf_unlearn.errors import UserError
 from hf_unlearn.hub.private_paths import check_text, is_local_name
 from hf_unlearn.progress import say
-from hf_unlearn.report.blocks import Evidence
+from hf_unlearn.report.blocks import Evidence, Request
 from hf_unlearn.report.card import ADAPTER as ADAPTER_LIMIT
 from hf_unlearn.report.card import adapter_limits, came_with_adapter, render_card
 from hf_unlearn.report.evidence import EVIDENCE, read_evidence
@@ -40,14 +40,7 @@ PROCESSOR = (
 )
 DOCUMENTS = ("README.md", "evidence.json", "report.html", PICTURE, "LICENSE")
 VOCABULARY = {"added_tokens.json", "tokenizer.json", "vocab.json"}  # words, not paths: may hold anything
-REQUEST = {
-    "kind",
-    "column",
-    "count",
-    "fraction",
-    "rows",
-    "classes",
-}  # what may be public of it
+REQUEST = set(Request.__annotations__)  # what may be public of it
 REMOVED_CLASSES = "removed_classes.json"  # their ids, beside the model; stays here
 LOADING_STATE = ("is_local", "local_files_only")  # how this machine loaded a tokenizer
 
@@ -89,10 +82,9 @@ def stage(output_dir: str | os.PathLike, destination: str | os.PathLike, *, push
 def _publishable_evidence(folder: Path) -> Evidence:
     """The evidence of a finished run. Raises `UserError` where there is none, or it says too much."""
     if not folder.is_dir():
-        raise UserError(f"no folder {folder}; name the --output_dir of a finished run")
+        raise UserError(f"no folder {folder}; name the `output_dir` of a finished run")
     evidence = read_evidence(folder)
-    request = evidence["data"]["request"] or {}
-    if not isinstance(request, dict) or set(request) - REQUEST:
+    if set(evidence["data"]["request"] or {}) - REQUEST:
         raise UserError(f"{folder / EVIDENCE} says more of the forget request than may leave this machine")
     return evidence
 
@@ -107,7 +99,7 @@ def _chosen(folder: Path, push_adapter: bool) -> list[str]:
     else:
         model, needed = list(ADAPTER), set(ADAPTER)
     if needed - here:
-        raise UserError(f"{folder} holds no model that loads; name the --output_dir of a finished run")
+        raise UserError(f"{folder} holds no model that loads; name the `output_dir` of a finished run")
     return [name for name in (*model, *PROCESSOR, *DOCUMENTS) if os.path.lexists(folder / name)]
 
 
@@ -117,7 +109,9 @@ def _shards(folder: Path, weights: list[str]) -> set[str]:
         return {"model.safetensors"}
     index = folder / "model.safetensors.index.json"
     named = _read_json(index).get("weight_map") if index.name in weights else None
-    return {index.name, *(map(str, named.values()) if isinstance(named, dict) else ())}
+    if not isinstance(named, dict) or not all(isinstance(file, str) for file in named.values()):
+        raise UserError(f"{index.name} in {folder} does not say which file holds which weight; save the model again")
+    return {index.name, *named.values()}
 
 
 def _copy(folder: Path, name: str, destination: Path) -> None:
@@ -137,13 +131,13 @@ def _copy(folder: Path, name: str, destination: Path) -> None:
 def _check_adapter(folder: Path, evidence: Evidence, push_adapter: bool) -> None:
     if not push_adapter and not came_with_adapter(evidence):
         raise UserError(
-            f"{folder} holds an adapter, and its base still holds the forgotten rows: run without --save_adapter for "
-            "merged weights, or say --push_adapter"
+            f"{folder} holds an adapter, and its base still holds the forgotten rows: run without `save_adapter` for "
+            "merged weights, or say `push_adapter`"
         )
     if is_local_name(_read_json(folder / "adapter_config.json").get("base_model_name_or_path"), folder):
         raise UserError(
             f"the base model of the adapter in {folder} is a folder of this machine, so nobody could load it: run "
-            "without --save_adapter for merged weights, or push the base first and name it as --model_name_or_path"
+            "without `save_adapter` for merged weights, or push the base first and name it as `model_name_or_path`"
         )
 
 
@@ -170,8 +164,10 @@ def _rename_removed(config: Path, folder: Path, evidence: Evidence) -> None:
     if told or not (folder / REMOVED_CLASSES).is_file() or not config.is_file():
         return
     content = _read_json(config)
-    names = content.get("id2label") or {}
-    removed = {str(place) for place in _read_json(folder / REMOVED_CLASSES).get("ids", [])} & set(names)
+    names, ids = content.get("id2label") or {}, _read_json(folder / REMOVED_CLASSES).get("ids")
+    if not isinstance(names, dict) or not all(place.isdigit() for place in names) or not isinstance(ids, list):
+        raise UserError(f"config.json or {REMOVED_CLASSES} in {folder} was edited: it does not say which classes went")
+    removed = {str(place) for place in ids} & set(names)
     if not removed:
         return
     renamed = {place: f"removed_{place}" if place in removed else name for place, name in names.items()}
@@ -211,5 +207,5 @@ def _read_json(path: Path) -> dict[str, Any]:
     except ValueError:
         content = None
     if not isinstance(content, dict):
-        raise UserError(f"{path.name} is no JSON file of keys and values; name the --output_dir of a finished run")
+        raise UserError(f"{path.name} is no JSON file of keys and values; name the `output_dir` of a finished run")
     return content

@@ -82,7 +82,7 @@ def check_repo_id(repo_id: str) -> None:
         validate_repo_id(repo_id)
     except HFValidationError:
         raise UserError(
-            f"--hub_model_id '{repo_id}' is no name of a repository; use name or owner/name, of letters, digits, "
+            f"`hub_model_id` '{repo_id}' is no name of a repository; use name or owner/name, of letters, digits, "
             "'-', '_' and '.'"
         ) from None
 
@@ -92,9 +92,9 @@ def check_can_push(token: str | None = None) -> None:
     from huggingface_hub import constants, get_token
 
     if constants.HF_HUB_OFFLINE:
-        raise UserError("--push_to_hub: the Hub is switched off by HF_HUB_OFFLINE; unset it")
+        raise UserError("`push_to_hub`: the Hub is switched off by HF_HUB_OFFLINE; unset it")
     if not (token or get_token()):
-        raise UserError("--push_to_hub: no token; log in with `hf auth login`, or set HF_TOKEN")
+        raise UserError("`push_to_hub`: no token; log in with `hf auth login`, or set HF_TOKEN")
 
 
 @contextmanager

@@ -31,7 +31,7 @@ class BadTeacherConfig(UnlearningConfig):
     def __post_init__(self):
         super().__post_init__()
         if self.temperature <= 0:
-            raise UserError(f"--temperature is {self.temperature}; give a number above 0")
+            raise UserError(f"`temperature` is {self.temperature}; give a number above 0")
 
 
 class BadTeacherTrainer(UnlearningTrainer):
@@ -62,7 +62,7 @@ class BadTeacherTrainer(UnlearningTrainer):
     @classmethod
     def check_task(cls, task) -> None:
         if not task.has_classes:
-            raise UserError("--method bad_teacher keeps a teacher's logits: a vocabulary for every token; use scrub")
+            raise UserError("`method` bad_teacher keeps a teacher's logits: a vocabulary for every token; use scrub")
 
     def prepare(self) -> dict[str, torch.Tensor]:
         plain = unwrap(self.model)

@@ -24,7 +24,7 @@ class FineTuneConfig(UnlearningConfig):
     def __post_init__(self):
         super().__post_init__()
         if self.l1 < 0:
-            raise UserError(f"--l1 is {self.l1}; give 0 or more")
+            raise UserError(f"`l1` is {self.l1}; give 0 or more")
 
 
 class FineTuneTrainer(RetainOnlyTrainer):

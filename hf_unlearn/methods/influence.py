@@ -27,7 +27,7 @@ class InfluenceConfig(UnlearningConfig):
         super().__post_init__()
         for name in ("alpha", "fisher_rows"):
             if getattr(self, name) <= 0:
-                raise UserError(f"--{name} is {getattr(self, name)}; give a number above 0")
+                raise UserError(f"`{name}` is {getattr(self, name)}; give a number above 0")
 
 
 class InfluenceTrainer(EditTrainer):

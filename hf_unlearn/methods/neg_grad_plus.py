@@ -25,9 +25,9 @@ class NegGradPlusConfig(UnlearningConfig):
     def __post_init__(self):
         super().__post_init__()
         if not 0 < self.alpha < 1:
-            raise UserError(f"--alpha is {self.alpha}; it is a share in (0, 1)")
+            raise UserError(f"`alpha` is {self.alpha}; it is a share in (0, 1)")
         if self.start_decay < 0:
-            raise UserError(f"--start_decay is {self.start_decay}; give 0 or more")
+            raise UserError(f"`start_decay` is {self.start_decay}; give 0 or more")
 
 
 class NegGradPlusTrainer(UnlearningTrainer):

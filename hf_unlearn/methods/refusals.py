@@ -84,9 +84,9 @@ def read_refusals(path: str | None) -> list[str]:
     try:
         lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--refusals {path} cannot be read ({type(error).__name__}); name a text file") from None
+        raise UserError(f"`refusals` {path} cannot be read ({type(error).__name__}); name a text file") from None
     if not any(lines):
-        raise UserError(f"--refusals {path} holds no line; give one refusal per line")
+        raise UserError(f"`refusals` {path} holds no line; give one refusal per line")
     return [line for line in lines if line]
 
 
@@ -99,7 +99,7 @@ class RefusalTrainer(ForgetRetainTrainer):
     @classmethod
     def check_task(cls, task) -> None:
         if not task.has_answers:
-            raise UserError(f"--method {cls.method} replaces answers, and these rows have none: use --method npo")
+            raise UserError(f"`method` {cls.method} replaces answers, and these rows have none: use `method` npo")
 
     @cached_property
     def refused(self) -> RefusedRows:

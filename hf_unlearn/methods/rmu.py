@@ -37,7 +37,7 @@ class RMUConfig(ForgetRetainConfig):
         super().__post_init__()
         self.need(positive=("steering",))
         if self.retain_term != "nll":
-            raise UserError("--retain_term: RMU holds hidden states, not predictions; leave it out")
+            raise UserError("`retain_term`: RMU holds hidden states, not predictions; leave it out")
 
 
 class RMUTrainer(ForgetRetainTrainer):
@@ -69,11 +69,11 @@ class RMUTrainer(ForgetRetainTrainer):
         try:
             blocks, layers = find_blocks(unwrap(model))
         except ValueError as error:
-            raise UserError(f"--method rmu steers the output of a block: {error}") from None
+            raise UserError(f"`method` rmu steers the output of a block: {error}") from None
         if args.layer is None:
             args.layer = min(LAYER, len(layers) // 3)
         if not 0 <= args.layer < len(layers):
-            raise UserError(f"--layer is {args.layer}; the model has blocks 0 to {len(layers) - 1}")
+            raise UserError(f"`layer` is {args.layer}; the model has blocks 0 to {len(layers) - 1}")
         self.steered = f"{blocks}.{args.layer}"
         free_only(model, movable(model, blocks, args.layer))
         super().__init__(model, args, splits, task, **kwargs)
@@ -120,7 +120,7 @@ def movable(model: nn.Module, blocks: str, layer: int) -> set[str]:
         if out == size != into:
             found.add(f"{name}.weight")
     if not found:
-        raise UserError(f"--method rmu moves the down projections of MLPs, and {type(inner).__name__} has none")
+        raise UserError(f"`method` rmu moves the down projections of MLPs, and {type(inner).__name__} has none")
     return found
 
 

@@ -32,10 +32,10 @@ class ScrubConfig(UnlearningConfig):
         super().__post_init__()
         for name in ("forget_epochs", "temperature"):
             if getattr(self, name) <= 0:
-                raise UserError(f"--{name} is {getattr(self, name)}; give a number above 0")
+                raise UserError(f"`{name}` is {getattr(self, name)}; give a number above 0")
         for name in ("gamma", "alpha"):
             if getattr(self, name) < 0:
-                raise UserError(f"--{name} is {getattr(self, name)}; give 0 or more")
+                raise UserError(f"`{name}` is {getattr(self, name)}; give 0 or more")
 
 
 class ScrubTrainer(UnlearningTrainer):

@@ -30,7 +30,7 @@ class SSDConfig(UnlearningConfig):
         super().__post_init__()
         for name in ("selection", "dampening", "importance_rows"):
             if getattr(self, name) <= 0:
-                raise UserError(f"--{name} is {getattr(self, name)}; give a number above 0")
+                raise UserError(f"`{name}` is {getattr(self, name)}; give a number above 0")
 
 
 class SSDTrainer(EditTrainer):
@@ -57,7 +57,7 @@ class SSDTrainer(EditTrainer):
 
     def __init__(self, model, *arguments, **kwargs):
         if is_fresh(model):
-            raise UserError("--method ssd shrinks weights, and a fresh adapter has none yet: leave out --use_peft")
+            raise UserError("`method` ssd shrinks weights, and a fresh adapter has none yet: leave out `use_peft`")
         super().__init__(model, *arguments, **kwargs)
 
     def importances(self, rows: Rows) -> list[torch.Tensor]:

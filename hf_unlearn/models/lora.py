@@ -260,7 +260,7 @@ def recipe_of(name_or_path: str) -> dict[str, Any]:
 
     config = PeftConfig.from_pretrained(name_or_path)
     if not config.base_model_name_or_path or not hasattr(config, "lora_alpha"):
-        raise UserError(f"{name_or_path} names no base and no rank: describe the recipe with --original_model")
+        raise UserError(f"{name_or_path} names no base and no rank: describe the recipe with `original_model`")
     targets = config.target_modules
     return {
         "model": config.base_model_name_or_path,

@@ -55,12 +55,24 @@ class Splits(TypedDict):
     test: int | None
 
 
+class Request(TypedDict, total=False):
+    """What may be public of the forget request: `rows` it took, `count` of its classes or conditions. `classes` are
+    named only where they are published."""
+
+    kind: str
+    column: str | None
+    count: int
+    fraction: float
+    rows: int
+    classes: list[str]
+
+
 class Data(TypedDict):
     """The rows, by role and number only."""
 
     source: str | None
     splits: Splits
-    request: dict[str, Any] | None
+    request: Request | None
     forget_digest: str | None
     division: Division | None
 

@@ -137,7 +137,7 @@ def read_evidence(folder: str | Path) -> Evidence:
     try:
         evidence = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError):
-        raise UserError(f"{path} cannot be read; name the --output_dir of a finished run") from None
+        raise UserError(f"{path} cannot be read; name the `output_dir` of a finished run") from None
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not valid JSON (line {error.lineno})") from None
     wrong = validate(evidence)

@@ -87,7 +87,9 @@ def _figures(evidence: Mapping[str, Any]) -> str:
         row for row in table_rows(evidence, intervals=True) if not row[0].startswith(("seconds", "examples", "peak"))
     ]
     rows = [(row[0].replace("  level", "rms z, level"), *row[1:]) for row in rows]
-    caption = "In brackets: 95 % intervals over rows, for these models; of the twins, the lowest and the highest"
+    caption = "In brackets: 95 % intervals over rows, for these models"
+    if ((evidence["models"]["retrained"] or {}).get("twins") or 0) > 1:
+        caption += "; of the twins, the lowest and the highest"
     return table(rows, caption)
 
 

@@ -36,6 +36,8 @@ svg { width: 100%; height: auto; display: block; overflow: visible; }
 summary { cursor: pointer; margin: .5rem 0; font-weight: 600; }
 @media (max-width: 40rem) { th, td { padding: .3rem .45rem; } table { font-size: .875rem; }
   tbody th { white-space: normal; min-width: 7rem; } }
+@media (max-width: 30rem) { th, td { padding: .3rem .25rem; white-space: normal; } table { font-size: .8rem; }
+  tbody th { min-width: 5.2rem; } .interval { font-size: .7rem; } }
 """
 
 

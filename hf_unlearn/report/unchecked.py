@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from hf_unlearn.report.card import task_of
+
 CHECKS = {
     "lira": "A per-row attack with shadow models (U-LiRA), which finds more than attacks by averages.",
     "relearning": "Whether training brings the forgotten rows back sooner than a twin learns them.",
@@ -29,7 +31,8 @@ def unchecked(evidence: Mapping[str, Any]) -> list[str]:
     if unlearned is not None:
         found += [f"The {split} rows." for split, value in unlearned["accuracy"].items() if value is None]
     done = (evidence.get("stress") or {}) | {"lira": evidence.get("lira")}
-    checks = CHECKS | (FOR_LANGUAGE if evidence["task"] == "causal_lm" else {})
+    task = task_of(evidence)
+    checks = CHECKS | (FOR_LANGUAGE if task is not None and task.generates else {})
     found += [text for name, text in checks.items() if not done.get(name)]
     skipped = (evidence.get("attacks") or {}).get("not_run", ["threshold and classifier attacks"])
     if skipped:

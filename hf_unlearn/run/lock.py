@@ -1,12 +1,27 @@
 """One run at a time in an output folder."""
 
 import hashlib
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from hf_unlearn.errors import UserError
+
+_HELD: set[IO] = set()
+
+
+def _let_go() -> None:
+    """In a child, a data loader's worker say: it outlives a run that is killed, and would hold the lock meanwhile."""
+    for file in _HELD:
+        file.close()
+    _HELD.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 @contextmanager
@@ -32,7 +47,9 @@ def only_run_in(folder: Path) -> Iterator[None]:
             raise UserError(
                 f"--output_dir {folder} is in use by a run that is under way; name another folder"
             ) from None
+        _HELD.add(file)
         try:
             yield
         finally:
+            _HELD.discard(file)
             Path(file.name).unlink(missing_ok=True)

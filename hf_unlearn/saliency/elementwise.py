@@ -57,7 +57,7 @@ def check_elementwise(optimizer: torch.optim.Optimizer) -> None:
             already holds an update for weights outside the mask.
     """
     name = type(optimizer).__name__
-    mend = "use --optim adamw_torch, sgd or another elementwise one"
+    mend = "use `optim` adamw_torch, sgd or another elementwise one"
     if not _is_known(optimizer):
         whole = next((why for part, why in _REASONS.items() if part.lower() in name.lower()), None)
         raise UserError(f"a saliency mask cannot hold optimizer {name}: {whole or 'it is not known here'}; {mend}")

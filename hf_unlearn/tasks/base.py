@@ -31,6 +31,7 @@ class Task(ABC):
         peft_task_type (`str`, *optional*): of adapters; peft has none for some tasks.
         has_classes (`bool`): whether rows have a label out of several.
         has_prompts (`bool`): whether the class takes a `prompt_template`.
+        generates (`bool`): whether models answer in words of their own, which figures of their own are about.
         wrong_labels (`str`): what serves as a wrong label: `soft`, all others at once, or `uniform`, one drawn alike.
     """
 
@@ -44,6 +45,7 @@ class Task(ABC):
     peft_task_type: ClassVar[str | None] = None
     has_classes: ClassVar[bool] = True
     has_prompts: ClassVar[bool] = False
+    generates: ClassVar[bool] = False
     # What of a row the model may not get to see: kind → the end of a sentence about such rows, for notes.
     partly_read: ClassVar[dict[str, str]] = {}
     wrong_labels: ClassVar[str] = "soft"

@@ -54,6 +54,7 @@ class CausalLM(Task):
     peft_task_type: ClassVar[str | None] = "CAUSAL_LM"
     has_classes: ClassVar[bool] = False
     has_prompts: ClassVar[bool] = True
+    generates: ClassVar[bool] = True
     partly_read: ClassVar[dict[str, str]] = {
         "start": "are longer than {max_length} tokens: the start of their prompt is not read",
         "end": "are longer than {max_length} tokens: what follows is neither forgotten nor measured",
@@ -214,7 +215,7 @@ class CausalLM(Task):
             return []
         prompts, ends = self._chat_texts([chat[: k + 1] for k in turns], [position] * len(turns))
         if not all(whole.startswith(end) for end in ends):
-            raise RowError(position, "the chat template rewrites or drops earlier answers: use --supervise last")
+            raise RowError(position, "the chat template rewrites or drops earlier answers: use `supervise` last")
         ids = self.processor([whole, *prompts, *ends], add_special_tokens=False)["input_ids"]
         shared = [_shared(ids[0], part) for part in ids[1:]]
         return list(zip(shared[: len(turns)], shared[len(turns) :], strict=True))

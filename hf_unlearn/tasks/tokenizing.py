@@ -26,7 +26,7 @@ def check_vocabulary(tokenizer) -> None:
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
         raise UserError(
             f"the tokenizer knows no word, only {len(tokenizer)} special tokens: there was none where it was loaded "
-            "from; save the model's own beside it, or name it with --processor_name_or_path"
+            "from; save the model's own beside it, or name it with `processor_name_or_path`"
         )
 
 

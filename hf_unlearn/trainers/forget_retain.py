@@ -37,7 +37,7 @@ class ForgetRetainConfig(UnlearningConfig):
     def __post_init__(self):
         super().__post_init__()
         if self.retain_term not in ("nll", "kl"):
-            raise UserError(f"--retain_term is '{self.retain_term}'; it is one of nll, kl")
+            raise UserError(f"`retain_term` is '{self.retain_term}'; it is one of nll, kl")
         self.need(positive=("gamma",), not_negative=("alpha",))
 
     def need(self, positive: tuple[str, ...] = (), not_negative: tuple[str, ...] = ()) -> None:
@@ -45,7 +45,7 @@ class ForgetRetainConfig(UnlearningConfig):
         for name in (*positive, *not_negative):
             value = getattr(self, name)
             if value < 0 or (name in positive and value == 0):
-                raise UserError(f"--{name} is {value}; give {'a number above 0' if name in positive else '0 or more'}")
+                raise UserError(f"`{name}` is {value}; give {'a number above 0' if name in positive else '0 or more'}")
 
 
 class ForgetRetainTrainer(UnlearningTrainer):

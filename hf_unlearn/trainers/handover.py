@@ -95,14 +95,14 @@ def check_room(folder: Path, argument: str, model: torch.nn.Module) -> None:
             file.flush()
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        raise UserError(f"--{argument} {folder} cannot be written to: {error.strerror}; name another folder") from None
+        raise UserError(f"`{argument}` {folder} cannot be written to: {error.strerror}; name another folder") from None
     finally:
         for each in made:
             with suppress(OSError):  # another process is in it
                 each.rmdir()
     if free < needed:
         rooms = f"{free / 2**20:,.0f} MB free, and the model takes {needed / 2**20:,.0f} MB"
-        raise UserError(f"--{argument} {folder} has {rooms}; make room, or name another folder")
+        raise UserError(f"`{argument}` {folder} has {rooms}; make room, or name another folder")
 
 
 def final_model(trainer: TrainerPart, *, save_adapter: bool = False) -> PreTrainedModel:

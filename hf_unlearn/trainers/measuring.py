@@ -49,7 +49,7 @@ class Measuring(TrainerPart):
         }
         if self.splits.unseen_forgotten is not None:
             rows["nonmembers"] = self.splits.unseen_forgotten
-        self.last_scores = {name: self._score(r) for name, r in rows.items() if len(r)}
+        self.last_scores = {name: self._score(r) for name, r in rows.items() if len(r) or name == "nonmembers"}
         if "test" in self.last_scores:
             self.last_scores.setdefault("nonmembers", self.last_scores["test"])
         return self.log_scores(self.last_scores, metric_key_prefix)

@@ -151,7 +151,7 @@ class Originals(TrainerPart):
         if self.keeps_start or self.asks_original:
             trainable = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
             if any(type(p).__name__ == "DTensor" for p in trainable.values()):
-                raise UserError(f"--method {self.method} needs a copy of the weights, which FSDP would shard")
+                raise UserError(f"`method` {self.method} needs a copy of the weights, which FSDP would shard")
             state |= {f"{START}{name}": p.detach().clone() for name, p in trainable.items()}
         return state
 

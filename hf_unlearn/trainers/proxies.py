@@ -14,13 +14,16 @@ from hf_unlearn.tasks.forward import unwrap
 FORGOTTEN_SHARE = 0.75  # of the blocks, from the top: what is kept below is too general to remember single rows
 
 
-def make_proxy(model: nn.Module, seed: int, start: Callable[[int], PreTrainedModel] | None = None) -> PreTrainedModel:
+def make_proxy(
+    model: nn.Module, seed: int, start: Callable[[int], PreTrainedModel] | None = None, *, keeps: bool = True
+) -> PreTrainedModel:
     """An untrained proxy for `model`: as much of what it knows as can be had without what it remembers of single rows.
 
     - The recipe's start is known, and a pretrained base, or the model reads tokens: that start. It never saw a row.
     - Otherwise a copy whose upper blocks and everything above them are freshly initialised. The embeddings and the
       lowest quarter of the blocks keep the original's weights, which for pixels are too general to tell rows apart.
-      (A table of tokens trained from scratch is not: it remembers rows by their words.)
+      (A table of tokens trained from scratch is not: it remembers rows by their words.) A model without a list of
+      blocks, or with a single one, keeps what lies below all of them.
 
     An adapter is merged first. A head that shares its weights with the embeddings keeps them.
 
@@ -28,6 +31,7 @@ def make_proxy(model: nn.Module, seed: int, start: Callable[[int], PreTrainedMod
         model: full, or a `PeftModel`; it is left as it is.
         seed: of the fresh weights. The global generators are left as they were.
         start: makes the recipe's start from a seed.
+        keeps: `False` for a proxy of which all weights are fresh, or those of the start.
     """
     original = lora.merge(model) if lora.is_peft(model) else unwrap(model)
     reference = next(original.parameters())
@@ -37,13 +41,21 @@ def make_proxy(model: nn.Module, seed: int, start: Callable[[int], PreTrainedMod
         with reference.device if start is None else nullcontext():  # fresh weights are drawn where they are needed
             proxy: PreTrainedModel = start(seed) if start else type(original)(copy.deepcopy(original.config))
     nn.Module.to(proxy, device=reference.device, dtype=reference.dtype)
-    if start is not None and (proxy.config._name_or_path or has_token_table(original)):
+    if not keeps or starts_clean(original, proxy if start is not None else None):
         return proxy
-    name, blocks = find_blocks(original)
-    first_fresh = len(blocks) - int(FORGOTTEN_SHARE * len(blocks))
+    try:
+        name, blocks = find_blocks(original)
+    except ValueError:
+        return proxy
+    first_fresh = len(blocks) - max(1, int(FORGOTTEN_SHARE * len(blocks)))
     proxy.load_state_dict(_kept(original, name, first_fresh), strict=False)
     proxy.tie_weights()
     return proxy
+
+
+def starts_clean(model: PreTrainedModel, start: PreTrainedModel | None) -> bool:
+    """Whether a proxy for `model` is the recipe's start, if there is one, and keeps nothing of `model`."""
+    return start is not None and (has_token_table(model) or bool(start.config._name_or_path))
 
 
 def has_token_table(model: PreTrainedModel) -> bool:
@@ -54,19 +66,20 @@ def has_token_table(model: PreTrainedModel) -> bool:
         return False
 
 
-def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """Name and list of the model's repeated blocks: the largest `ModuleList` of like modules.
+def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList | nn.Sequential]:
+    """Name and list of the model's repeated blocks: the largest list or sequence of like modules, of two or more where
+    there is one.
 
     Raises `ValueError` for a model without one.
     """
     lists = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) > 1 and len({type(m) for m in module}) == 1
+        if isinstance(module, (nn.ModuleList, nn.Sequential)) and len({type(m) for m in module}) == 1
     }
     if not lists:
         raise ValueError(f"{type(model).__name__} has no list of blocks")
-    name = max(lists, key=lambda n: sum(p.numel() for p in lists[n].parameters()))
+    name = max(lists, key=lambda n: (len(lists[n]) > 1, sum(p.numel() for p in lists[n].parameters())))
     return name, lists[name]
 
 

@@ -67,15 +67,14 @@ def metadata(identity: dict[str, Any]) -> dict[str, str]:
 
 def check_identity(folder: str | os.PathLike, identity: dict[str, Any]) -> None:
     """Raises `UserError` naming what differs between a checkpoint and the run that shall go on from it."""
-    with safe_open(Path(folder) / METHOD_STATE, "pt") as file:
-        made = json.loads((file.metadata() or {}).get(IDENTITY, "null"))
+    made = _made_with(Path(folder))
     if made is None:
         raise UserError(f"{folder} does not say what run it is of, so nothing can go on from it: start again")
     name = next((name for name in ["method", "seed", *TOLD, *identity] if made.get(name) != identity[name]), None)
     if name is not None:
         told = TOLD.get(name, f"made with {name} {made.get(name)}, and this run has {identity[name]}")
         raise UserError(
-            f"--resume_from_checkpoint: {Path(folder).name} is {told}; give what it was made with, or start again in "
+            f"`resume_from_checkpoint`: {Path(folder).name} is {told}; give what it was made with, or start again in "
             "a new folder"
         )
 
@@ -93,7 +92,7 @@ def find_checkpoint(asked: str | bool, output: Path) -> str:
             return str(folder)
     told = f" ({reasons[folders[0]]})" if folders and folders[0].is_dir() else ""
     mend = "start again in a new folder" if newest else "name a checkpoint folder, or 'last' for the newest whole one"
-    raise UserError(f"--resume_from_checkpoint {asked}: no checkpoint there that is whole{told}; {mend}")
+    raise UserError(f"`resume_from_checkpoint` {asked}: no checkpoint there that is whole{told}; {mend}")
 
 
 def checkpoints(output: Path) -> list[Path]:
@@ -107,9 +106,10 @@ def what_is_missing(folder: Path) -> str | None:
     here = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     sharded = any(name.startswith("global_step") for name in here)  # DeepSpeed keeps all of it in there
     needed: dict[str, tuple[str, ...]] = {
-        "trainer_state.json": ("trainer_state.json",),
-        "the method's state": (METHOD_STATE,),
+        "trainer's state": ("trainer_state.json",),
+        "method's state": (METHOD_STATE,),
     }
+    needed |= {f"random state ({name})": (name,) for name in _random_states(folder)}
     if not sharded:
         needed |= {"weights": MODELS, "optimizer": OPTIMIZERS, "scheduler": ("scheduler.pt",)}
     for what, names in needed.items():
@@ -119,6 +119,21 @@ def what_is_missing(folder: Path) -> str | None:
         if not _is_readable(folder / name):
             return f"{name} is damaged"
     return None
+
+
+def _random_states(folder: Path) -> list[str]:
+    """One file for each process of the run that a checkpoint is of; Trainer goes on without them, and otherwise."""
+    processes = (_made_with(folder) or {}).get("world_size", 1)
+    return ["rng_state.pth"] if processes == 1 else [f"rng_state_{rank}.pth" for rank in range(processes)]
+
+
+def _made_with(folder: Path) -> dict[str, Any] | None:
+    """The identity of the run that a checkpoint is of; `None` where it does not say."""
+    try:
+        with safe_open(folder / METHOD_STATE, "pt") as file:
+            return json.loads((file.metadata() or {}).get(IDENTITY, "null"))
+    except (OSError, SafetensorError):
+        return None
 
 
 def _is_readable(path: Path) -> bool:

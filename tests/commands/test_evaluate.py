@@ -133,7 +133,7 @@ BAD = {
     "no data": (["--unlearned_model", "{models}/out"], {"dataset_name": None}, "no --dataset_name"),
     "no request": (["--unlearned_model", "{models}/out"], {"forget_fraction": None}, "nothing to forget"),
     "wrong answers for a classifier": (["--unlearned_model", "{models}/out", "--perturbed_data", "x.json"], {},
-                                       "is for causal_lm"),
+                                       "is for tasks that generate"),
     "typo": (["--unlearned_model", "{models}/out", "--shadow", "3"], {}, "unknown argument --shadow"),
     "a request that matches nothing": (["--unlearned_model", "{models}/out"],
                                        {"forget_fraction": None, "forget_where": [f"text={SECRET}"]}, "match no"),

@@ -210,10 +210,20 @@ def test_an_unreadable_image_is_found_before_anything_is_trained(cache_rows, tmp
 
 def test_roles_without_rows_are_refused():
     source = full_source(test=3)
-    source.test = source.test.select([0, 2])  # no unseen row of class b
+    source.test = source.test.select([1])  # of class b
     forget = ForgetRequest(classes=["b"]).select(source, "label", NAMES)
-    with pytest.raises(UserError, match="no rows are left for 'unseen forgotten': more test rows"):
+    with pytest.raises(UserError, match="no rows are left for 'test': more test rows"):
         build_splits(source, EchoTask(), forget, request_kind="classes", seed=0, label_column="label")
+
+
+def test_a_removed_class_without_test_rows_is_no_obstacle():
+    """As where test rows were drawn after the class had gone. Its membership is not measured, and a note says so."""
+    source = full_source(test=3)
+    source.test = source.test.select([0, 2])
+    forget = ForgetRequest(classes=["b"]).select(source, "label", NAMES)
+    splits, report = build_splits(source, EchoTask(), forget, request_kind="classes", seed=0, label_column="label")
+    assert len(splits.nonmembers) == 0 and len(splits.test) == 2
+    assert [note for note in report.notes if "none of a removed class" in note]
 
 
 def test_guarded_rows_have_a_length_and_nothing_else():

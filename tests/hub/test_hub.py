@@ -339,7 +339,7 @@ def test_names_of_local_folders_leave_the_configurations(finished, tmp_path):
 
 def test_an_adapter_goes_only_where_that_is_honest(finished, tmp_path):
     folder = finished("text-adapter")
-    with pytest.raises(UserError, match="still holds the forgotten rows.*--push_adapter"):
+    with pytest.raises(UserError, match="still holds the forgotten rows.*`push_adapter`"):
         stage(folder, tmp_path / "1")
     (folder / "README.md").write_text("my own card")
     stage(folder, tmp_path / "2", push_adapter=True)

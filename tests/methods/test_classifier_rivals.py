@@ -148,7 +148,7 @@ def test_the_l1_penalty_fades_with_the_epochs(tmp_path):
         trainer.state.global_step = step
         loss = trainer.unlearning_loss(retain=retain).item()
         assert loss == pytest.approx(retain.loss.mean().item() + 0.1 * share * size, abs=1e-9)
-    with pytest.raises(UserError, match="--l1 is -1"):
+    with pytest.raises(UserError, match="`l1` is -1"):
         make("fine_tune", tmp_path, l1=-1)
 
 

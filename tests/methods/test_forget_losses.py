@@ -208,10 +208,10 @@ def test_mistakes_are_one_line(tmp_path):
     for kind, options, said in (
         (RefusalConfig, {"refusals": str(tmp_path / "none.txt")}, "cannot be read"),
         (RefusalConfig, {"refusals": str(tmp_path / "empty.txt")}, "holds no line"),
-        (get_method("npo").config_class, {"beta": 0}, "--beta is 0"),
-        (get_method("grad_diff").config_class, {"alpha": -1}, "--alpha is -1"),
-        (get_method("grad_diff").config_class, {"retain_term": "mse"}, "--retain_term is 'mse'"),
-        (RMUConfig, {"retain_term": "kl"}, "--retain_term"),
+        (get_method("npo").config_class, {"beta": 0}, "`beta` is 0"),
+        (get_method("grad_diff").config_class, {"alpha": -1}, "`alpha` is -1"),
+        (get_method("grad_diff").config_class, {"retain_term": "mse"}, "`retain_term` is 'mse'"),
+        (RMUConfig, {"retain_term": "kl"}, "`retain_term`"),
     ):
         with pytest.raises(UserError, match=said) as refused:
             kind(output_dir=str(tmp_path), **options)

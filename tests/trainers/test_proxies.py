@@ -1,8 +1,12 @@
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 from toy import image_setup, lm_setup, text_setup, vit
-from transformers import AutoConfig, AutoModelForImageClassification
+from transformers import AutoConfig, AutoModelForImageClassification, BertConfig, PreTrainedModel
 
+from hf_unlearn import NablaTauConfig, NablaTauTrainer
 from hf_unlearn.models.lora import add_lora
 from hf_unlearn.trainers.proxies import find_blocks, has_token_table, make_proxy
 
@@ -67,3 +71,49 @@ def test_convolutional_models_have_blocks_too():
     model = AutoModelForImageClassification.from_config(config)
     assert find_blocks(model)[0] == "convnext.encoder.stages"
     assert make_proxy(model, 1)(torch.zeros(1, 3, 32, 32)).logits.shape == (1, 2)
+
+
+class Bare(PreTrainedModel):
+    """No block at all."""
+
+    config_class = BertConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.head = torch.nn.Linear(4, 4)
+
+
+def test_one_block_is_forgotten_and_none_is_no_error():
+    model = vit(layers=1)
+    names = kept(model, make_proxy(model, 1))
+    assert "vit.embeddings.position_embeddings" in names and not [n for n in names if n.startswith("vit.layers.")]
+
+    class Sequence(vit(layers=1).__class__):
+        """The blocks in a `Sequential`, as in timm."""
+
+        def __init__(self, config):
+            super().__init__(config)
+            self.vit.layers = torch.nn.Sequential(*(torch.nn.Linear(4, 4) for _ in range(config.num_hidden_layers)))
+
+    model = Sequence(vit(layers=4).config)
+    assert find_blocks(model)[0] == "vit.layers" and len(find_blocks(model)[1]) == 4
+    assert {name.split(".")[2] for name in kept(model, make_proxy(model, 1)) if ".layers." in name} == {"0"}
+    assert not kept(Bare(BertConfig()), make_proxy(Bare(BertConfig()), 1))
+
+
+@pytest.mark.parametrize("forget_loss", [0.1, 1.0])
+def test_a_proxy_that_remembers_is_replaced_by_one_that_keeps_nothing(tmp_path, monkeypatch, forget_loss):
+    model, splits, task = image_setup()
+    args = NablaTauConfig(output_dir=str(tmp_path), use_cpu=True, disable_tqdm=True)
+    trainer = NablaTauTrainer(model, args, splits, task, quiet=True)
+    rng = np.random.default_rng(0)
+
+    def score(rows, proxy):
+        return SimpleNamespace(loss=rng.normal(forget_loss if rows is splits.forget else 1.0, 0.2, 40))
+
+    monkeypatch.setattr(trainer, "score", score)
+    monkeypatch.setattr(trainer, "_train_proxy", lambda proxy: proxy)
+    with trainer.trained_proxy() as proxy:
+        names = kept(model, proxy)
+    assert bool(names) == (forget_loss == 1.0)
+    assert len([note for note in trainer.notes if "remember" in note]) == (forget_loss == 0.1)

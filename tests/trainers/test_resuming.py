@@ -78,12 +78,12 @@ def test_last_is_the_newest_whole_one_and_ends_the_same(stopped):
     assert all(torch.equal(value, whole[name]) for name, value in trainer.model.state_dict().items())
 
 
-@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", METHOD_STATE, "model.safetensors"])
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", METHOD_STATE, "model.safetensors"])
 def test_a_checkpoint_that_lacks_something_is_refused_by_name(tmp_path, name):
     folder = tmp_path / "checkpoint-2"
     folder.mkdir()
     (folder / "trainer_state.json").write_text("{}")
-    for each in ("optimizer.pt", "scheduler.pt"):
+    for each in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
         torch.save({}, folder / each)
     from safetensors.torch import save_file
 
