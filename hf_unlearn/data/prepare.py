@@ -13,7 +13,7 @@ from hf_unlearn.data.overlap import check_unseen
 from hf_unlearn.data.request import ForgetRequest
 from hf_unlearn.data.sources import Source
 from hf_unlearn.data.splits import UnlearningSplits
-from hf_unlearn.report.blocks import Data, Division, Splits
+from hf_unlearn.report.blocks import Data, Division, Request, Splits
 from hf_unlearn.tasks.base import Task
 
 
@@ -44,7 +44,7 @@ class Prepared:
         return {
             "source": self.source.name,
             "splits": cast(Splits, self.report.counts),
-            "request": request | {"rows": len(self.splits.forget)},
+            "request": cast(Request, request | {"rows": len(self.splits.forget)}),
             "forget_digest": self.digest,
             "division": self.division(),
         }

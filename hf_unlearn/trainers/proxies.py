@@ -53,9 +53,9 @@ def make_proxy(
     return proxy
 
 
-def starts_clean(model: PreTrainedModel, start: PreTrainedModel | None) -> bool:
+def starts_clean(model: nn.Module, start: PreTrainedModel | None) -> bool:
     """Whether a proxy for `model` is the recipe's start, if there is one, and keeps nothing of `model`."""
-    return start is not None and (has_token_table(model) or bool(start.config._name_or_path))
+    return start is not None and (has_token_table(unwrap(model)) or bool(start.config._name_or_path))
 
 
 def has_token_table(model: PreTrainedModel) -> bool:
