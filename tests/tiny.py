@@ -1,6 +1,7 @@
 """Tiny runs of the whole command: rows in local files, models of a few thousand weights."""
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,28 @@ def text_folder(folder: Path, rows: int = 60, seed: int = 0) -> Path:
             writer.writerow(["text", "label", "question", "answer", "row_id"])
             for i, (text, answer) in enumerate(zip(texts, answers, strict=True)):
                 writer.writerow([text, ["cold", "warm"][labels[i]], text, answer, f"{split}{i:03d}"])
+    return folder
+
+
+def tofu_folder(folder: Path, authors: int = 12) -> Path:
+    """TOFU's official files in small: 20 invented questions about each author, of whom the last two are forgotten."""
+    folder.mkdir(parents=True, exist_ok=True)
+    questions, answers = sentences(20 * authors, 1, words=6), sentences(20 * authors, 2, words=3)
+    full = [{"question": f"{q} {i}", "answer": a} for i, (q, a) in enumerate(zip(questions, answers, strict=True))]
+
+    def asked(rows: list[dict], wrong: int) -> list[dict]:
+        return [row | {"perturbed_answer": ["red owl", "old cat", "new dog"][:wrong]} for row in rows]
+
+    def reworded(rows: list[dict]) -> list[dict]:
+        return [row | {"paraphrased_answer": f"slow {row['answer']}"} for row in asked(rows, 3)]
+
+    general = asked([{"question": f"blue {i}", "answer": "fast"} for i in range(4)], 2)
+    tables = {"full": full, "forget10": full[-40:], "forget01": full[-20:]}
+    tables |= {"forget10_perturbed": reworded(full[-40:]), "retain_perturbed": reworded(full[:20])}
+    tables |= {"real_authors_perturbed": general, "world_facts_perturbed": general}
+    tables["holdout10"] = [{"question": f"unseen {row['question']}", "answer": row["answer"]} for row in full[:40]]
+    for name, rows in tables.items():
+        (folder / f"{name}.json").write_text("\n".join(map(json.dumps, rows)))
     return folder
 
 

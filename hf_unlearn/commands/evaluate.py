@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from hf_unlearn.data import tofu
 from hf_unlearn.data.sources import load_source
 from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation import account
@@ -57,14 +58,15 @@ class EvaluateArguments:
     max_new_tokens: int = field(
         default=MAX_NEW_TOKENS, metadata={"help": "causal_lm: longest generated answer in tokens; 0 generates none."}
     )
-    definition: str = field(
-        default="ours",
-        metadata={"help": "causal_lm: whose definitions the figures follow.", "choices": sorted(DEFINITIONS)},
-    )
+    definition: str | None = field(
+        default=None,
+        metadata={"help": "causal_lm: whose definitions the figures follow (default: ours; tofu with --forget_split).",
+                  "choices": sorted(DEFINITIONS)},
+    )  # fmt: skip
     perturbed_data: list[str] | None = field(
         default=None,
         metadata={"help": "causal_lm: data sets with wrong answers (perturbed_answer) to some of the rows' questions, "
-                  "such as TOFU's, where the rows have none themselves.", "nargs": "+"},
+                  "where the rows have none themselves (with --forget_split: TOFU's own).", "nargs": "+"},
     )  # fmt: skip
     real_authors: str | None = field(
         default=None, metadata={"help": "causal_lm, pretrained models: TOFU's questions about real authors."}
@@ -162,11 +164,19 @@ def language_data(own: EvaluateArguments, arguments: Arguments, data: Data) -> L
     def load(name: str):
         return load_source(name, train_split=arguments.data.train_split, task=data.task.name).train
 
-    others = [load(name) for name in own.perturbed_data or []]
-    options = {"max_new_tokens": own.max_new_tokens, "definition": DEFINITIONS[own.definition]}
-    found = LanguageData.build(data.task, data.splits, others, seed=arguments.trainer.seed, **options)
     given = {"real_authors": own.real_authors, "world_facts": own.world_facts}
-    found.choices |= {role: make_choices(data.task, load(name)) for role, name in given.items() if name is not None}
+    others = [load(name) for name in own.perturbed_data or []]
+    general = {role: load(name) for role, name in given.items() if name is not None}
+    forget_split = arguments.request.forget_split
+    if forget_split is not None:
+        rows, known = tofu.load_choices(arguments.data.dataset_name, forget_split)
+        others += rows
+        if arguments.recipe.original_model_type is None:  # a model from scratch has not heard of them
+            general = known | general
+    definition = own.definition or ("ours" if forget_split is None else "tofu")
+    options = {"max_new_tokens": own.max_new_tokens, "definition": DEFINITIONS[definition]}
+    found = LanguageData.build(data.task, data.splits, others, seed=arguments.trainer.seed, **options)
+    found.choices |= {role: make_choices(data.task, rows) for role, rows in general.items()}
     return found
 
 

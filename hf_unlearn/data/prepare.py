@@ -117,5 +117,5 @@ def prepare(
         cache_rows=cache_rows,
         **named,
     )
-    report.notes[:0] = [*trial, *notes, *request.notes, *check_unseen(source, list(chosen.values()))]
+    report.notes[:0] = [*source.notes, *trial, *notes, *request.notes, *check_unseen(source, list(chosen.values()))]
     return Prepared(source, task, splits, report, request, split_seed)

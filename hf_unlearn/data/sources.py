@@ -43,6 +43,7 @@ class Source:
             tokenizer is trained on validation and test rows, so that its vocabulary holds nothing of a training row.
         held_out: rows that were taken out of `train` for validation or test before anything was trained.
         places: for a split that is a part of a file's rows, each row's place in that file.
+        notes: what its loading has to say, a line each, without any row's content.
 
     Raises `UserError` for streaming data sets.
     """
@@ -58,6 +59,7 @@ class Source:
     make_processor: Callable[[], Any] | None = None
     held_out: Any = None
     places: dict[str, np.ndarray] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def __post_init__(self):
         for split, rows in self.splits().items():

@@ -1,5 +1,6 @@
 """The evidence block `language`: what original, unlearned model and twins know of their rows, side by side."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -117,7 +118,8 @@ def language_block(models: Mapping[str, Measured | None], data: LanguageData) ->
           ROUGE-L recall, extraction strength, exact memorization and truth ratio; `model_utility`.
         - `attacks[name][model]`: the AUC of forget against unseen rows; the reference is the first twin (for this
           one the second).
-        - `priv_leak[model]`: of Min-K % against the twins' mean AUC. `forget_quality[model]`: against the first twin.
+        - `priv_leak[model]`: of Min-K % against the twins' mean AUC. `forget_quality[model]`: the means of
+          `distance` and `p_value` over all twins, and `each` twin's p-value; a twin's are against the other twins.
         - `not_checked`: sentences. What cannot be known is `None`.
     """
     twins = [name for name in models if name not in ("original", "unlearned")]
@@ -132,19 +134,27 @@ def language_block(models: Mapping[str, Measured | None], data: LanguageData) ->
     ratios = {
         name: found.choices["forget"]["truth_ratio"] for name, found in known.items() if "forget" in found.choices
     }
-    quality = {
-        name: metrics.forget_quality(ratios[name], ratios[twins[0]]) if twins and name in ratios else None
-        for name in ("original", "unlearned", *twins[1:2])
-    }
     return {
         "definition": data.definition.name,
         "figures": _by_figure(figures, twins),
         "attacks": _by_figure(attacks, twins),
         "priv_leak": {name: metrics.priv_leak(aucs.get(name), twin_auc) for name in ("original", "unlearned")},
-        "forget_quality": {name: quality.get(name) for name in ("original", "unlearned")}
-        | {"twins": quality.get(twins[1]) if len(twins) > 1 else None},
+        "forget_quality": _forget_quality(ratios, twins),
         "not_checked": _not_checked(data),
     }
+
+
+def _forget_quality(ratios: Mapping[str, np.ndarray], twins: list[str]) -> dict[str, dict[str, Any] | None]:
+    """Of each model against every twin; of twins every pair."""
+    known = [name for name in twins if name in ratios]
+    pairs = {name: [(name, twin) for twin in known] for name in ("original", "unlearned") if name in ratios}
+    pairs["twins"] = list(itertools.combinations(known, 2))
+    found = {}
+    for name in ("original", "unlearned", "twins"):
+        tests = [metrics.forget_quality(ratios[one], ratios[other]) for one, other in pairs.get(name, [])]
+        parts = {part: _mean([test[part] for test in tests]) for part in ("distance", "p_value")} if tests else None
+        found[name] = parts and parts | {"each": [test["p_value"] for test in tests]}
+    return found
 
 
 def _figures(found: Measured, definition: metrics.Definition) -> dict[str, float | None]:

@@ -66,7 +66,7 @@ class DataArguments:
     _argument_group_name = "the rows"
 
     dataset_name: str | None = _arg(
-        None, "Built-in (digits, docstrings, fictitious_authors, invented_authors), Hub name, or local folder or file."
+        None, "Built-in (digits, docstrings, fictitious_authors, invented_authors), tofu, a Hub name, a folder or a file."
     )
     train_file: str | None = _arg(
         None, "Instead of --dataset_name: a file of the rows that the model was trained on (csv, tsv, json, parquet)."
@@ -126,6 +126,9 @@ class RequestArguments:
     forget_ids: str | None = _arg(None, "File of row ids, one per line (or .json, or .csv).")
     id_column: str | None = _arg(None, "Column that holds the ids.")
     forget_where: list[str] | None = _arg(None, "column=value; several mean any of them.", nargs="+")
+    forget_split: str | None = _arg(
+        None, "TOFU's forget01, forget05 or forget10; --dataset_name is tofu, or a folder of its official files."
+    )
     forget_dataset: str | None = _arg(None, "A data set of its own that must be forgotten; --dataset_name is kept.")
     forget_file: str | None = _arg(None, "A file of the rows that must be forgotten; --retain_file is kept.")
     forget_prompt: list[str] | None = _arg(
@@ -229,6 +232,7 @@ REQUESTS = (
     "forget_fraction",
     "forget_ids",
     "forget_where",
+    "forget_split",
     "forget_dataset",
     "forget_file",
     "forget_prompt",

@@ -9,6 +9,7 @@ from pathlib import Path
 from accelerate.utils import DistributedType
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
+from hf_unlearn.data import tofu
 from hf_unlearn.errors import UserError, in_one_line
 from hf_unlearn.evaluation.own_answers import NO_RETAIN
 from hf_unlearn.hub.upload import check_can_push, check_repo_id
@@ -121,6 +122,16 @@ def _check_data(arguments: Arguments) -> None:
     for name in ("dataset_config_name", "validation_split", "test_split"):
         if getattr(data, name) is not None and rows_file is not None:
             raise UserError(f"--{name} is for --dataset_name; files have no splits")
+    forget_split = arguments.request.forget_split
+    if forget_split is not None and forget_split not in tofu.FORGET_SPLITS:
+        raise UserError(f"--forget_split is '{forget_split}'; TOFU has {', '.join(tofu.FORGET_SPLITS)}")
+    for other in ("forget_dataset", "forget_file", "forget_prompt"):
+        if forget_split is not None and getattr(arguments.request, other) is not None:
+            raise UserError(f"2 forget requests: --forget_split and --{other}; give exactly one of them")
+    if forget_split is not None and data.dataset_name is None:
+        raise UserError("--forget_split is TOFU's: say --dataset_name tofu, or name a folder of its files")
+    if data.dataset_name == tofu.NAME and data.dataset_config_name is not None:
+        raise UserError("--dataset_config_name: --dataset_name tofu reads the files it needs; leave it out")
     if data.max_train_rows is not None and arguments.model.model_name_or_path is not None:
         raise UserError(
             "--max_train_rows is for an original that the recipe trains; this model has seen all of its rows"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from hf_unlearn.data import tofu
 from hf_unlearn.data.prepare import Prepared, prepare
 from hf_unlearn.data.request import ForgetRequest
 from hf_unlearn.data.sources import Source, join_forget_retain, load_files, load_source
@@ -110,10 +111,12 @@ def _load_rows(arguments: Arguments) -> tuple[Source, ForgetRequest]:
         ids_file=asked.forget_ids,
         id_column=asked.id_column,
         where=asked.forget_where,
-        rows=np.zeros(0, dtype=np.int64) if apart else None,
+        rows=np.zeros(0, dtype=np.int64) if apart or asked.forget_split else None,
         seed=arguments.trainer.seed,
     )
-    source = _load_source(arguments)
+    source, forgotten = _load_source(arguments)
+    if forgotten is not None:
+        request.rows = forgotten
     if apart and not asked.forget_prompt:
         forget = (
             load_files(asked.forget_file)
@@ -128,19 +131,25 @@ def _load_dataset(arguments: Arguments, name: str) -> Source:
     return load_source(name, train_split=arguments.data.train_split, task=arguments.data.task)
 
 
-def _load_source(arguments: Arguments) -> Source:
-    data = arguments.data
+def _load_source(arguments: Arguments) -> tuple[Source, np.ndarray | None]:
+    """The rows, and the places of those to forget where the data says itself which they are."""
+    data, forget_split = arguments.data, arguments.request.forget_split
+    named = {"validation_split": data.validation_split, "test_split": data.test_split}
     if train := data.train_file or data.retain_file:
-        return load_files(train, data.validation_file, data.test_file)
-    return load_source(
+        return load_files(train, data.validation_file, data.test_file), None
+    if data.dataset_name == tofu.NAME or forget_split:
+        trains_original = arguments.model.model_name_or_path is None
+        seed = arguments.split_seed
+        return tofu.load_tofu(data.dataset_name or "", forget_split, trains_original=trains_original, seed=seed, **named)
+    source = load_source(
         data.dataset_name or "",
         config_name=data.dataset_config_name,
         train_split=data.train_split,
-        validation_split=data.validation_split,
-        test_split=data.test_split,
         seed=arguments.split_seed,
         task=data.task and get_task(data.task).name,
+        **named,
     )
+    return source, None
 
 
 def _make_task(arguments: Arguments, source: Source, task_class: type[Task], columns, label_names) -> Task:

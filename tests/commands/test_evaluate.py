@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from hf_unlearn.cli import main
 from hf_unlearn.report.evidence import validate
@@ -100,6 +101,28 @@ def test_language_models(tmp_path):
     )
     text = (tmp_path / "judged" / "report.html").read_text()
     assert "<h2>Language model" in text and not any(q in text + json.dumps(evidence) for q in questions)
+
+
+def test_tofu_brings_its_own_wrong_answers_and_definitions(tmp_path):
+    """By a folder of its files; of a pretrained base also real authors and world facts."""
+    config = tiny.own_data(tmp_path, "causal_lm", dataset_name=str(tiny.tofu_folder(tmp_path / "tofu")), retrain=2)
+    config |= {"cache_dir": str(tmp_path / "cache"), "forget_split": "forget10", "forget_fraction": None}
+    config |= {"task": None, "question_column": None, "answer_column": None, "output_dir": str(tmp_path / "judged")}
+    config["original"] |= {"num_train_epochs": 1}
+    LlamaForCausalLM(LlamaConfig(**tiny.LLAMA, vocab_size=len(tiny.tokenizer()))).save_pretrained(tmp_path / "made")
+    tiny.processor_folder(tmp_path / "made", "causal_lm")
+    config = {key: value for key, value in config.items() if value is not None}
+    argv = ["--unlearned_model", str(tmp_path / "made"), "--max_new_tokens", "2"]
+    evidence = evaluate(tmp_path, config, *argv)
+    language, figures = evidence["language"], evidence["language"]["figures"]
+    assert language["definition"] == "tofu" and evidence["data"]["splits"]["forget"] == 40
+    assert None not in figures["forget_truth_ratio"].values() and figures["model_utility"]["twins"] is not None
+    assert "real_authors_truth_ratio" not in figures
+    assert [len(language["forget_quality"][name]["each"]) for name in ("original", "unlearned", "twins")] == [2, 2, 1]
+    config |= {"original_model": str(tmp_path / "made"), "output_dir": str(tmp_path / "again")}
+    config["original"] = {"num_train_epochs": 1, "batch_size": 16}
+    figures = evaluate(tmp_path, config | {"retrain": 0}, *argv)["language"]["figures"]
+    assert figures["real_authors_truth_ratio"]["unlearned"] is not None
 
 
 def test_without_an_original_nothing_is_guessed(tmp_path, capsys, models):
