@@ -7,7 +7,7 @@ import torch
 
 from hf_unlearn.data.rows import Rows
 from hf_unlearn.tasks.base import Task
-from hf_unlearn.tasks.forward import model_inputs, pad, position_limit, unwrap
+from hf_unlearn.tasks.forward import kept_randomness, model_inputs, pad, position_limit, unwrap
 from hf_unlearn.tasks.tokenizing import pad_token_id
 
 MAX_NEW_TOKENS = 200  # as in TOFU
@@ -31,34 +31,48 @@ def last_answers(task: Task, rows: Rows) -> list[str]:
 
 @torch.no_grad()
 def generate(
-    model: torch.nn.Module, task: Task, rows: Rows, *, max_new_tokens: int = MAX_NEW_TOKENS, batch_size: int = 64
+    model: torch.nn.Module,
+    task: Task,
+    rows: Rows,
+    *,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    batch_size: int = 64,
+    temperature: float | None = None,
+    seed: int = 0,
 ) -> list[str]:
-    """The most likely continuation of each row's prompt, token by token (greedy), without special tokens.
+    """A continuation of each row's prompt, without special tokens: the most likely one, token by token (greedy), or
+    with a `temperature` one drawn with `seed` from the 50 likeliest tokens at each place (batches share the draws, so
+    it depends on `batch_size`).
 
     Every row may have `max_new_tokens`, or as many as the model has positions for behind its own prompt, whatever
     stands beside it in the batch. Not divided over processes; the model's mode is left as it was.
     """
-    training = model.training
+    training, device = model.training, next(model.parameters()).device
     model.eval()
+    draws = (
+        {"do_sample": False} if temperature is None else {"do_sample": True, "temperature": temperature, "top_k": 50}
+    )
     limit = position_limit(model)
     texts: list[str] = []
     try:
-        for start in range(0, len(rows), batch_size):
-            features = _features(rows, range(start, min(start + batch_size, len(rows))))
-            prompts = [_prompt(feature) for feature in features]
-            longest = max(len(prompt["input_ids"]) for prompt in prompts)
-            if limit is None or longest + max_new_tokens <= limit:
-                texts += _continue(model, task, prompts, max_new_tokens)
-                continue
-            for prompt in prompts:  # each to its own end
-                room = limit - len(prompt["input_ids"])
-                texts += _continue(model, task, [prompt], min(max_new_tokens, max(room, 1)))
+        with kept_randomness(device):
+            torch.manual_seed(seed)
+            for start in range(0, len(rows), batch_size):
+                features = _features(rows, range(start, min(start + batch_size, len(rows))))
+                prompts = [_prompt(feature) for feature in features]
+                longest = max(len(prompt["input_ids"]) for prompt in prompts)
+                if limit is None or longest + max_new_tokens <= limit:
+                    texts += _continue(model, task, prompts, max_new_tokens, draws)
+                    continue
+                for prompt in prompts:  # each to its own end
+                    room = limit - len(prompt["input_ids"])
+                    texts += _continue(model, task, [prompt], min(max_new_tokens, max(room, 1)), draws)
     finally:
         model.train(training)
     return texts
 
 
-def _continue(model: torch.nn.Module, task: Task, prompts: list[dict], new: int) -> list[str]:
+def _continue(model: torch.nn.Module, task: Task, prompts: list[dict], new: int, draws: dict[str, Any]) -> list[str]:
     fill, device = pad_token_id(task.processor), next(model.parameters()).device
     batch = pad(prompts, {"input_ids": fill, "attention_mask": 0}, "left")
     inputs = {k: v.to(device) for k, v in model_inputs(model, batch).items() if torch.is_tensor(v)}
@@ -66,8 +80,8 @@ def _continue(model: torch.nn.Module, task: Task, prompts: list[dict], new: int)
     found = inner.generate(
         **inputs,
         max_new_tokens=new,
-        do_sample=False,
         num_beams=1,
+        **draws,
         pad_token_id=fill,
         eos_token_id=task.processor.eos_token_id,
     )

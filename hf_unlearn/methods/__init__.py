@@ -23,6 +23,7 @@ METHODS = {
     "delete": "hf_unlearn.methods.demoted_label:DeleteTrainer",
     "idk_nll": "hf_unlearn.methods.refusals:IdkNLLTrainer",
     "idk_dpo": "hf_unlearn.methods.refusals:IdkDPOTrainer",
+    "altpo": "hf_unlearn.methods.altpo:AltPOTrainer",
     "rmu": "hf_unlearn.methods.rmu:RMUTrainer",
     "scrub": "hf_unlearn.methods.scrub:ScrubTrainer",
     "bad_teacher": "hf_unlearn.methods.bad_teacher:BadTeacherTrainer",

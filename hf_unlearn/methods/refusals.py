@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from hf_unlearn.data.rows import Rows
 from hf_unlearn.errors import UserError
-from hf_unlearn.trainers.forget_retain import ForgetRetainConfig, ForgetRetainTrainer
+from hf_unlearn.trainers.forget_retain import ForgetRetainConfig
+from hf_unlearn.trainers.preference import AnsweredRows, OtherAnswersTrainer, PreferenceConfig, PreferenceTrainer
 from hf_unlearn.trainers.schedule import FORGET, RETAIN
 from hf_unlearn.trainers.split_output import SplitOutput
 
-REFUSED = "refused"
 REFUSALS = (
     "I don't know.",
     "I'm not sure about that.",
@@ -30,30 +29,10 @@ REFUSALS = (
 )
 
 
-class RefusedRows(torch.utils.data.Dataset):
+def refused_rows(rows: Rows, refusals: Sequence[str], seed: int) -> AnsweredRows:
     """Rows with the answer replaced by a refusal, one for each row, always the same."""
-
-    def __init__(self, rows: Rows, refusals: Sequence[str], seed: int):
-        self.rows = rows
-        drawn = np.random.default_rng([seed, 6]).integers(len(refusals), size=len(rows))
-        self.answers = [refusals[i] for i in drawn]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @property
-    def indices(self) -> list[int]:
-        """Places in the source, of the rows whose answers are replaced."""
-        return self.rows.indices
-
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        return self.__getitems__([i])[0]
-
-    def __getitems__(self, batch: Sequence[int]) -> list[dict[str, Any]]:
-        rows, task = self.rows, self.rows.task
-        places = [rows.indices[i] for i in batch]
-        raw = task.with_answers(dict(rows.source[places]), [self.answers[i] for i in batch])
-        return task.encode(raw, places)
+    drawn = np.random.default_rng([seed, 6]).integers(len(refusals), size=len(rows))
+    return AnsweredRows(rows, [refusals[i] for i in drawn])
 
 
 @dataclass
@@ -90,20 +69,15 @@ def read_refusals(path: str | None) -> list[str]:
     return [line for line in lines if line]
 
 
-class RefusalTrainer(ForgetRetainTrainer):
+class RefusalTrainer(OtherAnswersTrainer):
     """Gives a method the forget rows with refusals in the place of their answers."""
 
     config_class = RefusalConfig
     args: RefusalConfig
 
-    @classmethod
-    def check_task(cls, task) -> None:
-        if not task.has_answers:
-            raise UserError(f"`method` {cls.method} replaces answers, and these rows have none: use `method` npo")
-
     @cached_property
-    def refused(self) -> RefusedRows:
-        return RefusedRows(self.splits.forget, read_refusals(self.args.refusals), self.args.seed)
+    def refused(self) -> AnsweredRows:
+        return refused_rows(self.splits.forget, read_refusals(self.args.refusals), self.args.seed)
 
 
 class IdkNLLTrainer(RefusalTrainer):
@@ -142,28 +116,13 @@ class IdkNLLTrainer(RefusalTrainer):
 
 
 @dataclass
-class IdkDPOConfig(RefusalConfig):
-    """Arguments of [`IdkDPOTrainer`].
-
-    Args:
-        beta: inverse temperature β.
-    """
-
-    beta: float = field(default=0.1, metadata={"help": "Inverse temperature of the preference."})
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.need(positive=("beta",))
+class IdkDPOConfig(RefusalConfig, PreferenceConfig):
+    """Arguments of [`IdkDPOTrainer`]: those of [`RefusalConfig`] and of [`PreferenceConfig`]."""
 
 
-class IdkDPOTrainer(RefusalTrainer):
-    """IdkDPO (Maini et al. 2024, arXiv 2401.06121, after Rafailov et al. 2023, arXiv 2305.18290):
-
-        L_f = −(2/β)·log σ(β[(S_l − S⁰_l) − (S_w − S⁰_w)]),
-
-    S the summed negative log-likelihood of the row's answer (l) and of a refusal (w), S⁰ the original's. It takes a
-    forward more for the refusals. Published code runs the original beside the model; its sums never change, so they
-    are measured once here. It draws another refusal each time a row is read; here a row keeps its own.
+class IdkDPOTrainer(RefusalTrainer, PreferenceTrainer):
+    """IdkDPO (Maini et al. 2024, arXiv 2401.06121): the loss of [`PreferenceTrainer`], a refusal preferred to the
+    forgotten answer. Published code draws another refusal each time a row is read; here a row keeps its own.
 
     Example:
 
@@ -176,12 +135,6 @@ class IdkDPOTrainer(RefusalTrainer):
     method = "idk_dpo"
     paper = IdkNLLTrainer.paper
 
-    def reference_rows(self) -> dict[str, Any]:
-        return {FORGET: self.splits.forget, REFUSED: self.refused}
-
-    def forget_losses(self, forget: SplitOutput) -> torch.Tensor:
-        index, beta = forget.index, self.args.beta
-        refusal = self.predict_rows(self.refused, index)
-        preferred = -refusal.loss * refusal.token_count - self.reference(REFUSED, index).log_prob
-        lost = forget.log_prob - self.reference(FORGET, index).log_prob
-        return -2 / beta * F.logsigmoid(beta * (preferred - lost))
+    @property
+    def preferred(self) -> AnsweredRows:
+        return self.refused

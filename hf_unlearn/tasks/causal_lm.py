@@ -172,6 +172,22 @@ class CausalLM(Task):
         replaced = [[*chat[:-1], {**chat[-1], "content": a}] for chat, a in zip(chats, answers, strict=True)]
         return rows | {column: replaced}
 
+    def asked_again(self, rows: dict[str, list], instruction: str) -> dict[str, list]:
+        """Raw columns of a few rows whose question is their own, followed by their answer and an `instruction`."""
+        columns, count = self.columns, range(len(next(iter(rows.values()))))
+        if "messages" in columns:
+            chats = [_chat(chat, -1) for chat in rows[columns["messages"]]]
+            return rows | {columns["messages"]: [_instructed(chat, instruction) for chat in chats]}
+        pairs = [self._question_answer({role: rows[column] for role, column in columns.items()}, i, -1) for i in count]
+        if all(isinstance(part, str) for pair in pairs for part in pair):
+            asked = {columns["question"]: [f"{question}\n{answer}\n\n{instruction}" for question, answer in pairs]}
+            return rows | asked | ({columns["context"]: [None] * len(count)} if "context" in columns else {})
+        chats = [_instructed(_pair_as_chat(*pair, -1), instruction) for pair in pairs]
+        return rows | {
+            columns["question"]: [chat[:-1] for chat in chats],
+            columns["answer"]: [chat[-1:] for chat in chats],
+        }
+
     def token_mask(self, batch: dict[str, torch.Tensor], hidden: torch.Tensor) -> torch.Tensor:
         return batch["labels"] != -100
 
@@ -303,6 +319,12 @@ def _chat(value: Any, position: int) -> list[dict[str, str]]:
         raise RowError(position, "its messages have no answer of the assistant")
     text_of(chat[-1]["content"], position, "answer")
     return chat
+
+
+def _instructed(chat: list[dict[str, str]], instruction: str) -> list[dict[str, str]]:
+    """The chat with its last answer and an instruction at the end of the message before that answer."""
+    *earlier, asked, answer = chat if len(chat) > 1 else [{"role": "user", "content": ""}, *chat]
+    return [*earlier, {**asked, "content": f"{asked['content']}\n{answer['content']}\n\n{instruction}"}, answer]
 
 
 def _pair_as_chat(question: Any, answer: Any, position: int) -> list[dict[str, str]]:

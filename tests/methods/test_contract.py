@@ -20,6 +20,7 @@ QUICK = {"max_steps": 2, "learning_rate": 1e-2, "use_cpu": True, "disable_tqdm":
 OPTIONS = {
     "nabla_tau": {"proxy_epochs": 1},
     "salun": {"proxy_epochs": 1},
+    "altpo": {"alternates": 2, "alternate_tokens": 3},
     "ssd": {"selection": 1.01},
     "unsir": {"noise_steps": 1, "impair_steps": 1, "repair_steps": 1, "noise_rows": 8},
 }

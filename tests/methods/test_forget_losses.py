@@ -9,11 +9,13 @@ from toy import lm_setup
 
 from hf_unlearn.errors import UserError
 from hf_unlearn.methods import get_method
-from hf_unlearn.methods.refusals import REFUSED, RefusalConfig, RefusedRows, read_refusals
+from hf_unlearn.methods.altpo import packed, unpacked
+from hf_unlearn.methods.refusals import RefusalConfig, read_refusals, refused_rows
 from hf_unlearn.methods.rmu import RMUConfig
 from hf_unlearn.tasks.predictions import Predictions
 from hf_unlearn.trainers.forget_retain import divergence
 from hf_unlearn.trainers.originals import Pass, ReferenceRows
+from hf_unlearn.trainers.preference import PREFERRED
 from hf_unlearn.trainers.split_output import SplitOutput
 
 # Three tokens of two rows, three words; the label is the first word of a row's first token, and so on.
@@ -45,7 +47,7 @@ def trainer_of(method, **args):
     trainer.args = SimpleNamespace(**args)
     tokens = torch.tensor([2.0, 1.0], dtype=torch.float64)
     rows = {"forget": ReferenceRows(torch.tensor(-by_row(LOG0)) / tokens, tokens)}
-    rows[REFUSED] = ReferenceRows(torch.tensor([1.0, 2.0], dtype=torch.float64), tokens)
+    rows[PREFERRED] = ReferenceRows(torch.tensor([1.0, 2.0], dtype=torch.float64), tokens)
     trainer.reference = lambda name, index: rows[name]
     return trainer
 
@@ -97,14 +99,16 @@ def test_values_and_gradients(method):
     assert found.numpy() == pytest.approx(slope, abs=1e-9)
 
 
-def test_idk_dpo_by_hand():
+@pytest.mark.parametrize("method", ["idk_dpo", "altpo"])
+def test_dpo_by_hand(method):
     seen, logits = output()
-    trainer = trainer_of("idk_dpo", beta=0.5)
-    # One token a refusal, of probability 0.3 and 0.6, and reference sums −1·2 and −2·1.
+    trainer = trainer_of(method, beta=0.5)
+    trainer.preferred_index = lambda index: index
+    # One token an answer, of probability 0.3 and 0.6, and reference sums −1·2 and −2·1.
     chosen = torch.tensor(np.log([[0.3, 0.7], [0.6, 0.4]]), requires_grad=True)
     refusal = Predictions(chosen, torch.tensor([0, 0]), 2, torch.tensor([0, 1]))
     trainer.predict_rows = lambda rows, index: refusal
-    trainer.refused = None
+    trainer.__dict__["preferred" if method == "altpo" else "refused"] = None
     losses = trainer.forget_losses(seen)
     preferred = np.log([0.3, 0.6]) + [2.0, 2.0]
     margin = preferred - by_row(LOG - LOG0)
@@ -142,14 +146,15 @@ def test_rmu_by_hand():
     assert trainer.retain_losses(seen).item() == pytest.approx((1 + 4 + 9 + 16) / 4, abs=1e-9)
 
 
-LANGUAGE = ["npo", "simnpo", "grad_diff", "wga", "sat_imp", "undial", "ceu", "idk_nll", "idk_dpo"]
+LANGUAGE = ["npo", "simnpo", "grad_diff", "wga", "sat_imp", "undial", "ceu", "idk_nll", "idk_dpo", "altpo"]
+OPTIONS = {"altpo": {"alternates": 2, "alternate_tokens": 3}}
 
 
 def make(method, folder, **more):
     model, splits, task = lm_setup(torch.float64)
     options = {"output_dir": str(folder), "use_cpu": True, "disable_tqdm": True, "alpha": 0.5, "max_steps": 1}
     kind = get_method(method)
-    return kind(model, kind.config_class(**options | more), splits, task, quiet=True)
+    return kind(model, kind.config_class(**options | OPTIONS.get(method, {}) | more), splits, task, quiet=True)
 
 
 def plain(trainer, rows):
@@ -189,14 +194,46 @@ def test_prompts_and_padding_do_not_count(tmp_path, method):
 
 def test_refusals_replace_answers_alone(tmp_path):
     _, splits, task = lm_setup()
-    refused = RefusedRows(splits.forget, ["red dog", "old cat"], seed=0)
+    refused = refused_rows(splits.forget, ["red dog", "old cat"], seed=0)
     for own, other in zip(splits.forget.__getitems__(range(5)), refused.__getitems__(range(5)), strict=True):
         prompt = int((own["labels"] == -100).sum())
         assert torch.equal(own["input_ids"][:prompt], other["input_ids"][:prompt])
         answer = task.processor.decode(other["input_ids"][other["labels"] != -100], skip_special_tokens=True)
         assert answer in ("red dog", "old cat")
-    assert refused.answers == RefusedRows(splits.forget, ["red dog", "old cat"], seed=0).answers
+    assert refused.answers == refused_rows(splits.forget, ["red dog", "old cat"], seed=0).answers
     assert len(set(refused.answers)) == 2
+
+
+def test_made_up_answers(tmp_path):
+    """They are drawn with the seed, differ from the row's own, and every pass takes the next set of them."""
+    trainer = make("altpo", tmp_path, max_steps=4)
+    state = torch.random.get_rng_state()
+    made = [trainer._measure_originals()["alternates"] for _ in range(2)]
+    assert torch.equal(*made) and torch.equal(torch.random.get_rng_state(), state)
+    rows = trainer.splits.forget
+    answers, own = trainer.preferred.answers, rows.source.select(rows.indices)["answer"]
+    assert len(answers) == 2 * len(rows) and answers == unpacked(packed(answers))
+    assert not any(text == own[i % len(rows)] or not text for i, text in enumerate(answers))
+    assert trainer.preferred.indices == rows.indices * 2 and len(set(answers)) > len(rows)
+    sizes = trainer.stream_sizes()["forget"]
+    for step, which in ((0, 0), (sizes.batches, 1), (2 * sizes.batches, 0)):
+        trainer.state.global_step = step
+        assert trainer.preferred_index(torch.tensor([1])).tolist() == [1 + which * len(rows)]
+    trainer._draw = lambda rows, *which: [" "] * len(rows)
+    with pytest.raises(UserError, match=f"no other answer for {len(rows)} of {len(rows)} forget rows"):
+        trainer._made_up()
+
+
+def test_the_original_is_asked_again_behind_question_and_answer():
+    _, splits, task = lm_setup()
+    row = {"question": ["red"], "answer": ["blue"]}
+    assert task.asked_again(row, "Change it.")["question"] == ["red\nblue\n\nChange it."]
+    told = [{"role": "user", "content": "red"}, {"role": "assistant", "content": "blue"}]
+    asked = task.asked_again({"question": [told[:1]], "answer": [told[1:]]}, "Change it.")
+    assert asked["question"][0][-1]["content"] == "red\nblue\n\nChange it." and asked["answer"] == [told[1:]]
+    task.columns = {"messages": "messages"}
+    (chat,) = task.asked_again({"messages": [told]}, "Change it.")["messages"]
+    assert [m["content"] for m in chat] == ["red\nblue\n\nChange it.", "blue"]
 
 
 def test_mistakes_are_one_line(tmp_path):
@@ -208,6 +245,8 @@ def test_mistakes_are_one_line(tmp_path):
     for kind, options, said in (
         (RefusalConfig, {"refusals": str(tmp_path / "none.txt")}, "cannot be read"),
         (RefusalConfig, {"refusals": str(tmp_path / "empty.txt")}, "holds no line"),
+        (get_method("altpo").config_class, {"alternates": 0}, "`alternates` is 0"),
+        (get_method("altpo").config_class, {"instruction": " "}, "`instruction` is empty"),
         (get_method("npo").config_class, {"beta": 0}, "`beta` is 0"),
         (get_method("grad_diff").config_class, {"alpha": -1}, "`alpha` is -1"),
         (get_method("grad_diff").config_class, {"retain_term": "mse"}, "`retain_term` is 'mse'"),
