@@ -9,6 +9,7 @@ import torch
 from hf_unlearn.errors import UserError, in_one_line
 from hf_unlearn.tasks.forward import eval_mode, kept_randomness, model_inputs, unwrap
 from hf_unlearn.tasks.predictions import Predictions
+from hf_unlearn.tasks.row_parts import by_row
 
 
 class Task(ABC):
@@ -180,5 +181,6 @@ class Task(ABC):
         mask = batch.get("attention_mask")
         if mask is None or mask.shape != hidden.shape[:2]:
             return hidden.flatten(1, -2).mean(1)
+        hidden, mask = by_row(hidden, batch), by_row(mask, batch)
         weight = mask.to(hidden.dtype)[:, :, None]
         return (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)

@@ -11,6 +11,7 @@ from hf_unlearn.tasks.base import Task
 from hf_unlearn.tasks.columns import check_overrides, find, missing, only_feature
 from hf_unlearn.tasks.forward import model_inputs, pad
 from hf_unlearn.tasks.predictions import Predictions
+from hf_unlearn.tasks.row_parts import OWNER, PART, in_parts
 from hf_unlearn.tasks.supervised_head import supervised, supervised_logits
 from hf_unlearn.tasks.tokenizing import check_vocabulary, fit_max_length, load_tokenizer, pad_token_id, text_of
 
@@ -38,7 +39,8 @@ class CausalLM(Task):
 
     Args:
         processor, columns, label_names, max_length: see [`Task`]. Rows that are too long lose the start of their
-            prompt first, and the end of their answer only if that is not enough.
+            prompt first, and the end of their answer only if that is not enough. Running text loses nothing: it is
+            read in parts of `max_length` tokens, and its figures are over all of them.
         prompt_template (`str`, *optional*): how a question becomes a prompt, with `{question}` in it, or `chat` to put
             question and answer through the tokenizer's chat template. By default `prompt` columns are taken as they
             are, and questions go through the chat template, or, without one, become `Question: …\\nAnswer: `.
@@ -58,6 +60,7 @@ class CausalLM(Task):
     partly_read: ClassVar[dict[str, str]] = {
         "start": "are longer than {max_length} tokens: the start of their prompt is not read",
         "end": "are longer than {max_length} tokens: what follows is neither forgotten nor measured",
+        "parts": "are longer than {max_length} tokens: they are read in parts, none of which sees the part before it",
         "turns": "have earlier answers of the assistant: only the last one is forgotten and measured",
     }
     wrong_labels: ClassVar[str] = "uniform"  # a token made likely is soon the most likely one
@@ -131,7 +134,7 @@ class CausalLM(Task):
         if "text" in row:
             texts = [text_of(row["text"][i], positions[i], "text") for i in count]
             ids = self.processor(texts)["input_ids"]
-            return [self._features(ids[i], 1, positions[i]) for i in count]
+            return [self._text_features(ids[i], positions[i]) for i in count]
         if "messages" in row:
             chats = [_chat(row["messages"][i], positions[i]) for i in count]
             prompts, wholes = self._chat_texts(chats, positions)
@@ -146,17 +149,28 @@ class CausalLM(Task):
         return self._encode_texts(prompts, wholes, positions, special=False)
 
     def collate(self, features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """`input_ids`, `attention_mask` and `labels` (-100 where not supervised), `(batch, seq)`, padded right."""
-        return pad(features, {"input_ids": pad_token_id(self.processor), "labels": -100})
+        """`input_ids`, `attention_mask` and `labels` (-100 where not supervised), `(batch, seq)`, padded right.
+
+        Where texts are read in parts, `batch` is the number of parts, and `owner` `(batch,)` says whose they are.
+        """
+        sequences, owner = in_parts(features)
+        batch = pad(sequences, {"input_ids": pad_token_id(self.processor), "labels": -100})
+        return batch if len(sequences) == len(features) else batch | {OWNER: torch.tensor(owner)}
 
     def host_facts(self, batch: dict[str, torch.Tensor]) -> dict[str, list]:
         """`supervised`: tokens of each row that have a label and something to be told from."""
-        return {"supervised": supervised(batch["labels"]).sum(1).tolist()} if batch else {}
+        if not batch:
+            return {}
+        counts = supervised(batch["labels"]).sum(1)
+        if OWNER in batch:
+            counts = counts.new_zeros(int(batch[OWNER][-1]) + 1).index_add(0, batch[OWNER], counts)
+        return {"supervised": counts.tolist()}
 
     def predict(self, model: torch.nn.Module, batch: dict[str, Any]) -> Predictions:
         counts = (batch if "supervised" in batch else self.host_facts(batch))["supervised"]
         inputs = model_inputs(model, {key: value for key, value in batch.items() if key != "supervised"})
         logits, targets, example = supervised_logits(model, inputs, batch["labels"], counts)
+        example = batch[OWNER][example] if OWNER in batch else example
         return Predictions(logits, targets, len(counts), example, counts)
 
     @property
@@ -260,6 +274,17 @@ class CausalLM(Task):
                 whole = [*whole, end]
             features.append(self._features(whole, _shared(prompt, whole), position, spans))
         return features
+
+    def _text_features(self, ids: list[int], position: int) -> dict[str, Any]:
+        """Tensors of running text: all of it, and where it is long the length of its parts."""
+        if not self.max_length or len(ids) <= self.max_length:
+            return self._features(ids, 1, position)
+        self.left_out["parts"].add(position)
+        input_ids = torch.tensor(ids)
+        labels = input_ids.clone()
+        labels[0] = -100  # it has nothing to be told from
+        mask = torch.ones_like(input_ids)
+        return {"input_ids": input_ids, "attention_mask": mask, "labels": labels, PART: max(self.max_length, 2)}
 
     def _features(
         self, ids: list[int], start: int, position: int, earlier: Sequence[tuple[int, int]] = ()

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
+from hf_unlearn.tasks.row_parts import OWNER
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -51,12 +53,24 @@ def model_inputs(model: nn.Module, batch: dict[str, Any]) -> dict[str, Any]:
     kind: Any = type(inner)
     names, takes_any = _forward_parameters(kind)
     inputs = {k: v for k, v in batch.items() if k in names or takes_any}
-    inputs.pop("labels", None)
+    for name in ("labels", OWNER):
+        inputs.pop(name, None)
     if "token_type_ids" in inputs and not _has_segments(inner.config):
         del inputs["token_type_ids"]
     if "use_cache" in names:
         inputs["use_cache"] = False
     return inputs
+
+
+def rows_of(batch: dict[str, Any], rows: slice) -> dict[str, Any]:
+    """The rows `rows` of a collated batch, in the order they have there."""
+    if OWNER not in batch:
+        return {name: values[rows] for name, values in batch.items()}
+    owner, lists = batch[OWNER], {name for name, values in batch.items() if isinstance(values, list)}
+    chosen = range(*rows.indices(int(owner[-1]) + 1))
+    kept = (owner >= chosen.start) & (owner < chosen.stop)
+    found = {name: values[rows] if name in lists else values[kept] for name, values in batch.items()}
+    return found | {OWNER: found[OWNER] - chosen.start}
 
 
 def logits_of(output: Any) -> torch.Tensor:

@@ -18,7 +18,7 @@ from hf_unlearn.evaluation.scores import SplitScores
 from hf_unlearn.models.lora import save_kwargs
 from hf_unlearn.models.weights import KEPT_NARROW, trains_narrow
 from hf_unlearn.tasks.base import Task
-from hf_unlearn.tasks.forward import eval_mode
+from hf_unlearn.tasks.forward import eval_mode, rows_of
 from hf_unlearn.trainers.config import KnownRecipe, UnlearningConfig, default_learning_rate
 from hf_unlearn.trainers.joint_batch import JointCollator, JointDataset
 from hf_unlearn.trainers.lens import GradientLens
@@ -256,13 +256,13 @@ class UnlearningTrainer(StepMeans, Measuring, Originals, Loading, Pushing):
         inputs, index, places, first = batch["inputs"], batch["index"], batch["rows"], batch["forget_size"]
         if only_forget:
             few = slice(0, max(first, 1))
-            inputs, index, places = {k: v[few] for k, v in inputs.items()}, index[few], places[few]
+            inputs, index, places = rows_of(inputs, few), index[few], places[few]
         layers, halves = self.hidden_layers(), (slice(0, first), slice(first, None))
         if not places:
             with eval_mode(model):  # a filler leaves no trace in BatchNorm's statistics
                 parts = Pass.of(self.task, model, inputs, layers).split(0)[0].split(0)
         elif self._separate_forwards and 0 < first < len(places):
-            parts = [Pass.of(self.task, model, {k: v[h] for k, v in inputs.items()}, layers) for h in halves]
+            parts = [Pass.of(self.task, model, rows_of(inputs, half), layers) for half in halves]
         else:
             parts = Pass.of(self.task, model, inputs, layers).split(first)
         originals = self._ask_original(inputs, first, len(index))

@@ -16,6 +16,7 @@ from hf_unlearn.evaluation.scoring import collect
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.tasks.forward import eval_mode, unwrap, without_data_parallel
 from hf_unlearn.tasks.predictions import Predictions
+from hf_unlearn.tasks.row_parts import by_row
 from hf_unlearn.trainers.part import TrainerPart
 
 REFERENCE, START = "reference/", "start/"  # of the tensors among those of a checkpoint
@@ -57,8 +58,8 @@ class Pass:
         """Run `model` (wrapped or not) once on a collated batch."""
         with _watched(model, layers) as hidden:
             predictions = task.predict(model, inputs)
-        mask = task.token_mask(inputs, hidden[layers[0]]) if layers else None
-        return cls(predictions, hidden, mask)
+        mask = by_row(task.token_mask(inputs, hidden[layers[0]]), inputs) if layers else None
+        return cls(predictions, {name: by_row(values, inputs) for name, values in hidden.items()}, mask)
 
     def split(self, first: int) -> list["Pass"]:
         """The first `first` examples, and the others."""

@@ -213,7 +213,8 @@ def test_long_rows_lose_the_start_of_the_prompt_first():
     assert supervised_text(task, row) == "in the town"
     assert len(row["input_ids"]) == 12
     task = make_task({"text": "text"}, max_length=4)
-    assert task.processor.decode(encode(task, {"text": ["abcdef"]})[0]["input_ids"]) == "<bos>abc"
+    row = encode(task, {"text": ["abcdef"]})[0]
+    assert task.processor.decode(row["input_ids"]) == "<bos>abcdef" and row["part_length"] == 4
     task = make_task()
     task.prepare_model(make_model("gpt2"))
     assert task.max_length == 1024

@@ -57,3 +57,11 @@ def test_texts_of_a_classifier():
     said = notes(task, {"t": [SHORT] * 5 + [LONG], "y": [0, 1] * 3}, label_column="y")
     assert said == ["1 of 4 retain rows, 1 of 6 test rows are longer than 6 tokens: what follows is neither forgotten "
                     "nor measured"]  # fmt: skip
+
+
+def test_running_text_is_read_in_parts():
+    said = notes(CausalLM(tokenizer(), {"text": "t"}, max_length=6), {"t": [LONG] + [SHORT] * 5})
+    assert said == [
+        "1 of 2 forget rows, 1 of 6 test rows are longer than 6 tokens: they are read in parts, none of which sees "
+        "the part before it"
+    ]
