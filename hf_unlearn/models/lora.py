@@ -253,6 +253,18 @@ def proxy_adapter(model: nn.Module, seed: int) -> Iterator["PeftModel"]:
             parameter.requires_grad_(flag)
 
 
+def with_adapter_like(base: "PreTrainedModel", model: nn.Module, seed: int) -> "PeftModel":
+    """`base`, frozen, with a fresh adapter of the same kind as that of `model`, drawn from `seed`. The global random
+    generators are left as they were."""
+    from peft import get_peft_model
+
+    config = copy.deepcopy(_peft_model(model).peft_config[ADAPTER])
+    config.inference_mode = False
+    with kept_randomness(next(base.parameters()).device):
+        torch.manual_seed(seed)
+        return get_peft_model(base, config, adapter_name=ADAPTER)
+
+
 def recipe_of(name_or_path: str) -> dict[str, Any]:
     """What an adapter's configuration says of the recipe it came from: `model` (its base), `lora_r`, `lora_alpha`,
     `lora_dropout` and `lora_target_modules`. Raises `UserError` where it is no LoRA adapter or names no base."""
@@ -294,6 +306,17 @@ def merge(model: nn.Module, in_place: bool = False) -> "PreTrainedModel":
     for parameter in merged.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     return merged
+
+
+def merge_into(base: "PreTrainedModel", model: nn.Module) -> "PreTrainedModel":
+    """`base` with the weights of the adapter of `model` added to its own: what [`merge`] gives, where the base of
+    `model` is the same in fewer bits, into which nothing can be merged without loss."""
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    adapted = with_adapter_like(base, model, seed=0)
+    state = get_peft_model_state_dict(_peft_model(model), adapter_name=ADAPTER)
+    set_peft_model_state_dict(adapted, {name: value.cpu() for name, value in state.items()}, adapter_name=ADAPTER)
+    return merge(adapted, in_place=True)
 
 
 def _peft_model(model: nn.Module) -> "PeftModel":

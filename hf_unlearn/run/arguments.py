@@ -103,7 +103,9 @@ class DataArguments:
         None, "How a question becomes a prompt, with {question} in it; or 'chat', which is the default of chat models."
     )
     supervise: str = _arg("all", "Which answers of a chat are learned and forgotten.", choices=["all", "last"])
-    max_length: int | None = _arg(None, "Longest sequence in tokens (default: what tokenizer and model take).")
+    max_length: int | None = _arg(
+        None, "Longest sequence in tokens (default: what the model takes); longer running text is read in parts."
+    )
     cache_rows: bool = _arg(True, "Keep encoded rows in memory.")
 
     @property
@@ -160,6 +162,9 @@ class LoraArguments:
     )
     save_adapter: bool = _arg(
         False, "Save the adapter instead of merged weights. Whoever switches it off gets the forgotten rows back."
+    )
+    merge_unquantized: bool = _arg(
+        False, "Instead, after --load_in_4bit or --load_in_8bit: merge the adapter into the base in its full width."
     )
     push_adapter: bool = _arg(False, "With --push_to_hub and --save_adapter: push that adapter all the same.")
 

@@ -210,6 +210,10 @@ def _check_loading(arguments: Arguments) -> None:
     name, given = arguments.quantized, arguments.model.model_name_or_path
     if arguments.model.device_map and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise UserError("--device_map spreads the model of one process; start a single one, or leave it out")
+    options = arguments.lora
+    if options.merge_unquantized and (name is None or options.save_adapter):
+        reason = "the base is not quantized" if name is None else "--save_adapter keeps the adapter apart"
+        raise UserError(f"--merge_unquantized: {reason}; leave it out")
     if name is None:
         return
     if arguments.model.load_in_4bit and arguments.model.load_in_8bit:
@@ -221,8 +225,11 @@ def _check_loading(arguments: Arguments) -> None:
     trains_recipe = arguments.has_recipe and (given is None or arguments.recipe.retrain)
     if trains_recipe and not arguments.recipe.original_use_peft:
         raise UserError(f"--{name}: the recipe cannot train quantized weights; add --original_use_peft")
-    if not arguments.lora.save_adapter:
-        raise UserError(f"--{name}: an adapter cannot be merged into a quantized base; add --save_adapter")
+    if not options.save_adapter and not options.merge_unquantized:
+        raise UserError(
+            f"--{name}: an adapter cannot be merged into a quantized base; add --save_adapter, or --merge_unquantized "
+            "to merge it into the base in its full width"
+        )
 
 
 def _check_recipe(arguments: Arguments) -> None:

@@ -14,6 +14,7 @@ from hf_unlearn.run.arguments import Arguments
 from hf_unlearn.run.recipe import Recipe
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.tasks.forward import unwrap
+from hf_unlearn.trainers.handover import base_name
 
 
 def complete_recipe(arguments: Arguments) -> None:
@@ -54,6 +55,18 @@ def load_model(arguments: Arguments, task: Task, name: str):
             model = load_weights(task.auto_model(), name, **options)
     task.prepare_model(model)
     return model
+
+
+def merge_unquantized(arguments: Arguments, task: Task, model):
+    """A plain model: the adapter of `model` merged into its base, which is loaded once more, in its full width."""
+    name = base_name(model)
+    labels = {"num_labels": len(task.label_names), "ignore_mismatched_sizes": True} if task.label_names else {}
+    options = load_options(arguments, name)
+    for kept_from in ("quantization_config", "device_map"):
+        options.pop(kept_from, None)
+    with _said_in_one_line(name):
+        base = load_weights(task.auto_model(), name, is_base=True, dtype=arguments.model.dtype, **labels, **options)
+    return lora.merge_into(base, model)
 
 
 def load_options(arguments: Arguments, name: str | None = None) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from hf_unlearn.methods import get_method
 from hf_unlearn.models import lora
 from hf_unlearn.progress import ProgressBar, say
 from hf_unlearn.run.arguments import Arguments
-from hf_unlearn.run.loading import build_original, get_recipe, load_model, load_options, placed
+from hf_unlearn.run.loading import build_original, get_recipe, load_model, load_options, merge_unquantized, placed
 from hf_unlearn.run.lock import only_run_in
 from hf_unlearn.run.nearby import handle_near_duplicates
 from hf_unlearn.run.recipe import Trained, train_recipe
@@ -253,7 +253,10 @@ def unlearn(arguments: Arguments, data: Data, trainer: UnlearningTrainer) -> Unl
         raise NonFiniteLossError(f"{error}{where}") from None
     seconds = time.perf_counter() - start
     peak, examples = peak_memory_mb(), trainer.examples + data.side_examples
-    model = handover.final_model(trainer, save_adapter=arguments.lora.save_adapter)
+    if arguments.lora.merge_unquantized:
+        model = merge_unquantized(arguments, data.task, trainer.accelerator.unwrap_model(trainer.model))
+    else:
+        model = handover.final_model(trainer, save_adapter=arguments.lora.save_adapter)
     return Unlearning(model, seconds, examples, trainer.state.global_step, peak)
 
 

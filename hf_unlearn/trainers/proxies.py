@@ -20,12 +20,13 @@ def make_proxy(
     """An untrained proxy for `model`: as much of what it knows as can be had without what it remembers of single rows.
 
     - The recipe's start is known, and a pretrained base, or the model reads tokens: that start. It never saw a row.
+      Where the model has an adapter, the proxy is an adapter like it on a pretrained start, which stays frozen.
     - Otherwise a copy whose upper blocks and everything above them are freshly initialised. The embeddings and the
       lowest quarter of the blocks keep the original's weights, which for pixels are too general to tell rows apart.
       (A table of tokens trained from scratch is not: it remembers rows by their words.) A model without a list of
       blocks, or with a single one, keeps what lies below all of them.
 
-    An adapter is merged first. A head that shares its weights with the embeddings keeps them.
+    Otherwise an adapter is merged first. A head that shares its weights with the embeddings keeps them.
 
     Args:
         model: full, or a `PeftModel`; it is left as it is.
@@ -33,16 +34,19 @@ def make_proxy(
         start: makes the recipe's start from a seed.
         keeps: `False` for a proxy of which all weights are fresh, or those of the start.
     """
-    original = lora.merge(model) if lora.is_peft(model) else unwrap(model)
-    reference = next(original.parameters())
-    devices = [p.device for p in original.parameters() if p.device.type == "cuda"][:1]
+    inner = unwrap(model)
+    reference = next(inner.parameters())
+    devices = [p.device for p in inner.parameters() if p.device.type == "cuda"][:1]
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         with reference.device if start is None else nullcontext():  # fresh weights are drawn where they are needed
-            proxy: PreTrainedModel = start(seed) if start else type(original)(copy.deepcopy(original.config))
+            proxy: PreTrainedModel = start(seed) if start else type(inner)(copy.deepcopy(inner.config))
     nn.Module.to(proxy, device=reference.device, dtype=reference.dtype)
-    if not keeps or starts_clean(original, proxy if start is not None else None):
+    if start is not None and lora.is_peft(model) and proxy.config._name_or_path:
+        return lora.with_adapter_like(proxy, model, seed)
+    if not keeps or starts_clean(inner, proxy if start is not None else None):
         return proxy
+    original = lora.merge(model) if lora.is_peft(model) else inner
     try:
         name, blocks = find_blocks(original)
     except ValueError:

@@ -10,7 +10,7 @@ from hf_unlearn.errors import UserError
 from hf_unlearn.models import lora
 from hf_unlearn.run.arguments import parse_arguments
 from hf_unlearn.run.checks import check
-from hf_unlearn.run.loading import load_options, placed
+from hf_unlearn.run.loading import load_options, merge_unquantized, placed
 
 
 def arguments(tmp_path, *argv):
@@ -28,6 +28,8 @@ def installed(monkeypatch):
     [
         (["--model_name_or_path", "base"], "quantized weights cannot be trained; add --use_peft"),
         (["--model_name_or_path", "base", "--use_peft"], "add --save_adapter"),
+        (["--model_name_or_path", "base", "--use_peft"], "or --merge_unquantized"),
+        (["--model_name_or_path", "base", "--save_adapter", "--use_peft", "--merge_unquantized"], "keeps the adapter"),
         (["--original_model", "base", "--use_peft"], "add --original_use_peft"),
         (["--model_name_or_path", "base", "--load_in_8bit"], "exclude each other"),
     ],
@@ -63,6 +65,24 @@ def test_how_a_base_is_loaded(tmp_path):
         "nf4",
         torch.bfloat16,
     )
+
+
+def test_an_adapter_goes_into_its_base_in_full_width(tmp_path):
+    """What was trained on the base in four bits is merged into the base as it is saved."""
+    model, _, task = lm_setup()
+    model.save_pretrained(tmp_path / "base")
+    base = type(model).from_pretrained(tmp_path / "base")
+    trained = lora.add_lora(base, r=2, alpha=4, dropout=0.0, task_type="CAUSAL_LM")
+    with torch.no_grad():
+        for name, parameter in trained.named_parameters():
+            parameter.add_(0.1 if "lora_" in name else 0.01)  # the base is off, as a quantized one is
+    merged = merge_unquantized(arguments(tmp_path, "--load_in_4bit"), task, trained)
+    with torch.no_grad():
+        for name, parameter in trained.named_parameters():
+            if "lora_" not in name:
+                parameter.sub_(0.01)
+    for ours, theirs in zip(merged.parameters(), lora.merge(trained).parameters(), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-6)
 
 
 def test_a_model_that_was_placed_stays_there():

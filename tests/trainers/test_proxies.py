@@ -1,3 +1,4 @@
+import copy
 from types import SimpleNamespace
 
 import numpy as np
@@ -117,3 +118,25 @@ def test_a_proxy_that_remembers_is_replaced_by_one_that_keeps_nothing(tmp_path, 
         names = kept(model, proxy)
     assert bool(names) == (forget_loss == 1.0)
     assert len([note for note in trainer.notes if "remember" in note]) == (forget_loss == 0.1)
+
+
+def test_the_proxy_of_a_fresh_adapter_is_an_adapter_on_the_pretrained_start():
+    """The frozen base costs no gradients and no optimizer; an adapter on weights from scratch would learn nothing."""
+    model, _, _ = lm_setup()
+    adapted = add_lora(model, r=2, alpha=4, dropout=0.0, target_modules=["q_proj"], task_type="CAUSAL_LM")
+
+    def start(seed, name="base"):
+        torch.manual_seed(seed)
+        made = type(model)(copy.deepcopy(model.config))
+        made.config._name_or_path = name
+        return made
+
+    proxy, again = make_proxy(adapted, 5, start), make_proxy(adapted, 5, start)
+    assert {name.split(".")[-3] for name, p in proxy.named_parameters() if p.requires_grad} == {"lora_A", "lora_B"}
+    assert proxy.peft_config["default"].r == 2
+    with proxy.disable_adapter():
+        ids = torch.arange(5, 12)[None]
+        assert torch.equal(proxy.eval()(ids).logits, start(5).eval()(ids).logits)
+    pairs = zip(proxy.parameters(), again.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert not hasattr(make_proxy(adapted, 5, lambda seed: start(seed, "")), "peft_config")
