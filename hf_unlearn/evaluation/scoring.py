@@ -12,12 +12,13 @@ from torch.utils.data import DataLoader
 
 from hf_unlearn.data.rows import AnyRows, Rows
 from hf_unlearn.data.splits import UnlearningSplits
-from hf_unlearn.evaluation.row_order import back_in_order, longest_first, tokens_in_order
+from hf_unlearn.evaluation.row_order import back_in_order, in_batches, longest_first, tokens_in_order
 from hf_unlearn.evaluation.scores import SplitScores
 from hf_unlearn.evaluation.token_scores import TokenScores
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.tasks.forward import eval_mode
 from hf_unlearn.tasks.predictions import Predictions
+from hf_unlearn.tasks.supervised_head import vocabulary_of
 
 Measure = Callable[[Predictions], torch.Tensor]
 
@@ -53,7 +54,8 @@ def score(
         model (`torch.nn.Module`): wrapped by DDP, FSDP or nothing.
         task (`Task`): collates rows and turns the model's output into predictions.
         rows (`Rows`): what to score; may be empty.
-        batch_size (`int`): rows per forward on each process.
+        batch_size (`int`): rows per forward on each process, at most: language models take fewer of long rows, so that
+            the logits of a batch stay below 1 GiB.
         device: where batches go; by default where the model's first parameter is.
         num_workers (`int`): worker processes that load and collate rows.
         autocast: gives the context manager of one forward (mixed precision). Logits are widened to float32 either way.
@@ -111,10 +113,11 @@ def collect(
     model = _unwrapped(model)
     device = next(model.parameters()).device if device is None else device
     rank, world = _rank_and_world()
-    own, filling = _share(len(rows), rank, world, lockstep=_communicates_in_forward(model))
+    lockstep = _communicates_in_forward(model)
+    own, filling = _share(len(rows), rank, world, lockstep=lockstep)
     order = longest_first(rows, own)
-    queue = order + filling
-    batches = [queue[i : i + batch_size] for i in range(0, len(queue), batch_size)]
+    lengths = None if lockstep or not isinstance(rows, Rows) else rows.lengths(order)  # in lockstep all sizes agree
+    batches = in_batches(order + filling, lengths, batch_size, vocabulary_of(model))
     # `iter()` of a DataLoader draws a seed, here from a generator of its own instead of the global one.
     dataset: Any = rows
     loader: DataLoader[Any] = DataLoader(

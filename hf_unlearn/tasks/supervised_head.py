@@ -93,6 +93,11 @@ def output_head(model: nn.Module) -> nn.Module | None:
         return None
 
 
+def vocabulary_of(model: nn.Module) -> int:
+    """Logits of a token; 0 for a model that names no output embeddings."""
+    return len(getattr(output_head(model), "weight", ()))
+
+
 def _head_agrees(model: nn.Module, inputs: dict[str, Any], labels: torch.Tensor) -> bool:
     inner = unwrap(model)
     if inner not in _AGREES:

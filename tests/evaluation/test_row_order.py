@@ -5,7 +5,8 @@ import pytest
 from toy import image_setup, lm_setup, text_setup
 
 from hf_unlearn.data.rows import Rows
-from hf_unlearn.evaluation.row_order import back_in_order, longest_first, tokens_in_order
+from hf_unlearn.evaluation import row_order
+from hf_unlearn.evaluation.row_order import back_in_order, in_batches, longest_first, tokens_in_order
 from hf_unlearn.evaluation.scoring import ARRAYS, score, score_tokens
 
 
@@ -40,3 +41,16 @@ def test_rows_without_a_length_keep_their_order():
     _, splits, task = text_setup()
     assert longest_first(Rows(splits.retain.source, task, cache=False), [0, 1, 2]) == [0, 1, 2]  # would encode twice
     assert longest_first(splits.retain, []) == []
+
+
+def test_batches_follow_the_vocabulary(monkeypatch):
+    monkeypatch.setattr(row_order, "MOST_LOGITS", 200)
+    lengths = np.array([30, 10, 5, 5, 4, 2])
+    assert in_batches([5, 3, 1, 0, 2, 4], lengths, 4, vocabulary=10) == [[5], [3, 1], [0, 2, 4]]  # a row is the least
+    assert in_batches([5, 3, 1, 0, 2, 4], lengths, 4) == in_batches([5, 3, 1, 0, 2, 4], None, 4, 10)
+    model, splits, task = lm_setup()
+    sizes = []
+    few = score(model, task, splits.retain, progress=sizes.append)
+    monkeypatch.setattr(row_order, "MOST_LOGITS", 2**28)
+    assert max(sizes) <= 2 and sum(sizes) == len(splits.retain)
+    np.testing.assert_allclose(few.loss, score(model, task, splits.retain).loss, atol=1e-6)
