@@ -231,6 +231,9 @@ def ids(name: str, message: str, file: str, content: str | bytes, column: str | 
     return request(name, message, {file: content}, forget_ids=f"HERE/{file}", id_column=column)
 
 
+QUESTION = '{"question": "what", "answer": "that"}'
+TOFU = {f"tofu/{name}.json": QUESTION for name in ("full", "forget10", "retain_perturbed")}
+
 REQUESTS = [
     request("nothing to forget", "nothing to forget"),
     request("unknown class", "1 of 1 --forget_classes are unknown", forget_classes=[SECRET]),
@@ -261,6 +264,17 @@ REQUESTS = [
     ids("ids in no column", "no column 'key'; the columns are", "ids.txt", "train000\n", "key"),
     request("ids: a folder", "cannot be read", forget_ids="HERE", id_column="row_id"),
     request("no such data set to forget", "no file or folder", forget_dataset="HERE/nowhere"),
+    request("an unknown part of TOFU", "TOFU has forget01, forget05, forget10", forget_split="forget20",
+            dataset_name="tofu"),
+    request("a part of TOFU in other data", "no file full.json in", forget_split="forget10", task=None),
+    request("a part of TOFU and a share", "2 forget requests", forget_split="forget10", forget_fraction=0.1, task=None,
+            files=TOFU, dataset_name="HERE/tofu"),
+    request("a part of TOFU and a data set", "2 forget requests", forget_split="forget10", forget_dataset="DATA"),
+    request("a given model and TOFU", "no author that this model has not seen", forget_split="forget10",
+            files=TOFU, base="given", dataset_name="HERE/tofu", task=None),
+    request("TOFU for a classifier", "TOFU is made for causal_lm", forget_split="forget10", dataset_name="tofu"),
+    request("TOFU with a configuration", "reads the files it needs", forget_split="forget10", dataset_name="tofu",
+            dataset_config_name="full"),
     request("data set to forget, other columns", "must have the same columns", {
         "f/train.csv": "a,b\n1,2\n"}, forget_dataset="HERE/f"),
 ]  # fmt: skip
@@ -377,6 +391,9 @@ def model(name: str, message: str, base: str = "given", files: dict | None = Non
 BERT = '{"model_type": "bert", "architectures": ["BertForSequenceClassification"], "vocab_size": 100, '
 BERT += '"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}'
 ADAPTER = '{"peft_type": "LORA", "base_model_name_or_path": "HERE/gone"}'
+OTHERS = ADAPTER.replace("HERE/gone", "LM")[:-1] + ', "target_modules": ["query"]}'
+FOUR_BITS = '{"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 20, "hidden_size": 16, '
+FOUR_BITS += '"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": true}}'
 
 
 def recipe(name: str, message: str, base: str = "text", **keys) -> Case:
@@ -415,6 +432,13 @@ MODELS = [
           processor_name_or_path="PROCESSOR", files={"m/adapter_config.json": ADAPTER}),
     model("an adapter that is no JSON", "cannot be loaded", model_name_or_path="HERE/m",
           processor_name_or_path="PROCESSOR", files={"m/adapter_config.json": "{"}),
+    model("an adapter for another base", "it was made for another model", base="lm", model_name_or_path="HERE/m",
+          original=None, files={"m/adapter_config.json": OTHERS}),
+    model("weights in four bits, of which the package is missing", "cannot be loaded", base="lm", original=None,
+          model_name_or_path="HERE/m", files={"m/config.json": FOUR_BITS}),
+    model("full width without fewer bits", "the base is not quantized", use_peft=True, merge_unquantized=True),
+    model("no such block", "the model has blocks 0 to 1", base="lm", method="rmu", layer=9, proxy_epochs=None),
+    model("no such refusals", "--refusals", base="lm", method="idk_dpo", refusals="HERE/none.txt", proxy_epochs=None),
     model("no such processor", "no folder", processor_name_or_path="HERE/nowhere"),
     model("no such reference", "no folder ./nope", reference_model=["./nope"]),
     model("the original as reference", "--reference_model is the model that must forget", reference_model=["MODEL"]),

@@ -138,6 +138,8 @@ def _load_source(arguments: Arguments) -> tuple[Source, np.ndarray | None]:
     if train := data.train_file or data.retain_file:
         return load_files(train, data.validation_file, data.test_file), None
     if data.dataset_name == tofu.NAME or forget_split:
+        if data.task and get_task(data.task).name != "causal_lm":
+            raise UserError(f"--task is {data.task}, and TOFU is made for causal_lm; leave it out")
         trains_original = arguments.model.model_name_or_path is None
         seed = arguments.split_seed
         return tofu.load_tofu(data.dataset_name or "", forget_split, trains_original=trains_original, seed=seed, **named)

@@ -224,6 +224,11 @@ def _known_recipe(arguments: Arguments, data: Data, model: torch.nn.Module) -> K
 
 def _with_adapter(arguments: Arguments, task: Task, model: torch.nn.Module) -> torch.nn.Module:
     options = arguments.lora
+    if getattr(unwrap(model), "is_quantized", False) and arguments.quantized is None:  # it was saved like that
+        if not (options.use_peft or lora.is_peft(model)):
+            raise UserError("the model's weights are quantized and cannot be trained: add --use_peft --save_adapter")
+        if not options.save_adapter:
+            raise UserError("the base is quantized, so no adapter can be merged into it: add --save_adapter")
     if options.save_adapter and not (options.use_peft or lora.is_peft(model)):
         raise UserError("--save_adapter: there is no adapter; add one with --use_peft, or give a model that has one")
     if not options.use_peft or lora.is_peft(model):

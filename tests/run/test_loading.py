@@ -11,6 +11,7 @@ from hf_unlearn.models import lora
 from hf_unlearn.run.arguments import parse_arguments
 from hf_unlearn.run.checks import check
 from hf_unlearn.run.loading import load_options, merge_unquantized, placed
+from hf_unlearn.run.stages import _with_adapter
 
 
 def arguments(tmp_path, *argv):
@@ -40,6 +41,15 @@ def test_a_quantized_base_is_trained_through_an_adapter_that_stays_apart(
     monkeypatch.setattr(lora, "is_adapter_folder", lambda name: False)
     with pytest.raises(UserError, match=words):
         check(arguments(tmp_path, "--load_in_4bit", *argv))
+
+
+def test_a_base_that_was_saved_quantized_takes_no_merge(tmp_path):
+    model, _, task = lm_setup()
+    model.is_quantized = True
+    for argv, words in (([], "cannot be trained"), (["--use_peft"], "no adapter can be merged into it")):
+        with pytest.raises(UserError, match=words):
+            _with_adapter(arguments(tmp_path, *argv), task, model)
+    assert lora.is_peft(_with_adapter(arguments(tmp_path, "--use_peft", "--save_adapter"), task, model))
 
 
 def test_bitsandbytes_is_asked_for(tmp_path, monkeypatch):
