@@ -137,9 +137,10 @@ def unlearn(
         rows = _prepare(model, processor, _source(dataset, validation, test), forget, **given)
         parts = {"splits": rows.splits, "task": rows.task, "recipe": _recipe(recipe, base, model, rows)}
         trained = _trained(model, rows, args.seed, use_peft=use_peft, dtype=dtype)
-        trainer = get_method(method)(model=trained, args=args, callbacks=callbacks, quiet=True, **parts)
-        _show_progress(trainer)
-        unlearned = _run(trainer, rows, retrained, folder=output_dir, added=trained is not model)
+        with _given_adapter(model):
+            trainer = get_method(method)(model=trained, args=args, callbacks=callbacks, quiet=True, **parts)
+            _show_progress(trainer)
+            unlearned = _run(trainer, rows, retrained, folder=output_dir, added=trained is not model)
     return _result(trainer, unlearned, output_dir)
 
 
@@ -277,6 +278,19 @@ def _trained(model: nn.Module, rows: Prepared, seed: int, *, use_peft: bool, dty
     if dtype == "float32" and widen(model):
         rows.report.notes.append(WIDENED)
     return model
+
+
+@contextmanager
+def _given_adapter(model: nn.Module) -> Iterator[None]:
+    """Inside, a model whose adapter learned the rows is known as one that came with it: its base never saw a row."""
+    came = lora.is_peft(model) and not lora.came_with_adapter(model) and not lora.is_fresh(model)
+    if came:
+        lora.add_reference_adapter(model)
+    try:
+        yield
+    finally:
+        if came:
+            lora.drop_reference_adapter(model)
 
 
 def _run(

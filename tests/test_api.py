@@ -3,6 +3,7 @@
 import json
 import re
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -14,6 +15,8 @@ from hf_unlearn.data.request import ForgetRequest
 from hf_unlearn.data.rows import Rows
 from hf_unlearn.data.sources import Source
 from hf_unlearn.errors import UserError
+from hf_unlearn.hub.staging import stage
+from hf_unlearn.models import lora
 from hf_unlearn.report.evidence import validate
 
 QUICK = {"method": "fine_tune", "max_steps": 2, "learning_rate": 1e-2, "use_cpu": True, "disable_tqdm": True}
@@ -88,6 +91,33 @@ def test_an_adapter_is_merged_unless_it_was_given(tmp_path):
     assert not (tmp_path / "adapter" / "adapter_config.json").exists()
     with pytest.raises(UserError, match="has an adapter already"):
         unlearn(given, processor, data, forget=[1, 2], use_peft=True, **QUICK)
+
+
+def test_a_chat_adapter_a_file_of_messages_and_a_customer(tmp_path):
+    """The way of a support team: an adapter, chats from a file, a request by customer, a push with its card."""
+    model, processor, data, _ = setup("lm")
+    processor.chat_template = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
+    trained = lora.add_lora(model, r=2, alpha=4, dropout=0.0, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    torch.nn.init.normal_(trained.base_model.model.model.layers[0].self_attn.q_proj.lora_B["default"].weight)
+    trained.peft_config["default"].base_model_name_or_path = "tester/base"
+    for name, rows in data.items():
+        turns = [[("user", row["question"]), ("assistant", row["answer"])] for row in rows]
+        chats = [[{"role": role, "content": text} for role, text in turn] for turn in turns]
+        lines = [json.dumps({"messages": chat, "customer": f"{name} {i // 4}"}) for i, chat in enumerate(chats)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+    (tmp_path / "requests.txt").write_text("train 3\n")
+
+    chats = datasets.load_dataset("json", data_files={k: str(tmp_path / f"{k}.jsonl") for k in ("train", "test")})
+    request = ForgetRequest(ids_file=str(tmp_path / "requests.txt"), id_column="customer")
+    result = unlearn(trained, processor, chats, forget=request, **QUICK | {"method": "nabla_tau", "proxy_epochs": 0.5})
+    result.save(tmp_path / "out", save_adapter=True)
+    assert "adapter_model.safetensors" in stage(tmp_path / "out", tmp_path / "pushed")  # what a push sends
+
+    assert result.splits.forget.indices == [12, 13, 14, 15] and list(trained.peft_config) == ["default"]
+    card = (tmp_path / "pushed" / "README.md").read_text()
+    assert "base_model: tester/base" in card and "train 3" not in card and "customer" in card
+    assert result.evidence["model"]["peft"]["given"]
+    assert {name.split(".")[-3] for name, p in trained.named_parameters() if p.requires_grad} == {"lora_A", "lora_B"}
 
 
 def test_classes_by_name(tmp_path):

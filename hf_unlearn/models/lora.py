@@ -156,8 +156,9 @@ def load_adapter_model(
         raise UserError(f"cannot load {base}, the base model of the adapter at {name_or_path}") from error
     try:
         model = PeftModel.from_pretrained(plain, name_or_path, adapter_name=ADAPTER, is_trainable=True, **hub)
-    except RuntimeError as error:
-        raise UserError(f"the adapter at {name_or_path} does not fit {base}: its head has other classes") from error
+    except (RuntimeError, ValueError) as error:
+        why = "its head has other classes" if config.modules_to_save else "it was made for another model"
+        raise UserError(f"the adapter at {name_or_path} does not fit {base}: {why}") from error
     add_reference_adapter(model)
     return model
 
@@ -200,6 +201,20 @@ def add_reference_adapter(model: "PeftModel") -> None:
             value.copy_(state[".".join(ADAPTER if part == REFERENCE else part for part in parts)])
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(flags.get(name, False))
+
+
+def drop_reference_adapter(model: "PeftModel") -> None:
+    """Undo [`add_reference_adapter`]."""
+    flags = [(p, p.requires_grad) for p in model.parameters()]
+    model.delete_adapter(REFERENCE)
+    for parameter, flag in flags:
+        parameter.requires_grad_(flag)
+
+
+def is_fresh(model: nn.Module) -> bool:
+    """Whether the adapter changes nothing yet: the second factors of a LoRA are zero until it is trained."""
+    seconds = [p for name, p in model.named_parameters() if re.search(rf"lora_(embedding_)?B\.{ADAPTER}\b", name)]
+    return bool(seconds) and not any(p.any() for p in seconds)
 
 
 @contextmanager

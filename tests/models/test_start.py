@@ -59,6 +59,7 @@ def test_adapters_and_cards_name_their_base(tmp_path):
     adapted = get_peft_model(text_setup()[0], LoraConfig(r=2, target_modules=["query"]))
     adapted.peft_config["default"].base_model_name_or_path = str(tmp_path / "base")
     assert find_base(adapted, None) == str(tmp_path / "base")
+    assert backbone_equal(known_base(task, adapted, None, None)[0].start(0), model)
     own = tmp_path / "own"
     own.mkdir()
     assert find_base(model, str(own)) is None
