@@ -66,7 +66,7 @@ class DataArguments:
     _argument_group_name = "the rows"
 
     dataset_name: str | None = _arg(
-        None, "Built-in (digits, docstrings, fictitious_authors, invented_authors), tofu, a Hub name, a folder or a file."
+        None, "Built-in (digits, docstrings, fictitious_authors, invented_authors), tofu, Hub name, folder or file."
     )
     train_file: str | None = _arg(
         None, "Instead of --dataset_name: a file of the rows that the model was trained on (csv, tsv, json, parquet)."

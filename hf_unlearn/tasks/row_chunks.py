@@ -7,6 +7,8 @@ from torch.utils.checkpoint import checkpoint
 
 CHUNK = 2**22  # logits in a chunk: 16 MiB in float32, 85 rows of a vocabulary of 49,152
 
+HELD = 8  # copies of its part of the logits that a figure may hold while it is computed
+
 RowFigure = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -15,9 +17,9 @@ def wide_type(logits: torch.Tensor) -> torch.dtype:
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
-def rows_at_once(logits: torch.Tensor) -> int:
-    """Rows of `(rows, classes)` logits in a chunk."""
-    return max(1, CHUNK // max(1, logits.shape[1]))
+def rows_at_once(logits: torch.Tensor, copies: int = 1) -> int:
+    """Rows of `(rows, classes)` logits of which so many copies make a chunk."""
+    return max(1, CHUNK // max(1, copies * logits.shape[1]))
 
 
 def by_rows(figure: RowFigure, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -31,7 +33,7 @@ def by_rows(figure: RowFigure, logits: torch.Tensor, labels: torch.Tensor) -> to
         logits: `(rows, classes)`.
         labels: `(rows,)`.
     """
-    size = rows_at_once(logits)
+    size = rows_at_once(logits, HELD)
     graph = torch.is_grad_enabled() and logits.requires_grad
 
     def of_chunk(part: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
