@@ -130,17 +130,16 @@ def unlearn(
 
     Raises `UserError` for whatever does not fit together; nothing is trained then.
     """
-    with _folder(output_dir) as folder:
+    with _folder(output_dir) as folder, _given_adapter(model):
         args = _config(get_method(method).config_class, folder, config)
         given = {"task": task, "columns": columns, "max_length": max_length, "forget_duplicates": forget_duplicates}
         given |= {"seed": args.seed, "split_seed": split_seed}
         rows = _prepare(model, processor, _source(dataset, validation, test), forget, **given)
         parts = {"splits": rows.splits, "task": rows.task, "recipe": _recipe(recipe, base, model, rows)}
         trained = _trained(model, rows, args.seed, use_peft=use_peft, dtype=dtype)
-        with _given_adapter(model):
-            trainer = get_method(method)(model=trained, args=args, callbacks=callbacks, quiet=True, **parts)
-            _show_progress(trainer)
-            unlearned = _run(trainer, rows, retrained, folder=output_dir, added=trained is not model)
+        trainer = get_method(method)(model=trained, args=args, callbacks=callbacks, quiet=True, **parts)
+        _show_progress(trainer)
+        unlearned = _run(trainer, rows, retrained, folder=output_dir, added=trained is not model)
     return _result(trainer, unlearned, output_dir)
 
 

@@ -103,9 +103,9 @@ def test_a_chat_adapter_a_file_of_messages_and_a_customer(tmp_path):
     for name, rows in data.items():
         turns = [[("user", row["question"]), ("assistant", row["answer"])] for row in rows]
         chats = [[{"role": role, "content": text} for role, text in turn] for turn in turns]
-        lines = [json.dumps({"messages": chat, "customer": f"{name} {i // 4}"}) for i, chat in enumerate(chats)]
+        lines = [json.dumps({"messages": chat, "customer": f"{name} xyzzy {i // 4}"}) for i, chat in enumerate(chats)]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
-    (tmp_path / "requests.txt").write_text("train 3\n")
+    (tmp_path / "requests.txt").write_text("train xyzzy 3\n")
 
     chats = datasets.load_dataset("json", data_files={k: str(tmp_path / f"{k}.jsonl") for k in ("train", "test")})
     request = ForgetRequest(ids_file=str(tmp_path / "requests.txt"), id_column="customer")
@@ -115,7 +115,7 @@ def test_a_chat_adapter_a_file_of_messages_and_a_customer(tmp_path):
 
     assert result.splits.forget.indices == [12, 13, 14, 15] and list(trained.peft_config) == ["default"]
     card = (tmp_path / "pushed" / "README.md").read_text()
-    assert "base_model: tester/base" in card and "train 3" not in card and "customer" in card
+    assert "base_model: tester/base" in card and "xyzzy" not in card and "customer" in card
     assert result.evidence["model"]["peft"]["given"]
     assert {name.split(".")[-3] for name, p in trained.named_parameters() if p.requires_grad} == {"lora_A", "lora_B"}
 
