@@ -115,7 +115,8 @@ def test_a_chat_adapter_a_file_of_messages_and_a_customer(tmp_path):
 
     assert result.splits.forget.indices == [12, 13, 14, 15] and list(trained.peft_config) == ["default"]
     card = (tmp_path / "pushed" / "README.md").read_text()
-    assert "base_model: tester/base" in card and "xyzzy" not in card and "customer" in card
+    assert "base_model: tester/base" in card
+    assert "xyzzy" not in card
     assert result.evidence["model"]["peft"]["given"]
     assert {name.split(".")[-3] for name, p in trained.named_parameters() if p.requires_grad} == {"lora_A", "lora_B"}
 

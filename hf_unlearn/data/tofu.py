@@ -47,6 +47,7 @@ def load_tofu(
     """
     full = _with_authors(_table(place, "full"))
     places = None if forget_split is None else _places(full, _table(place, forget_split), forget_split)
+    kept: dict[str, np.ndarray] = {}
     notes = [] if forget_split is None else [f"the request is TOFU's {forget_split}, found in full by content"]
     if test_split is not None:
         test = _with_authors(_table(place, test_split))
@@ -54,7 +55,7 @@ def load_tofu(
         if validation is None:
             first, rest = _draw(np.unique(test["author"]), 0.5, seed)
             validation, test = _of_authors(test, first)[0], _of_authors(test, rest)[0]
-        rows, kept = {"train": full, "validation": validation, "test": test}, {}
+        rows = {"train": full, "validation": validation, "test": test}
     elif trains_original:
         rows, kept, note = _hold_out(place, full, seed)
         notes.append(note)
@@ -63,7 +64,8 @@ def load_tofu(
             "TOFU's files hold no author that this model has not seen: name a file of other authors with "
             "`test_split`, or have the recipe train the original (`original_model`), which then leaves some out"
         )
-    name = HUB if _folder(place) is None else _folder(place).resolve().name
+    folder = _folder(place)
+    name = HUB if folder is None else folder.resolve().name
     source = Source(name, **rows, task="causal_lm", columns=COLUMNS, group_column="author", places=kept, notes=notes)
     return source, places
 
@@ -85,8 +87,8 @@ def _table(place: str, name: str):
     folder = _folder(place)
     if folder is not None and not (folder / f"{name}.json").is_file():
         raise UserError(f"`forget_split`: no file {name}.json in {folder.name}: name a folder of TOFU's files")
-    where = {"dataset_name": HUB, "config_name": name} if folder is None else {"dataset_name": f"{folder}/{name}.json"}
-    rows = load_source(**where).train
+    source = load_source(HUB, config_name=name) if folder is None else load_source(f"{folder}/{name}.json")
+    rows = source.train
     if lacks := [column for column in COLUMNS.values() if column not in rows.column_names]:
         raise UserError(f"TOFU's {name} has no column '{lacks[0]}'")
     return rows
@@ -119,7 +121,8 @@ def _hold_out(place: str, full, seed: int) -> tuple[dict[str, Any], dict[str, np
     if len(free) <= sum(wanted):
         raise UserError(f"TOFU's full has {len(free)} authors that may be left out, and {sum(wanted) + 1} are needed")
     drawn = np.random.default_rng(seed).choice(free, sum(wanted), replace=False)
-    rows, places = {}, {}
+    rows: dict[str, Any] = {}
+    places: dict[str, np.ndarray] = {}
     parts = {"validation": drawn[: wanted[0]], "test": drawn[wanted[0] :], "train": np.setdiff1d(authors, drawn)}
     for role, chosen in parts.items():
         rows[role], places[role] = _of_authors(full, chosen)

@@ -15,7 +15,7 @@ from hf_unlearn.models import lora
 from hf_unlearn.models.weights import load_weights
 from hf_unlearn.report.evidence import EVIDENCE
 from hf_unlearn.tasks.base import Task
-from hf_unlearn.tasks.forward import unwrap, without_wrappers
+from hf_unlearn.tasks.forward import unwrap
 
 UNLEARNED = "unlearning"  # the tag of cards of unlearned models; what they name as their base learned the rows
 

@@ -9,12 +9,12 @@ import torch
 from hf_unlearn.data.sources import Source
 from hf_unlearn.errors import UserError, in_one_line
 from hf_unlearn.models import lora
+from hf_unlearn.models.lora import base_name
 from hf_unlearn.models.weights import load_weights
 from hf_unlearn.run.arguments import Arguments
 from hf_unlearn.run.recipe import Recipe
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.tasks.forward import unwrap
-from hf_unlearn.trainers.handover import base_name
 
 
 def complete_recipe(arguments: Arguments) -> None:

@@ -142,7 +142,9 @@ def _load_source(arguments: Arguments) -> tuple[Source, np.ndarray | None]:
             raise UserError(f"--task is {data.task}, and TOFU is made for causal_lm; leave it out")
         trains_original = arguments.model.model_name_or_path is None
         seed = arguments.split_seed
-        return tofu.load_tofu(data.dataset_name or "", forget_split, trains_original=trains_original, seed=seed, **named)
+        return tofu.load_tofu(
+            data.dataset_name or "", forget_split, trains_original=trains_original, seed=seed, **named
+        )
     source = load_source(
         data.dataset_name or "",
         config_name=data.dataset_config_name,
