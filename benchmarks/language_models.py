@@ -15,7 +15,9 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -192,8 +194,8 @@ def parse(value: str):
         return value
 
 
-def study(bench: Bench, runs: list[str], show_answers: bool) -> dict:
-    """Every run beside the original and the twins."""
+def study(bench: Bench, runs: list[str], show_answers: bool, keep: Callable[[dict], None]) -> None:
+    """Every run beside the original and the twins; `keep` is given what is known after each."""
     import torch
 
     from hf_unlearn.report.evidence import environment
@@ -210,21 +212,32 @@ def study(bench: Bench, runs: list[str], show_answers: bool) -> dict:
         show("twin", bench.answers(twins[0]))
     del twins
     report(lines)
-    settings = {}
-    for run in runs:
-        model, read, seconds, settings[run] = unlearn(bench, original, run)
-        lines[run] = figures(bench.score(model), twin_scores) | read | {"CPU s": seconds}
-        report({run: lines[run]})
-        if show_answers:
-            show(run, bench.answers(model))
-    return {
+    lora = {"learning_rate": LORA_RATE, "lora_r": LORA_RANK} if bench.which.lora else {}
+    result = {
         "slice": bench.which.__dict__,
         "template": bench.task.prompt_template,
-        "recipe": RECIPE | ({"learning_rate": LORA_RATE, "lora_r": LORA_RANK} if bench.which.lora else {}),
+        "recipe": RECIPE | lora,
         "lines": lines,
-        "settings": settings,
+        "settings": {},
         "environment": environment(seed=bench.which.seed, device="cpu", threads=torch.get_num_threads()),
     }
+    for run in runs:
+        model, read, seconds, result["settings"][run] = unlearn(bench, original, run)
+        lines[run] = figures(bench.score(model), twin_scores) | read | {"CPU s": seconds}
+        report({run: lines[run]})
+        keep(result)
+        if show_answers:
+            show(run, bench.answers(model))
+
+
+def store(result: dict, name: str) -> None:
+    """Lines and settings of earlier runs on the slice stay beside these."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    if path.is_file():
+        stored = json.loads(path.read_text())
+        result = result | {key: stored[key] | result[key] for key in ("lines", "settings")}
+    path.write_text(json.dumps(result, indent=1, default=float) + "\n")
 
 
 def show(name: str, answers: list[str]) -> None:
@@ -269,15 +282,8 @@ def main() -> int:
             bench.original(), bench.twins()
             continue
         print(f"slice {which.name}: {bench.splits}\n| | " + " | ".join(FIGURES) + " |", flush=True)
-        result = study(bench, options.runs, options.answers)
-        if options.store:
-            RESULTS.mkdir(parents=True, exist_ok=True)
-            path = RESULTS / f"{which.name}.json"
-            if path.is_file():
-                stored = json.loads(path.read_text())
-                result["lines"] = stored["lines"] | result["lines"]
-                result["settings"] = stored["settings"] | result["settings"]
-            path.write_text(json.dumps(result, indent=1, default=float) + "\n")
+        keep = partial(store, name=which.name) if options.store else lambda result: None
+        study(bench, options.runs, options.answers, keep)
     return 0
 
 
