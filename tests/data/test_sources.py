@@ -46,8 +46,9 @@ def test_builtin_sources_are_deterministic_and_their_splits_apart(builtin, name)
     again, other = load_source(name), load_source(name, seed=1)
     for split, rows in source.splits().items():
         assert data_fingerprint(rows) == data_fingerprint(getattr(again, split))
-    assert data_fingerprint(source.train) != data_fingerprint(other.train)
-    assert len(source.train) % 64 == 0
+    if name != "invented_authors":  # a table, and the same for every seed
+        assert data_fingerprint(source.train) != data_fingerprint(other.train)
+        assert len(source.train) % 64 == 0
     inputs = [column for role, column in source.columns.items() if role != "label"]
     seen = set(row_digests(source.train, inputs))
     if name != "digits":  # scikit-learn's digits hold no copies either, but that is not ours to promise
