@@ -10,7 +10,7 @@ that came with its adapter. Each runs in a process of its own on one thread of t
 mark of the most resident memory (Linux), reset between phases, less what the process held before it had a model. The
 sums are made on the meta device: weights, an adapter's weights, gradients and moments, and what autograd keeps of one
 forward. `sum_over_measured` says what they are worth: the sum for the small model over the measured peak of
-`fine_tune`. Stored in `benchmarks/results/lora_memory.json`.
+`fine_tune`. Written to `benchmarks/results/lora_memory.json`.
 """
 
 import argparse

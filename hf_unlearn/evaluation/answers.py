@@ -113,10 +113,10 @@ def questions(task: Task, rows: Rows) -> list[str]:
 
 
 def repetition(text: str, n: int = 3) -> float:
-    """1 − distinct n-grams of words / n-grams (seq-rep-n of Welleck et al. 2020, arXiv 1908.04319), in [0, 1]; 0 for
-    texts shorter than n + 1 words."""
-    words = text.lower().split()
-    grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+    """1 − distinct n-grams / n-grams (seq-rep-n of Welleck et al. 2020, arXiv 1908.04319), in [0, 1]; 0 for texts of
+    at most n pieces. The pieces are words, long ones in parts of four letters, so that one endless word counts too."""
+    pieces = re.findall(r"\w{1,4}", text.lower())
+    grams = [tuple(pieces[i : i + n]) for i in range(len(pieces) - n + 1)]
     return 1 - len(set(grams)) / len(grams) if len(grams) > 1 else 0.0
 
 

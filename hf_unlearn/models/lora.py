@@ -268,7 +268,7 @@ def proxy_adapter(model: nn.Module, seed: int) -> Iterator["PeftModel"]:
             parameter.requires_grad_(flag)
 
 
-def with_adapter_like(base: "PreTrainedModel", model: nn.Module, seed: int) -> "PeftModel":
+def with_adapter_like(base: "PreTrainedModel", model: nn.Module, seed: int) -> Any:
     """`base`, frozen, with a fresh adapter of the same kind as that of `model`, drawn from `seed`. The global random
     generators are left as they were."""
     from peft import get_peft_model

@@ -247,7 +247,8 @@ def _language(block: Any) -> str:
 
 def _answers(block: Any) -> str:
     rows = answer_rows(block)
-    return table(rows, "What the models answer, greedily; repetition: share of repeated word triples") if rows else ""
+    caption = "What the models answer, greedily; repetition: share of repeated triples of words"
+    return table(rows, caption) if rows else ""
 
 
 def _robustness(block: Any) -> str:

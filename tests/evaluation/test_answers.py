@@ -21,6 +21,9 @@ def test_repetition_is_the_share_of_repeated_triples():
     assert repetition("a b c d") == 0 and repetition("a b c") == 0 and repetition("") == 0
     assert repetition("no no no no no") == pytest.approx(2 / 3)  # three triples, all the same
     assert repetition("a b c A B C") == pytest.approx(1 / 4)  # abc bca cab abc
+    assert (
+        repetition("anyon " + "diate" * 20) > 0.7 > 0.1 > repetition("He writes in the last row of a silent cinema.")
+    )
 
 
 @pytest.mark.parametrize(
