@@ -81,4 +81,5 @@ def make_trainer(
     name, options = METHODS[method]
     kind = get_method(name)
     batches = {"per_device_train_batch_size": examples - forget, "per_device_forget_batch_size": forget}
-    return kind(model, kind.config_class(**batches, **options, **shared), splits, task, callbacks=callbacks, quiet=True)
+    config = kind.config_class(**batches, **options, **shared)
+    return kind(model, config, splits, task, callbacks=callbacks, quiet=True)

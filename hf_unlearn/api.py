@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from torch import nn
@@ -35,6 +35,7 @@ from hf_unlearn.trainers.known_base import known_base
 
 if TYPE_CHECKING:
     import datasets
+    from peft import PeftModel
 
     from hf_unlearn.trainers.base import UnlearningTrainer
     from hf_unlearn.trainers.config import KnownRecipe
@@ -284,12 +285,12 @@ def _given_adapter(model: nn.Module) -> Iterator[None]:
     """Inside, a model whose adapter learned the rows is known as one that came with it: its base never saw a row."""
     came = lora.is_peft(model) and not lora.came_with_adapter(model) and not lora.is_fresh(model)
     if came:
-        lora.add_reference_adapter(model)
+        lora.add_reference_adapter(cast("PeftModel", model))
     try:
         yield
     finally:
         if came:
-            lora.drop_reference_adapter(model)
+            lora.drop_reference_adapter(cast("PeftModel", model))
 
 
 def _run(

@@ -169,7 +169,7 @@ def language_data(own: EvaluateArguments, arguments: Arguments, data: Data) -> L
     general = {role: load(name) for role, name in given.items() if name is not None}
     forget_split = arguments.request.forget_split
     if forget_split is not None:
-        rows, known = tofu.load_choices(arguments.data.dataset_name, forget_split)
+        rows, known = tofu.load_choices(arguments.data.dataset_name or "", forget_split)
         others += rows
         if arguments.recipe.original_model_type is None:  # a model from scratch has not heard of them
             general = known | general

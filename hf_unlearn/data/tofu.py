@@ -105,9 +105,10 @@ def _digests(rows) -> list[bytes]:
 def _places(full, rows, name: str) -> np.ndarray:
     """Where the rows of a part stand in `full`."""
     place = {digest: i for i, digest in enumerate(_digests(full))}
-    found = [place.get(digest) for digest in _digests(rows)]
-    if missing := found.count(None):
-        raise UserError(f"{missing} of {len(found)} rows of TOFU's {name} are not in full: the files are of two kinds")
+    digests = _digests(rows)
+    found = [place[digest] for digest in digests if digest in place]
+    if missing := len(digests) - len(found):
+        raise UserError(f"{missing} of {len(digests)} rows of TOFU's {name} are not in full: the files differ in kind")
     return np.unique(found)
 
 

@@ -24,7 +24,7 @@ from hf_unlearn.evaluation.perturbed import Choices, choice_figures, choices_of
 from hf_unlearn.evaluation.scores import SplitScores
 from hf_unlearn.evaluation.scoring import score_tokens
 from hf_unlearn.evaluation.token_scores import TokenScores
-from hf_unlearn.report.blocks import Language
+from hf_unlearn.report.blocks import Language, Qualities
 from hf_unlearn.tasks.base import Task
 
 ROLES = {"forget": "forget", "retain": "retain", "unseen": "nonmembers"}
@@ -144,16 +144,19 @@ def language_block(models: Mapping[str, Measured | None], data: LanguageData) ->
     }
 
 
-def _forget_quality(ratios: Mapping[str, np.ndarray], twins: list[str]) -> dict[str, dict[str, Any] | None]:
+def _forget_quality(ratios: Mapping[str, np.ndarray], twins: list[str]) -> dict[str, Qualities | None]:
     """Of each model against every twin; of twins every pair."""
     known = [name for name in twins if name in ratios]
     pairs = {name: [(name, twin) for twin in known] for name in ("original", "unlearned") if name in ratios}
     pairs["twins"] = list(itertools.combinations(known, 2))
-    found = {}
+    found: dict[str, Qualities | None] = {}
     for name in ("original", "unlearned", "twins"):
         tests = [metrics.forget_quality(ratios[one], ratios[other]) for one, other in pairs.get(name, [])]
-        parts = {part: _mean([test[part] for test in tests]) for part in ("distance", "p_value")} if tests else None
-        found[name] = parts and parts | {"each": [test["p_value"] for test in tests]}
+        each = {part: [test[part] for test in tests] for part in ("distance", "p_value")}
+        means = {part: _mean(values) for part, values in each.items()}
+        found[name] = None
+        if tests:
+            found[name] = Qualities(distance=means["distance"], p_value=means["p_value"], each=each["p_value"])
     return found
 
 

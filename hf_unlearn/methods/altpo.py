@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -89,8 +89,12 @@ class AltPOTrainer(PreferenceTrainer):
         "id": "arXiv:2409.13474",
     }
 
-    @cached_property
+    @property
     def preferred(self) -> AnsweredRows:
+        return self._alternates
+
+    @cached_property
+    def _alternates(self) -> AnsweredRows:
         return AnsweredRows(self.splits.forget, unpacked(self.method_state["alternates"]))
 
     def preferred_index(self, index: torch.Tensor) -> torch.Tensor:
@@ -99,7 +103,7 @@ class AltPOTrainer(PreferenceTrainer):
         return index + (passes % self.args.alternates) * len(self.splits.forget)
 
     def _measure_originals(self) -> dict[str, torch.Tensor]:
-        self.__dict__.pop("preferred", None)
+        self.__dict__.pop("_alternates", None)
         made = {"alternates": self._of_the_first(packed(self._made_up()))}
         self.method_state |= made
         return made | super()._measure_originals()
@@ -130,7 +134,7 @@ class AltPOTrainer(PreferenceTrainer):
         return generate(
             self.model,
             self.task,
-            AskedAgain(rows, self.args.instruction),
+            cast(Rows, AskedAgain(rows, self.args.instruction)),
             max_new_tokens=self.args.alternate_tokens,
             batch_size=self.args.per_device_eval_batch_size,
             temperature=self.args.temperature,

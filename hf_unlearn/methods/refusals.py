@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -72,7 +72,7 @@ def read_refusals(path: str | None) -> list[str]:
 class RefusalTrainer(OtherAnswersTrainer):
     """Gives a method the forget rows with refusals in the place of their answers."""
 
-    config_class = RefusalConfig
+    config_class: ClassVar[type[RefusalConfig]] = RefusalConfig
     args: RefusalConfig
 
     @cached_property

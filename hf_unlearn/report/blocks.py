@@ -271,6 +271,12 @@ class Quality(TypedDict):
     p_value: float | None
 
 
+class Qualities(Quality):
+    """The same against several twins: the means, and the p-value of each."""
+
+    each: list[float | None]
+
+
 class Language(TypedDict):
     """What language models know of their rows: `figures[name][model]`, `attacks[name][model]`."""
 
@@ -278,7 +284,7 @@ class Language(TypedDict):
     figures: dict[str, dict[str, float | None]]
     attacks: dict[str, dict[str, AttackFigure | None]]
     priv_leak: dict[str, float | None]
-    forget_quality: dict[str, Quality | None]
+    forget_quality: dict[str, Qualities | None]
     not_checked: list[str]
 
 

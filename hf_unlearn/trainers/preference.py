@@ -82,7 +82,11 @@ class PreferenceTrainer(OtherAnswersTrainer):
 
     config_class = PreferenceConfig
     args: PreferenceConfig
-    preferred: AnsweredRows
+
+    @property
+    def preferred(self) -> AnsweredRows:
+        """The rows with the answers that are preferred."""
+        raise NotImplementedError
 
     def reference_rows(self) -> dict[str, Any]:
         return {FORGET: self.splits.forget, PREFERRED: self.preferred}

@@ -16,7 +16,7 @@ FORGOTTEN_SHARE = 0.75  # of the blocks, from the top: what is kept below is too
 
 def make_proxy(
     model: nn.Module, seed: int, start: Callable[[int], PreTrainedModel] | None = None, *, keeps: bool = True
-) -> PreTrainedModel:
+) -> nn.Module:
     """An untrained proxy for `model`: as much of what it knows as can be had without what it remembers of single rows.
 
     - The recipe's start is known, and a pretrained base, or the model reads tokens: that start. It never saw a row.

@@ -18,6 +18,7 @@ from hf_unlearn.evaluation.embeddings import embeddings
 from hf_unlearn.evaluation.metrics import loss_auc
 from hf_unlearn.models import lora
 from hf_unlearn.tasks.base import Task
+from hf_unlearn.tasks.forward import unwrap
 from hf_unlearn.trainers.config import KnownRecipe, UnlearningConfig, default_learning_rate, filled_later
 from hf_unlearn.trainers.proxies import make_proxy, starts_clean
 from hf_unlearn.trainers.published import PAPER, PublishedConfig, PublishedTrainer
@@ -337,7 +338,7 @@ class RowTargetTrainer(PublishedTrainer, Asking):
         them, and one that keeps nothing takes its place."""
         start = self.recipe.start if self.recipe else None
         untrained = make_proxy(model, seed, start)
-        is_clean = starts_clean(model, untrained if start else None)
+        is_clean = starts_clean(model, unwrap(untrained) if start else None)
         proxy = self._train_proxy(untrained)
         if is_clean:
             return proxy
