@@ -122,6 +122,7 @@ def block(setup):
     return data, models, measured, language_block(measured, data)
 
 
+@pytest.mark.slow
 def test_the_block(block):
     data, models, measured, found = block
     json.dumps(found, allow_nan=False)
@@ -161,6 +162,7 @@ def test_without_twins_original_and_options(setup):
     language_rows(found)
 
 
+@pytest.mark.slow
 def test_all_nine_figures_for_pretrained_models(setup):
     model, splits, task = setup
     data = LanguageData.build(task, splits)
