@@ -1,6 +1,6 @@
 """The parts of `transformers.Trainer` that are overridden or called here without being promised to anybody.
 
-Checked against transformers 5.23.0. If a test fails after an upgrade: read what changed in that method, mend the
+Checked against transformers 5.19.0 and 5.23.0. If a test fails after an upgrade: read what changed in that method, mend the
 override, and write the release and its parameters here.
 """
 
@@ -12,7 +12,7 @@ from transformers import Trainer
 from hf_unlearn.methods import METHODS, get_method
 from hf_unlearn.trainers.base import UnlearningTrainer
 
-CHECKED = ("5.23.0",)
+CHECKED = ("5.19.0", "5.23.0")
 # Overridden: the parameters that the override counts on.
 OVERRIDDEN = {
     "__init__": (),
