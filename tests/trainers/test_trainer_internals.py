@@ -1,7 +1,7 @@
 """The parts of `transformers.Trainer` that are overridden or called here without being promised to anybody.
 
-Checked against transformers 5.19.0 and 5.23.0. If a test fails after an upgrade: read what changed in that method, mend the
-override, and write the release and its parameters here.
+Checked against transformers 5.19.0 and 5.23.0. If a test fails after an upgrade: read what changed there, mend
+the override, and write the release and its parameters here.
 """
 
 import inspect
