@@ -342,7 +342,7 @@ DATA = [
     data("no such validation split", "the splits are", validation_split="dev"),
     data("no such training split", "the splits are", train_split="dev"),
     data("validation is training", "must be different splits", validation_split="train"),
-    data("prompts for a classifier", "tasks with prompts", prompt_template="{question}"),
+    data("words asked of a classifier", "tasks with prompts", prompt_template="{question}"),
     data("a prompt without question", "has no {question}", base="lm", prompt_template="nothing"),
     data("a prompt with more fields", "{answer}", base="lm", prompt_template="{question} {answer}"),
     data("no chat template", "no chat template", base="lm", prompt_template="chat"),
