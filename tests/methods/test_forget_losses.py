@@ -108,7 +108,7 @@ def test_dpo_by_hand(method):
     chosen = torch.tensor(np.log([[0.3, 0.7], [0.6, 0.4]]), requires_grad=True)
     refusal = Predictions(chosen, torch.tensor([0, 0]), 2, torch.tensor([0, 1]))
     trainer.predict_rows = lambda rows, index: refusal
-    trainer.__dict__["preferred" if method == "altpo" else "refused"] = None
+    trainer.__dict__["_alternates" if method == "altpo" else "refused"] = None
     losses = trainer.forget_losses(seen)
     preferred = np.log([0.3, 0.6]) + [2.0, 2.0]
     margin = preferred - by_row(LOG - LOG0)
@@ -135,7 +135,7 @@ def test_rmu_by_hand():
     hidden = torch.tensor([[[1.0, 2.0], [3.0, 4.0], [9.0, 9.0]]], dtype=torch.float64, requires_grad=True)
     mask = torch.tensor([[True, True, False]])
     seen, _ = output()
-    seen.hidden, seen.mask = {"block": hidden}, mask
+    seen.hidden, seen._mask = {"block": hidden}, mask
     seen.original = SimpleNamespace(hidden={"block": torch.zeros_like(hidden)})
     target = 20 * np.array([0.6, 0.8])
     away = np.array([[1.0, 2.0], [3.0, 4.0]]) - target
