@@ -109,7 +109,7 @@ def test_a_method_of_an_installed_package_runs_from_the_command_line(installed, 
     assert '"outside_npo"' in evidence and '"softness": 0.2' in evidence
     assert "outside_npo" in method_names() and "outside_npo" not in METHODS
     with pytest.raises(SystemExit):
-        main(["train", "--method", "outside_npo", "--help"])
+        main(["train", "--method", "outside_npo", "--help-all"])
     assert "--softness" in capsys.readouterr().out
 
 

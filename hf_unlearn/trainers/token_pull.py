@@ -55,4 +55,4 @@ def at_tokens(state: dict[str, torch.Tensor], forget: SplitOutput) -> torch.Tens
     """The targets of the micro-batch's supervised tokens, `(tokens,)`."""
     start = state["token_start"]
     places = [torch.arange(int(start[row]), int(start[row + 1])) for row in forget.rows]
-    return state["token_targets"][torch.cat(places)].to(forget.log_odds)
+    return state["token_targets"][torch.cat([torch.arange(0), *places])].to(forget.log_odds)

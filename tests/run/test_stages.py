@@ -28,9 +28,9 @@ def run(monkeypatch):
     seen = {}
     save = results.save
 
-    def keep(arguments, trainer, evidence):
+    def keep(arguments, data, trainer, evidence):
         seen["trainer"] = trainer
-        save(arguments, trainer, evidence)
+        save(arguments, data, trainer, evidence)
 
     monkeypatch.setattr(results, "save", keep)
 
