@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quickstart-llm test test-quick test-lowest coverage lint format notebooks docs clean
+.PHONY: help quickstart quickstart-llm test test-all test-quick test-lowest coverage lint format notebooks docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ quickstart-llm: $(READY) ## a chat model of 135 M weights forgets a writer, in m
 	$(BIN)/hf-unlearn demo llm
 
 test: $(READY) ## run the test suite
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not long"
+
+test-all: $(READY) ## the same, and two notebooks and cases of several processes more
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-quick: $(READY) ## without the tests that start processes or train for seconds

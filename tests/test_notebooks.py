@@ -28,8 +28,11 @@ def test_they_are_all_there():
     assert {path.stem for path in LARGE} == {"my_bert", "chat_model"}
 
 
+LONG = {"deletion_request": [pytest.mark.long], "compare_methods": [pytest.mark.long]}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [pytest.param(p, marks=LONG.get(p.stem, []), id=p.stem) for p in PATHS])
 def test_it_runs(path, tmp_path, monkeypatch):
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     work = tmp_path / "work"

@@ -164,6 +164,7 @@ os._exit(0)
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_processes(tmp_path):
     done = processes.run(WORKER, str(Path(__file__).parents[1]), str(tmp_path), processes=2)
     assert done.returncode == 0 and done.stdout.count("fine") == 2, done.stderr[-4000:]

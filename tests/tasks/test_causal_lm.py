@@ -175,7 +175,7 @@ def test_a_chat_that_is_too_long_loses_its_beginning():
 def test_a_template_that_drops_turns_is_refused():
     last_only = "{% set m = messages[-1] %}<|{{ m['role'] }}|>{{ m['content'] }}<eos>"
     task = make_task({"messages": "messages"}, tokenizer=make_tokenizer(chat_template=last_only))
-    with pytest.raises(RowError, match="supervise last"):
+    with pytest.raises(RowError, match="`supervise` last"):
         encode(task, {"messages": [CHATS["two turns"]]})
 
 

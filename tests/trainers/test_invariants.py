@@ -73,7 +73,14 @@ os._exit(0)  # torch's own threads sometimes abort while the interpreter shuts d
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind, variant, forget", [("image", "rows", 11), ("image", "paper", 1), ("lm", "rows", 11)])
+@pytest.mark.parametrize(
+    "kind, variant, forget",
+    [
+        ("image", "rows", 11),
+        pytest.param("image", "paper", 1, marks=pytest.mark.long),
+        pytest.param("lm", "rows", 11, marks=pytest.mark.long),
+    ],
+)
 def test_two_processes_give_the_same_weights(tmp_path, kind, variant, forget):
     """Also where there is one forget row, and one of the processes never has any."""
     values = {"kind": kind, "out": str(tmp_path), "variant": variant, "forget": forget}
