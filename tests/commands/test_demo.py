@@ -79,7 +79,8 @@ def test_where_it_cannot_be_fetched(tmp_path, monkeypatch):
         (["demo", "llm", "--model", "./nowhere", "--forget_fractoin", "1"], "did you mean --forget_fraction?"),
     ],
 )
-def test_bad_input(argv, said, capsys):
+def test_bad_input(argv, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the demo writes below the folder that one stands in
     assert main(argv) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
