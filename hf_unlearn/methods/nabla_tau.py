@@ -193,8 +193,8 @@ class NablaTauTrainer(RowTargetTrainer):
 
 
 def default_variant(task: Task, recipe: KnownRecipe | None) -> str:
-    """`tokens` for causal LMs, unless the recipe is known to start from random weights: there every row is language
-    that the model learned from rows like it, and its tokens say little more than the row."""
+    """`tokens` for causal LMs, unless the recipe is known to start from random weights: there an attacker told the
+    forgotten rows from unseen ones more often than with `rows`."""
     if task.has_classes:
         return "rows"
     return "tokens" if recipe is None or recipe.pretrained else "rows"

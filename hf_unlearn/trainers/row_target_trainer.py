@@ -27,6 +27,7 @@ from hf_unlearn.trainers.row_targets import RegressedTargets, RemovedClasses, Ro
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase
 from hf_unlearn.trainers.split_output import SplitOutput
 from hf_unlearn.trainers.target_sources import MOST_PROBE_ROWS, Asked, Asking, Probe, Proxy, TargetSource
+from hf_unlearn.trainers.token_targets import at_tokens
 
 CHECKED_ROWS = 128  # forget and retain rows whose loss is compared with that of validation rows
 REFIT = (0, 1 / 4, 1 / 2, 3 / 4, 7 / 8)  # when the targets are measured, as shares of the run
@@ -170,9 +171,7 @@ class RowTargetTrainer(PublishedTrainer, Asking):
         rows = self.row_targets(forget)
         if self.task.has_classes:
             return rows
-        start = self.method_state["token_start"]
-        places = [torch.arange(int(start[row]), int(start[row + 1])) for row in forget.rows]
-        return self.method_state["token_targets"][torch.cat([torch.arange(0), *places])].to(rows)
+        return at_tokens(self.method_state, forget)
 
     def _ask_tokens(self, proxy: torch.nn.Module) -> dict[str, torch.Tensor]:
         seen, _ = self._token_log_odds(self.calibration_rows, proxy)
@@ -266,10 +265,10 @@ class RowTargetTrainer(PublishedTrainer, Asking):
     def target_source(self) -> TargetSource:
         """What tells how an unseen model would see the forget rows: a probe on the recipe's pretrained base, else a
         proxy."""
-        base = self.recipe.start(self.args.seed) if self.recipe else None
-        if base is not None and base.config._name_or_path and self.task.has_classes:
-            return Probe(base)
-        return Proxy()
+        if self.recipe is None or not self.recipe.pretrained or not self.task.has_classes:
+            return Proxy()  # without loading a base that nobody would ask
+        base = self.recipe.start(self.args.seed)
+        return Probe(base) if base.config._name_or_path else Proxy()
 
     def ask_source(self) -> dict[str, torch.Tensor]:
         """What the source says of validation and forget rows, none of which it has seen."""

@@ -7,7 +7,7 @@ import torch
 from hf_unlearn.trainers.config import KnownRecipe, default_learning_rate
 from hf_unlearn.trainers.split_output import SplitOutput
 from hf_unlearn.trainers.target_sources import Asking
-from hf_unlearn.trainers.token_targets import TokenLogOdds, fit_targets
+from hf_unlearn.trainers.token_targets import TokenLogOdds, at_tokens, fit_targets
 
 LEAST_STEPS = 24  # however few the rows; in 16 rows stop short of their targets
 VISITS = 4.0  # of each forget row, at least
@@ -49,10 +49,3 @@ def loss(state: dict[str, torch.Tensor], forget: SplitOutput, retain: SplitOutpu
 def at_rows(state: dict[str, torch.Tensor], forget: SplitOutput) -> torch.Tensor:
     """The targets of the micro-batch's rows, `(size,)`."""
     return state["targets"].to(forget.log_odds)[forget.index]
-
-
-def at_tokens(state: dict[str, torch.Tensor], forget: SplitOutput) -> torch.Tensor:
-    """The targets of the micro-batch's supervised tokens, `(tokens,)`."""
-    start = state["token_start"]
-    places = [torch.arange(int(start[row]), int(start[row + 1])) for row in forget.rows]
-    return state["token_targets"][torch.cat([torch.arange(0), *places])].to(forget.log_odds)

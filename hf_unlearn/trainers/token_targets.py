@@ -6,12 +6,14 @@ model has seen, translate from the proxy's scale to the model's. One pass over t
 follow from those of its tokens.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from hf_unlearn.trainers.row_targets import SMALLEST_SPREAD, RegressedTargets, quantile_map
+from hf_unlearn.trainers.split_output import SplitOutput
 
 
 @dataclass
@@ -63,6 +65,13 @@ def fit_targets(
         "token_start": proxy_asked.start,
     }
     return {name: torch.as_tensor(value) for name, value in found.items()}
+
+
+def at_tokens(state: Mapping[str, torch.Tensor], forget: SplitOutput) -> torch.Tensor:
+    """The targets of the supervised tokens of a micro-batch, which may have no forget row: `(tokens,)`."""
+    start = state["token_start"]
+    places = [torch.arange(int(start[row]), int(start[row + 1])) for row in forget.rows]
+    return state["token_targets"][torch.cat([torch.arange(0), *places])].to(forget.log_odds)
 
 
 def row_targets(model: np.ndarray, seen: np.ndarray, asked: np.ndarray, places: tuple[np.ndarray, ...]) -> np.ndarray:
