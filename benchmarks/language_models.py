@@ -165,14 +165,17 @@ def figures(scores: dict, twins: list[dict]) -> dict[str, float]:
 
 
 def unlearn(bench: Bench, original, run: str) -> tuple[object, dict, float, dict]:
-    """What `METHOD[:argument=value,…]` makes of a copy of the original: model, steps and examples, CPU s, settings."""
+    """What `METHOD[:argument=value,…]` makes of a copy of the original: model, steps and examples, CPU s, settings.
+
+    Beside the method's own arguments: `lora=RANK`, and `known=false` for a method that is told nothing of the recipe.
+    """
     from hf_unlearn.methods import get_method
     from hf_unlearn.models.lora import add_lora
 
     name, _, given = run.partition(":")
     values = {key: parse(value) for key, _, value in (item.partition("=") for item in given.split(",") if item)}
     method = get_method(name)
-    rank = values.pop("lora", None)
+    rank, recipe = values.pop("lora", None), bench.known() if values.pop("known", True) else None
     seed = values.get("seed", bench.which.seed)
     model = copy.deepcopy(original)
     if rank:
@@ -181,7 +184,7 @@ def unlearn(bench: Bench, original, run: str) -> tuple[object, dict, float, dict
     with tempfile.TemporaryDirectory() as folder:
         values = {"per_device_eval_batch_size": 16, "seed": seed} | values
         args = method.config_class(output_dir=folder, report_to="none", disable_tqdm=True, **values)
-        trainer = method(model, args, bench.splits, bench.task, quiet=True, recipe=bench.known())
+        trainer = method(model, args, bench.splits, bench.task, quiet=True, recipe=recipe)
         trainer.train()
     read = {"steps": trainer.state.global_step, "examples": trainer.examples}
     return trainer.model, read, time.process_time() - start, trainer.args.hyperparameters()
