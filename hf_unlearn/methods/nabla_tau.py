@@ -10,7 +10,7 @@ from hf_unlearn.errors import UserError
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.trainers import token_pull
 from hf_unlearn.trainers.config import KnownRecipe, filled_later
-from hf_unlearn.trainers.row_target_trainer import RowTargetConfig, RowTargetTrainer
+from hf_unlearn.trainers.row_target_trainer import SLACK, RowTargetConfig, RowTargetTrainer
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase
 from hf_unlearn.trainers.split_output import SplitOutput
 
@@ -68,12 +68,15 @@ class NablaTauTrainer(RowTargetTrainer):
     while the others stay as they were memorized. With φ = log(p/(1 − p)) of the row's label, a target t_i from
     something that never saw the row ([`RowTargets`]) and s the spread of φ on validation rows:
 
-        L = 0.6·mean[h((φ_i − t_i)/s)] + L_r,  h(a) = a²/2 up to |a| = 1, and |a| − 1/2 beyond (Huber).
+        L = 0.6·mean[h(a_i)] + L_r,   a_i = (φ_i − t_i)/s,
+        h(a) = a²/2 from 0 to 1, a − 1/2 beyond, 0 down to a = −0.2, and h(−0.2 − a) below (Huber with a slack).
 
     It is ascent on the forget loss as long as the row stands above its target, of bounded strength, so that the
     descent beside it is heard; it ends where validation rows say that unseen data lie. A row that fell further is led
-    back by the same term. Adam runs without momentum (β₁ = 0): pushed rows would run past their targets. The targets
-    are measured five times, with the current model as long as its loss on validation rows is the lowest so far.
+    back by the same term; within the slack it is left alone, for held to a target to the nat it would be learned
+    again. Adam runs without momentum (β₁ = 0): pushed rows would run past their targets. The targets are measured
+    five times, with the current model as long as its loss on validation rows is the lowest so far. The run is
+    prolonged as long as the rows stand above them on average ([`Prolonging`]).
 
     `variant="tokens"` is for causal LMs: the row says how much and its tokens say where ([`token_pull`]). With token
     log-odds φ_ij, their targets t_ij and the spread S of token log-odds on validation rows, a and e numbers through
@@ -155,8 +158,9 @@ class NablaTauTrainer(RowTargetTrainer):
         return token_pull.loss(self.method_state, forget, retain)
 
     def _rows_loss(self, forget: SplitOutput, retain: SplitOutput) -> torch.Tensor:
-        above = (forget.log_odds - self.row_targets(forget)) / self.spread  # (size,)
-        pull = F.huber_loss(above, torch.zeros_like(above), reduction="none")
+        away = (forget.log_odds - self.row_targets(forget)) / self.spread  # (size,)
+        away = away.clamp(min=0) + (away + SLACK).clamp(max=0)
+        pull = F.huber_loss(away, torch.zeros_like(away), reduction="none")
         return FORGET_WEIGHT * forget.mean(pull) + retain.mean(retain.loss)
 
     # One τ for the mean.

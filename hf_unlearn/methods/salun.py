@@ -13,7 +13,7 @@ from hf_unlearn.errors import UserError
 from hf_unlearn.saliency.soft_threshold import PREFIX, SoftThreshold
 from hf_unlearn.trainers.config import filled_later
 from hf_unlearn.trainers.random_labels import draws, soft_losses, uniform_labels
-from hf_unlearn.trainers.row_target_trainer import RowTargetConfig, RowTargetTrainer
+from hf_unlearn.trainers.row_target_trainer import SLACK, RowTargetConfig, RowTargetTrainer
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase
 from hf_unlearn.trainers.split_output import SplitOutput
 
@@ -95,14 +95,14 @@ class SalUnTrainer(RowTargetTrainer):
     `variant="rows"` ends it where a model that never saw the row would stand. With φ = log(p/(1 − p)) of the row's
     true label, its target t_i ([`RowTargetTrainer`]) and s the spread of φ on validation rows:
 
-        L = mean[ReLU(a_i) · min(1/p_i, 10) · CE(π(· | x, y′ ≠ y)) + min(ReLU(−a_i), 1) · CE(y)] + L_r,
+        L = mean[ReLU(a_i) · min(1/p_i, 10) · CE(π(· | x, y′ ≠ y)) + min(ReLU(−0.2 − a_i), 1) · CE(y)] + L_r,
 
-    with a_i = (φ_i − t_i)/s, the factors being numbers through which no gradient flows. A row that fell below its
-    target returns. π(· | x, y′ ≠ y) is the model's own opinion of the wrong labels: those drawn alike pull a row to
-    another far-fetched class each time and undo each other, so that hard rows never become as wrong as they are for a
-    model that never saw them. 1/p makes up for a pull that fades with p. The tokens of a causal LM have targets of
-    their own and labels drawn alike, without that factor: a likely wrong token is soon the most likely one, and easy
-    words are lost with the rest.
+    with a_i = (φ_i − t_i)/s, the factors being numbers through which no gradient flows. A row that fell well below
+    its target returns, and the run is prolonged as long as rows stand above theirs. π(· | x, y′ ≠ y) is the model's
+    own opinion of the wrong labels: those drawn alike pull a row to another far-fetched class each time and undo each
+    other, so that hard rows never become as wrong as they are for a model that never saw them. 1/p makes up for a
+    pull that fades with p. The tokens of a causal LM have targets of their own and labels drawn alike, without that
+    factor: a likely wrong token is soon the most likely one, and easy words are lost with the rest.
 
     Example:
 
@@ -196,7 +196,7 @@ class SalUnTrainer(RowTargetTrainer):
         if self.args.variant == "rows":
             above = (predictions.label_log_odds.detach() - self.label_targets(forget)) / self.label_spread
             back = predictions.losses_for(predictions.labels)
-            loss = above.clamp(min=0) * loss + above.neg().clamp(0, 1) * back
+            loss = above.clamp(min=0) * loss + (above.neg() - SLACK).clamp(0, 1) * back
         return forget.mean(predictions.example_mean(loss))
 
     def wrong_label_losses(self, forget: SplitOutput) -> torch.Tensor:

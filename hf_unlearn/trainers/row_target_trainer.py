@@ -20,6 +20,7 @@ from hf_unlearn.models import lora
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.tasks.forward import unwrap
 from hf_unlearn.trainers.config import KnownRecipe, UnlearningConfig, default_learning_rate, filled_later
+from hf_unlearn.trainers.prolonging import MOST_TIMES, Prolonging
 from hf_unlearn.trainers.proxies import make_proxy, starts_clean
 from hf_unlearn.trainers.published import PAPER, PublishedConfig, PublishedTrainer
 from hf_unlearn.trainers.retain_only import RetainOnlyTrainer
@@ -33,6 +34,7 @@ CHECKED_ROWS = 128  # forget and retain rows whose loss is compared with that of
 REFIT = (0, 1 / 4, 1 / 2, 3 / 4, 7 / 8)  # when the targets are measured, as shares of the run
 LEAST_STEPS = 40  # however few the rows: a model that is moved in fewer, larger steps is damaged
 VISITS = 3.0  # of each forget row, at least
+SLACK = 0.2  # spreads that a row may fall below its target before it is led back
 FORGET_SHARE = 0.5  # forget rows beside each retain row of a step
 BUDGET = {"proxy_epochs": (0.1, 6.0), "num_train_epochs": (1 / 15, 4.0)}  # share of the epochs of retraining, most
 RATE = 0.7  # of the recipe's peak learning rate, as far as the width of the model tells it where it is not known
@@ -83,7 +85,7 @@ class RowTargetConfig(PublishedConfig):
         super().__post_init__()
 
 
-class RowTargetTrainer(PublishedTrainer, Asking):
+class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
     """Gives a method [`row_targets`]: the log-odds that a model which never saw the row would give its label.
 
     A source that never saw the forget rows says how hard each is ([`TargetSource`]), and validation rows translate
@@ -136,12 +138,14 @@ class RowTargetTrainer(PublishedTrainer, Asking):
         return max(1, round(FORGET_SHARE * self.args.per_device_train_batch_size))
 
     def phases(self) -> list[Phase]:
-        """Passes over the retain rows, where the user says how many. Else also as many steps as the request takes."""
+        """Passes over the retain rows, where the user says how many. Else also as many steps as the request takes,
+        and as its rows turn out to need."""
         forget, retain = self.stream_sizes()[FORGET].batches, self.stream_sizes()[RETAIN].batches
         steps = math.ceil(self.args.num_train_epochs * retain)
-        if self.args.steps_follow_request and self.args.variant != PAPER:
-            steps = max(steps, self.least_steps, math.ceil(self.visits * forget))
-        return [Phase("unlearn", steps)]
+        if not self.args.steps_follow_request or self.args.variant == PAPER:
+            return [Phase("unlearn", steps)]
+        steps = max(steps, self.least_steps, math.ceil(self.visits * forget))
+        return [Phase("unlearn", steps, most_steps=MOST_TIMES * steps if self.args.variant == "rows" else None)]
 
     def plan(self) -> list[str]:
         """Where the targets come from and, where the recipe is known, what the run costs beside it."""
@@ -156,6 +160,8 @@ class RowTargetTrainer(PublishedTrainer, Asking):
             share = read / (self.recipe.epochs * retain)
             words = "; retraining costs about the same" if share > COSTS_THE_SAME else ""
             lines.append(f"reads about {share:.0%} of the examples of retraining{words}")
+        if self.schedule.most_steps > self.schedule.total_steps:
+            lines.append(f"up to {self.schedule.most_steps:,} steps, as long as rows stand above their targets")
         return lines
 
     def row_targets(self, forget: SplitOutput) -> torch.Tensor:
@@ -163,7 +169,14 @@ class RowTargetTrainer(PublishedTrainer, Asking):
         step, total = self.state.global_step, self.schedule.total_steps
         if step in {int(total * share) for share in REFIT} and self._first_of_step("targets"):
             self._measure_targets()
+        if self._first_of_step("length"):
+            self.prolong()
         return self.method_state["targets"].to(forget.log_odds)[forget.index]
+
+    def stand_above(self, places: np.ndarray) -> float:
+        self.count_examples(len(places))
+        now = self.score(self.splits.forget.select(places), self.model_wrapped).log_odds
+        return float(np.mean(now - self.method_state["targets"].numpy()[places])) / self.spread
 
     def label_targets(self, forget: SplitOutput) -> torch.Tensor:
         """As [`row_targets`], for every label: `(rows,)`. A classifier's row has one. Of a causal LM's every token has

@@ -68,10 +68,10 @@ class JointSampler:
         self._order = lru_cache(maxsize=4)(self._draw_order)
 
     def __len__(self) -> int:
-        return self.schedule.total_steps * self.accumulation
+        return self.schedule.most_steps * self.accumulation
 
     def __iter__(self) -> Iterator[list[tuple]]:
-        for step in range(self.schedule.total_steps):
+        for step in range(self.schedule.most_steps):
             yield from self.micro_batches(step)
 
     def rows(self, step: int) -> dict[str, np.ndarray]:

@@ -1,6 +1,6 @@
 """What a run trains on, when: phases, each with its streams, its steps and, where a method fixes it, its rate."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 FORGET, RETAIN = "forget", "retain"
 FILLER = "filler"  # a row that a micro-batch without rows forwards, and no loss sees
@@ -18,6 +18,7 @@ class Phase:
         final_learning_rate: rate that would follow the last step, reached linearly. `None`: constant.
         rate_every: the rate changes every so many steps (1: every step).
         fresh_optimizer: whether momentum and the like of earlier phases are dropped.
+        most_steps: steps that the phase may be prolonged to; `None`: it has `steps` for good.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Phase:
     final_learning_rate: float | None = None
     rate_every: int = 1
     fresh_optimizer: bool = False
+    most_steps: int | None = None
 
     def rate(self, step: int) -> float | None:
         """Learning rate at step `step` of the phase, counted from 0."""
@@ -37,7 +39,15 @@ class Phase:
 
 
 class Schedule:
-    """Phases laid end to end. Every question about a step is answered from its number alone, so resuming is exact."""
+    """Phases laid end to end. Every question about a step is answered from its number alone, so resuming is exact.
+
+    Args:
+        phases: in order. The last may have `most_steps`.
+        max_steps: if positive, cuts the last phases short, or lengthens the last one; then none is prolonged.
+
+    Attributes:
+        planned_steps (`int`): of the whole run, before it was prolonged.
+    """
 
     def __init__(self, phases: list[Phase], max_steps: int = -1):
         if max_steps > 0:
@@ -45,6 +55,19 @@ class Schedule:
         self.phases = [phase for phase in phases if phase.steps > 0]
         if not self.phases:
             raise ValueError("a schedule needs at least one step")
+        self.planned_steps = self.total_steps
+
+    def prolong(self, total_steps: int) -> None:
+        """Let the run have `total_steps`, by more steps of its last phase, as far as that may be."""
+        last = self.phases[-1]
+        steps = min(total_steps, self.most_steps) - (self.total_steps - last.steps)
+        self.phases[-1] = replace(last, steps=steps)
+
+    @property
+    def most_steps(self) -> int:
+        """Steps that the run may be prolonged to."""
+        last = self.phases[-1]
+        return self.total_steps - last.steps + max(last.steps, last.most_steps or 0)
 
     @property
     def total_steps(self) -> int:
@@ -73,15 +96,16 @@ class Schedule:
         return any(phase.learning_rate is not None for phase in self.phases)
 
     def stream_steps(self, step: int, stream: str) -> int:
-        """How many of the first `step` steps read `stream`: where that stream stands."""
+        """How many of the first `step` steps read `stream`: where that stream stands. Past the end: as in the last
+        phase."""
         seen = 0
-        for phase in self.phases:
+        for phase in self.phases[:-1]:
             if stream in phase.streams:
                 seen += min(step, phase.steps)
             step -= phase.steps
             if step <= 0:
-                break
-        return seen
+                return seen
+        return seen + (step if stream in self.phases[-1].streams else 0)
 
 
 def _fit(phases: list[Phase], max_steps: int) -> list[Phase]:
@@ -89,6 +113,6 @@ def _fit(phases: list[Phase], max_steps: int) -> list[Phase]:
     fitted, left = [], max_steps
     for i, phase in enumerate(phases):
         steps = left if i == len(phases) - 1 else min(phase.steps, left)
-        fitted.append(Phase(**{**phase.__dict__, "steps": steps}))
+        fitted.append(replace(phase, steps=steps, most_steps=None))
         left -= steps
     return fitted

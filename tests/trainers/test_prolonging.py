@@ -1,0 +1,135 @@
+"""A run goes on while its forget rows stand above their targets, and ends as if it had been planned so long."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from toy import image_setup
+from transformers import get_scheduler
+
+from hf_unlearn.methods import get_method
+from hf_unlearn.trainers import row_target_trainer
+from hf_unlearn.trainers.prolonging import STEPS, stretch
+from hf_unlearn.trainers.sampler import JointSampler, StreamSize
+from hf_unlearn.trainers.schedule import Phase, Schedule
+
+PLANNED, MOST = 8, 64
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Runs of 8 planned steps."""
+    monkeypatch.setattr(row_target_trainer.RowTargetTrainer, "least_steps", PLANNED)
+
+
+def make(folder: Path, above: float | None = None, method: str = "nabla_tau", **more):
+    """A trainer whose rows stand `above` their targets whenever it looks; `None`: where they do."""
+    model, splits, task = image_setup()
+    values = {"proxy_epochs": 1, "learning_rate": 1e-3, "use_cpu": True, "disable_tqdm": True, "report_to": []}
+    values |= {"per_device_forget_batch_size": 8, "retrain_epochs": 1, "save_strategy": "steps", "save_steps": 5}
+    kind = get_method(method)
+    args = kind.config_class(output_dir=str(folder), logging_steps=1, **(values | more))
+    trainer = kind(model, args, splits, task, quiet=True)
+    if above is not None:
+        trainer.stand_above = lambda places: above
+    return trainer
+
+
+def test_a_prolonged_schedule_goes_on_with_its_last_phase():
+    schedule = Schedule([Phase("a", 3, ("forget",)), Phase("b", 4, ("retain",), most_steps=10)])
+    assert (schedule.total_steps, schedule.planned_steps, schedule.most_steps) == (7, 7, 13)
+    before = [schedule.stream_steps(9, name) for name in ("forget", "retain")]
+    schedule.prolong(9)
+    assert (schedule.total_steps, schedule.planned_steps, schedule.most_steps) == (9, 7, 13)
+    assert [schedule.stream_steps(9, name) for name in ("forget", "retain")] == before == [3, 6]
+    schedule.prolong(99)
+    assert schedule.total_steps == 13
+    assert Schedule([Phase("b", 4, most_steps=10)], max_steps=6).most_steps == 6  # what the user says is said
+
+
+def test_rows_of_a_step_do_not_depend_on_how_long_the_run_is():
+    schedule = Schedule([Phase("unlearn", 4, most_steps=12)])
+    sampler = JointSampler(schedule, {"forget": StreamSize(5, 2), "retain": StreamSize(9, 4)}, seed=0)
+    before = list(sampler)
+    schedule.prolong(9)
+    assert list(sampler) == before and len(sampler) == len(before) == 12
+
+
+def test_a_falling_rate_is_that_of_a_run_planned_so_long():
+    made = [torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0) for _ in range(2)]
+    ours, theirs = (partial(get_scheduler, "linear", optimizer, num_warmup_steps=2) for optimizer in made)
+    ours, theirs = ours(num_training_steps=10), theirs(num_training_steps=20)
+    for step in range(20):
+        if step == 7:
+            stretch(ours, 20)
+        if step > 7:
+            assert ours.get_last_lr() == theirs.get_last_lr()
+        for made_optimizer, rate in zip(made, (ours, theirs), strict=True):
+            made_optimizer.step(), rate.step()
+    constant = get_scheduler("constant", made[0])
+    stretch(constant, 20)  # a rate that does not fall stays as it is
+    assert constant.lr_lambdas[0](19) == 1.0
+
+
+@pytest.mark.parametrize("method", ["nabla_tau", "salun"])
+@pytest.mark.parametrize("above, steps", [(0.5, MOST), (0.0, PLANNED)])
+def test_a_run_ends_when_its_rows_no_longer_stand_above(tmp_path, short, method, above, steps):
+    trainer = make(tmp_path, above, method)
+    assert (trainer.schedule.total_steps, trainer.schedule.most_steps) == (PLANNED, MOST)
+    trainer.train()
+    assert trainer.state.global_step == trainer.state.max_steps == steps
+    assert any("prolonged to 64" in note for note in trainer.notes) == (steps == MOST)
+    rates = [entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry]
+    assert rates[-1] == pytest.approx(1e-3 / (steps - 1), rel=0.2)  # it has fallen by the end, and not before
+
+
+def test_another_training_begins_as_planned(tmp_path, short):
+    trainer = make(tmp_path, 0.5)
+    trainer.train()
+    trainer.stand_above = lambda places: 0.0
+    trainer.train()
+    assert trainer.state.global_step == PLANNED
+
+
+def test_the_distance_is_that_of_the_rows_to_their_targets(tmp_path):
+    trainer = make(tmp_path)
+    log_odds = torch.tensor(trainer.score(trainer.splits.forget).log_odds)
+    trainer.method_state = {"targets": log_odds - torch.arange(11.0) * 2, "spread": torch.tensor(4.0)}
+    assert trainer.stand_above(torch.tensor([1, 4]).numpy()) == pytest.approx((2 + 8) / 2 / 4)
+
+
+@pytest.mark.parametrize("own", [{"num_train_epochs": 4}, {"max_steps": 8}, {"variant": "held"}])
+def test_what_the_user_fixes_is_not_prolonged(tmp_path, short, own):
+    trainer = make(tmp_path, 9.0, **own)
+    assert trainer.schedule.most_steps == trainer.schedule.total_steps == 8
+    trainer.train()
+    assert trainer.state.global_step == 8 and STEPS not in trainer.method_state
+
+
+@pytest.mark.parametrize("stop", [5, 10, 15])  # before the first look at step 6, between two, and after the last
+def test_a_prolonged_run_resumes_bit_identically(tmp_path, short, stop):
+    def looks(trainer):
+        trainer.stand_above = lambda places: 1.0 if trainer.state.global_step < 10 else 0.0
+        return trainer
+
+    whole = looks(make(tmp_path / "whole"))
+    whole.train()
+    assert whole.state.global_step == 18  # 8, 12, 18
+    again = looks(make(tmp_path / "whole"))
+    again.train(resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{stop}"))
+    assert again.state.global_step == 18
+    for ours, theirs in zip(again.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert [n for n in again.notes if "prolonged" in n] == [n for n in whole.notes if "prolonged" in n]
+
+
+def test_a_run_that_is_over_is_not_gone_on_with(tmp_path, short):
+    whole = make(tmp_path, 0.0)
+    whole.train()
+    assert (whole.state.global_step, whole.schedule.most_steps) == (PLANNED, MOST)
+    again = make(tmp_path, 0.0)
+    again.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{PLANNED}"))
+    assert again.state.global_step == PLANNED
+    for ours, theirs in zip(again.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
