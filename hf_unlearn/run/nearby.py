@@ -13,6 +13,7 @@ from hf_unlearn.data.rows import Rows
 from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.evaluation.embeddings import embeddings
 from hf_unlearn.tasks.base import Task
+from hf_unlearn.trainers.first_process import from_first_process
 
 UNSEEN = {
     "validation_tau": "validation rows",
@@ -56,7 +57,8 @@ def handle_near_duplicates(
     Returns the splits, the report and how many rows were read. Raises `UserError` if a class would be left without a
     row.
     """
-    found = _from_first_process(_find(splits, task, model, held_out, batch_size))
+    here = _find(splits, task, model, held_out, batch_size)  # by all: the model may be spread over processes
+    found = from_first_process(lambda: here)  # who round differently must not disagree on which rows are forgotten
     places = np.union1d(found.forgotten, found.held_out)
     done = "forgotten too (--forget_duplicates)" if move else "pass --forget_duplicates to move them"
     notes = list(report.notes)
@@ -94,12 +96,3 @@ def _find(
             repeats = len(repeating(lie[role], lie["forget"], near.threshold))
             found.unseen[name] = (count + repeats, total + len(lie[role]))
     return found
-
-
-def _from_first_process(found: _Found) -> _Found:
-    """Processes may round differently, and must not disagree on which rows are forgotten."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return found
-    shared = [found]
-    torch.distributed.broadcast_object_list(shared)
-    return shared[0]
