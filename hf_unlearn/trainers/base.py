@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -77,7 +77,6 @@ class UnlearningTrainer(StepMeans, Measuring, Originals, Loading, Pushing):
 
     config_class: ClassVar[type[UnlearningConfig]] = UnlearningConfig
     lenses: ClassVar[tuple[type[GradientLens], ...]] = (SaliencyLens,)
-    side_progress: Callable[[str], TrainerCallback] | None = None  # makes the progress bar of a training on the side
     loss_is_scaled_for_ga = False  # ours are per-micro-batch shares; Trainer divides by the number of micro-batches
 
     def __init__(
