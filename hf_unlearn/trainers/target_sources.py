@@ -92,19 +92,15 @@ class Asking(Measuring):
         return said.log_odds[np.arange(len(rows)), self.labels_of(rows)]
 
     def look(self, rows: Rows, model: torch.nn.Module, *, places: bool = False) -> Said:
-        """What a model says of rows, in row order on every process; counted as examples."""
+        """What a model says of rows, in row order on every process: one pass, counted as examples."""
         self.count_examples(len(rows))
         by_token = {} if self.task.has_classes else {"tokens": attrgetter("label_log_odds")}
         options = self._scoring_options()
-        found = collect(model, self.task, rows, {"log_odds": class_log_odds}, by_token, **options)
+        found = collect(model, self.task, rows, {"log_odds": class_log_odds}, by_token, places=places, **options)
         if not by_token:
             return Said(found["log_odds"])
         tokens = TokenLogOdds(found["tokens"], found["token_count"].astype(np.int64))
-        at = None
-        if places:
-            self.count_examples(len(rows))
-            at = embeddings(model, self.task, rows, self.args.per_device_eval_batch_size)
-        return Said(found["log_odds"], tokens, at)
+        return Said(found["log_odds"], tokens, found.get("place"))
 
     def ask_model(self, model: torch.nn.Module) -> Asked:
         """What a model that never saw the rows says of them, and where it places those of a language model."""

@@ -115,6 +115,27 @@ def test_an_oracle_tells_the_targets_of_a_language_model(tmp_path, monkeypatch, 
         assert np.allclose(state["proxy_forget"][:, 0], np.mean([each.log_odds[:, 0] for each in said], axis=0))
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_every_row_is_looked_at_once_by_the_proxy_and_counted(tmp_path, monkeypatch, form):
+    (kind, config, values), (model, splits, task) = FORMS[form], lm_setup()
+    args = config(output_dir=str(tmp_path), use_cpu=True, disable_tqdm=True, report_to="none", **values)
+    trainer = kind(model, args, splits, task, quiet=True)
+    monkeypatch.setattr("hf_unlearn.trainers.proxy_source.train_proxy", lambda trainer, proxy: other(proxy))
+    seen, predict = {"model": 0, "proxy": 0}, task.predict
+
+    def counting(which, batch):
+        seen["model" if which in (trainer.model, trainer.model_wrapped) else "proxy"] += len(batch["labels"])
+        return predict(which, batch)
+
+    monkeypatch.setattr(task, "predict", counting)
+    monkeypatch.setattr(task, "embed", None)  # places come from the same pass
+    trainer.method_state |= trainer.prepare()
+    assert seen["proxy"] == len(splits.forget) + len(splits.validation_tau)
+    checked = len(splits.forget) + len(splits.retain)
+    assert seen["model"] == checked + len(splits.validation_tau)
+    assert int(trainer.method_state["side_examples"]) == sum(seen.values())
+
+
 def test_a_probe_is_for_classes(tmp_path):
     trainer = make(tmp_path, lm_setup())
     with pytest.raises(UserError, match="rows of causal_lm have none"):
