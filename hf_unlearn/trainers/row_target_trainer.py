@@ -13,7 +13,7 @@ from hf_unlearn.tasks.base import Task
 from hf_unlearn.trainers.config import KnownRecipe, default_learning_rate, filled_later
 from hf_unlearn.trainers.proxy_source import ADAPTER_RATE, USUAL_MOMENTUM, Proxy
 from hf_unlearn.trainers.published import PAPER, PublishedConfig, PublishedTrainer
-from hf_unlearn.trainers.row_targets import RegressedTargets, RemovedClasses, RowTargets
+from hf_unlearn.trainers.row_targets import RegressedTargets, RowTargets
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase
 from hf_unlearn.trainers.split_output import SplitOutput
 from hf_unlearn.trainers.target_sources import MOST_PROBE_ROWS, Asked, Asking, Probe, Said, TargetSource
@@ -224,13 +224,8 @@ class RowTargetTrainer(PublishedTrainer, Asking):
         return self._calibrated[1]
 
     def _translation(self) -> RowTargets | RegressedTargets:
-        state = {name: value.numpy() for name, value in self.method_state.items()}
-        if not self.task.has_classes:
-            return RegressedTargets(state["proxy_validation"], state["proxy_forget"])
-        removed = None
-        if "removed" in state:
-            removed = RemovedClasses(state["removed"], state["sure_validation"], state["sure_forget"])
-        return RowTargets(state["proxy_validation"], state["proxy_forget"], state["right"], removed)
+        kind = RowTargets if self.task.has_classes else RegressedTargets
+        return kind.from_tensors(self.method_state)
 
     def target_source(self) -> TargetSource:
         """What tells how an unseen model would see the forget rows: a probe on the recipe's pretrained base, else a
@@ -245,33 +240,16 @@ class RowTargetTrainer(PublishedTrainer, Asking):
         asked = self.ask()
         if not self.task.has_classes:
             return self._language_state(asked)
-        seen, said = asked.validation.log_odds, asked.forget.log_odds
-        labels, own = self.labels_of(self.calibration_rows), self.labels_of(self.splits.forget)
-        known = np.unique(self.labels_of(self.splits.retain))
-        right = np.where(np.isin(np.arange(seen.shape[1]), known), 0, -1)[None].repeat(len(labels), 0)
-        right[np.arange(len(labels)), labels] = np.where(np.isin(labels, known), 1, -1)
-        state = {
-            "proxy_validation": torch.tensor(seen),
-            "proxy_forget": torch.tensor(said[np.arange(len(own)), own]),
-            "right": torch.tensor(right),
-        }
-        removed = np.where(np.isin(own, known), -1, own)
-        if (removed >= 0).any():
-            state |= {
-                "removed": torch.tensor(removed),
-                "sure_validation": torch.tensor(seen[:, known].max(1)),
-                "sure_forget": torch.tensor(said[:, known].max(1)),
-            }
-        return state
+        labels = (self.labels_of(rows) for rows in (self.calibration_rows, self.splits.forget, self.splits.retain))
+        return RowTargets.from_answers(asked.validation.log_odds, asked.forget.log_odds, *labels).to_tensors()
 
     def _language_state(self, asked: Asked) -> dict[str, torch.Tensor]:
-        state = {}
-        for name, said in (("validation", asked.validation), ("forget", asked.forget)):
-            state[f"proxy_{name}"] = torch.tensor(np.c_[said.log_odds, said.places])
-            if self.wants_label_targets:
-                state[f"token_{name}"] = torch.tensor(said.by_token.values)
+        seen, said = (np.c_[each.log_odds, each.places] for each in (asked.validation, asked.forget))
+        state = RegressedTargets(seen, said).to_tensors()
         if self.wants_label_targets:
-            state["token_start"] = torch.tensor(asked.forget.by_token.start)
+            tokens = asked.forget.by_token
+            found = {"validation": asked.validation.by_token.values, "forget": tokens.values, "start": tokens.start}
+            state |= {f"token_{name}": torch.tensor(values) for name, values in found.items()}
         return state
 
     def ask(self) -> Asked:
