@@ -37,7 +37,7 @@ RESULTS = Path(__file__).parent / "results" / "kills.json"
 MOST = 6  # kills of one run; then it may finish
 FILES = ("model.safetensors", "adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth",
          "trainer_state.json", "method_state.safetensors")  # fmt: skip
-TEARS = ("cut in half", "emptied", "taken away", "half a folder")
+TEARS = ("cut in half", "emptied", "zeroed", "changed by a bit", "taken away", "half a folder")
 
 RUNS: dict[str, dict] = {
     "nabla_tau": {"task": "text_classification"},
@@ -165,6 +165,11 @@ def tear(output: Path, rng: np.random.Generator) -> str | None:
         os.truncate(file, file.stat().st_size // 2)
     elif how == "emptied":
         os.truncate(file, 0)
+    elif how in ("zeroed", "changed by a bit"):
+        content = bytearray(file.read_bytes())
+        place = int(rng.integers(len(content)))
+        content[place] ^= 1 << int(rng.integers(8))
+        file.write_bytes(bytes(len(content)) if how == "zeroed" else content)
     elif how == "taken away":
         file.unlink()
     else:

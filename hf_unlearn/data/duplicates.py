@@ -48,9 +48,16 @@ def near_duplicates(
     if not len(unrelated) or not len(forget) or not len(retain):
         return NearDuplicates(0, np.zeros(0, dtype=np.int64), float("inf"))
     threshold = float(np.quantile(_nearest(unrelated, retain), quantile))
-    # Copies among the unseen rows push the quantile to 1; rounding must not make everything at 1 a hit or a miss.
-    positions = np.flatnonzero(_nearest(retain, forget) > min(threshold, 1 - 1e-6))
+    positions = repeating(retain, forget, threshold)
     return NearDuplicates(len(positions), positions, threshold)
+
+
+def repeating(rows: np.ndarray, others: np.ndarray, threshold: float) -> np.ndarray:
+    """Places, sorted, of the `rows` `(n, dim)` more similar than `threshold` to any of `others` `(m, dim)`."""
+    if not len(rows) or not len(others):
+        return np.zeros(0, dtype=np.int64)
+    # Copies among the unseen rows push the quantile to 1; rounding must not make everything at 1 a hit or a miss.
+    return np.flatnonzero(_nearest(_unit(rows), _unit(others)) > min(threshold, 1 - 1e-6))
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from hf_unlearn.data.content import forget_digest, key_name, rows_digest
 from hf_unlearn.data.labels import encode_labels
 from hf_unlearn.data.overlap import check_unseen
 from hf_unlearn.data.request import ForgetRequest
+from hf_unlearn.data.rows import Rows
 from hf_unlearn.data.sources import Source
 from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.report.blocks import Data, Division, Request, Splits
@@ -37,6 +38,12 @@ class Prepared:
     def measure_digest(self) -> None:
         """Fill in `digest` for the rows that are forgotten as things stand."""
         self.digest = forget_digest(self.source.train, np.asarray(self.splits.forget.indices), self._columns)
+
+    def held_out(self) -> list[Rows]:
+        """Validation and test rows that the request names too; no model has seen them."""
+        task = self.task
+        found = self.request.held_out(self.source, task.columns.get("label"), task.label_names)
+        return [Rows(rows, task, cache=False) for rows in found]
 
     def describe(self, *, publish: bool = False) -> Data:
         """The evidence block `data`; the request's classes are named only with `publish`. Makes the user's key."""

@@ -110,12 +110,45 @@ class ForgetRequest:
             check_kept_classes(source.train, label_column, chosen)
         return chosen
 
+    def held_out(
+        self, source: Source, label_column: str | None = None, label_names: list[str] | None = None
+    ) -> list[Any]:
+        """Validation and test rows that the request names too, a data set of each; [`select`]'s arguments.
+
+        Of a class these are all its rows there. Of other requests they are rows that [`complete_source`] took out of
+        the training rows: ids and places say nothing of other files. A fraction is of training rows alone.
+        """
+        found = []
+        for split in ("validation", "test"):
+            was_training_row = source.held_out is not None and split in source.places
+            if self.kind == "classes" or was_training_row:
+                named = self._names(source, split, label_column, label_names)
+                found.append(getattr(source, split).select(np.flatnonzero(named)))
+        return found
+
+    def _names(
+        self, source: Source, split: str, label_column: str | None, label_names: list[str] | None
+    ) -> np.ndarray:
+        """`(rows,)` bool: which rows of a split the request names."""
+        rows = getattr(source, split)
+        if self.kind == "classes" and label_column is not None and label_names is not None:
+            return np.isin(label_ids(rows, label_column), class_ids(_given(self.classes), label_names))
+        if self.kind == "ids":
+            wanted, column = read_ids(_given(self.ids_file), self.id_column), arrow_column(rows, self.id_column or "")
+            return np.asarray(pc.is_in(column, value_set=_comparable(column, wanted, "`id_column`").drop_null()))
+        if self.kind == "where":
+            return np.any([_meets(rows, condition) for condition in _given(self.where)], axis=0)
+        if self.kind == "dataset":
+            return np.isin(source.places[split], _given(self.rows))
+        return np.zeros(len(rows), dtype=bool)
+
     def _select_classes(self, source: Source, label_column: str | None, label_names: list[str] | None) -> np.ndarray:
         if label_column is None or label_names is None:
             raise UserError("`classes` needs a task with classes; use `where` column=value here")
         ids = class_ids(_given(self.classes), label_names)
-        labels = label_ids(source.train, label_column)
-        return np.flatnonzero(np.isin(labels, ids))
+        if source.held_out is not None:
+            self._note_held_out(int(np.isin(label_ids(source.held_out, label_column), ids).sum()))
+        return np.flatnonzero(np.isin(label_ids(source.train, label_column), ids))
 
     def _select_fraction(self, source: Source, *_) -> np.ndarray:
         rows, groups = len(source.train), None

@@ -96,6 +96,7 @@ def collect(
     measures: Mapping[str, Measure],
     token_measures: Mapping[str, Measure] | None = None,
     *,
+    places: bool = False,
     batch_size: int = 64,
     device: torch.device | str | None = None,
     num_workers: int = 0,
@@ -105,7 +106,8 @@ def collect(
     """The pass behind [`score`], for any figures of [`Predictions`]: `(rows, …)` float64 per measure, in row order.
 
     With `token_measures`, which give a figure for each row of logits, also `(tokens,)` float64 for each of these,
-    example by example, and `token_count`, `(rows,)`.
+    example by example, and `token_count`, `(rows,)`. With `places` also `place`, `(rows, dim)`, where the model places
+    the rows ([`Task.embed`]).
     """
     of_tokens: dict[str, Measure] = dict(token_measures or {})
     count: dict[str, Measure] = {"token_count": attrgetter("token_count")} if of_tokens else {}
@@ -123,26 +125,36 @@ def collect(
     loader: DataLoader[Any] = DataLoader(
         dataset, batch_sampler=batches, collate_fn=task.collate, num_workers=num_workers, generator=torch.Generator()
     )
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in per_example | of_tokens}
+    of_rows = [*per_example, *(["place"] if places else [])]
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in [*of_rows, *of_tokens]}
     # no_grad, not inference_mode: what a module caches in its forward must stay usable in a later training step.
     with eval_mode(model), torch.no_grad():
         for batch in loader:
             batch = {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
             with autocast() if autocast is not None else nullcontext():
-                predictions = task.predict(model, batch)
-            for name, measure in (per_example | of_tokens).items():
-                # .cpu() first: some accelerators have no float64.
-                parts[name].append(measure(predictions).cpu().double().numpy())
+                predictions, found = _forward(model, task, batch, places)
+            found |= {name: measure(predictions) for name, measure in (per_example | of_tokens).items()}
+            for name, values in found.items():
+                parts[name].append(values.cpu().double().numpy())  # .cpu() first: some accelerators have no float64
             if progress is not None:
                 progress(predictions.size)
     arrays = {name: np.concatenate(part) if part else np.empty(0) for name, part in parts.items()}
     # What fills up the last batches follows the own rows, and its tokens theirs.
-    arrays |= {name: arrays[name][: len(own)] for name in per_example}
+    arrays |= {name: arrays[name][: len(own)] for name in of_rows}
     if of_tokens:
         counts = arrays["token_count"].astype(np.int64)
         arrays |= {name: tokens_in_order(arrays[name][: counts.sum()], counts, order) for name in of_tokens}
-    arrays |= {name: back_in_order(arrays[name], order) for name in per_example}
+    arrays |= {name: back_in_order(arrays[name], order) for name in of_rows}
     return _gathered(arrays, world) if world > 1 else arrays
+
+
+def _forward(
+    model: torch.nn.Module, task: Task, batch: dict[str, Any], places: bool
+) -> tuple[Predictions, dict[str, torch.Tensor]]:
+    if not places:
+        return task.predict(model, batch), {}
+    predictions, place = task.predict_and_embed(model, batch)
+    return predictions, {"place": place}
 
 
 def score_splits(

@@ -139,7 +139,7 @@ class RequestArguments:
     yes: bool = _arg(False, "With --forget_prompt: the answers that were shown are what is meant; do not ask.")
     forget_duplicates: bool = _arg(False, "Also forget retained rows that repeat a forgotten one.")
     near_duplicates: bool = _arg(
-        False, "Also look for retained rows that nearly repeat a forgotten one (one more pass over the data)."
+        False, "Also look for rows that nearly repeat one of the request (one more pass over the data)."
     )
     publish_request: bool = _arg(False, "Name the forgotten classes in the evidence and the card.")
 

@@ -11,12 +11,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from hf_unlearn.data.content import features_digest
 from hf_unlearn.data.rows import Rows
+from hf_unlearn.models.checksums import digests, file_digest, find_damaged
 from hf_unlearn.progress import say
 from hf_unlearn.tasks.base import Task
 
@@ -71,7 +71,7 @@ def base_identity(name: str) -> str:
     folder = Path(name)
     if folder.is_dir():
         files = sorted(path for path in folder.resolve().iterdir() if path.is_file())
-        return _content(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files))
+        return hashlib.sha256(json.dumps([[path.name, file_digest(path)] for path in files]).encode()).hexdigest()
     from transformers.utils.hub import cached_file, extract_commit_hash
 
     try:
@@ -80,28 +80,13 @@ def base_identity(name: str) -> str:
         return name
 
 
-@lru_cache
-def _content(files: tuple[tuple[Path, int, int], ...]) -> str:
-    """Hash of files with their names; `(path, bytes, time of change)` each, so that none is read twice."""
-    return hashlib.sha256(json.dumps([[path.name, file_digest(path)] for path, *_ in files]).encode()).hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    found = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            found.update(block)
-    return found.hexdigest()
-
-
 def read_entry(folder: Path) -> dict[str, Any] | None:
     """What `made.json` says of a whole entry. `None` where there is none; a damaged one is told of in a line."""
     if not folder.is_dir():
         return None
     try:
         made = json.loads((folder / MADE).read_text(encoding="utf-8"))
-        whole = all(file_digest(folder / name) == digest for name, digest in made["files"].items())
+        whole = find_damaged(folder, made["files"]) is None
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         whole = False
     if whole:
@@ -119,8 +104,8 @@ def keep_entry(folder: Path, model, task: Task, made: dict[str, Any]) -> None:
         scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=PARTIAL))
         model.save_pretrained(scratch)
         task.processor.save_pretrained(scratch)
-        files = {path.name: file_digest(path) for path in sorted(scratch.iterdir()) if path.is_file()}
-        (scratch / MADE).write_text(json.dumps({**made, "files": files}), encoding="utf-8")
+        made = {**made, "files": digests(scratch)}
+        (scratch / MADE).write_text(json.dumps(made), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         scratch.rename(folder)
     except OSError as error:

@@ -122,19 +122,17 @@ def look_for_near_duplicates(arguments: Arguments, data: Data, original: Trained
     if not arguments.request.near_duplicates:
         return
     say("looking for near duplicates of the forgotten rows")
-    splits = data.splits
-    data.splits, data.report = handle_near_duplicates(
-        splits,
+    data.splits, data.report, read = handle_near_duplicates(
+        data.splits,
         data.report,
         data.task,
         placed(original.model, arguments.trainer.device),
         move=arguments.request.forget_duplicates,
+        held_out=data.held_out(),
         batch_size=arguments.trainer.per_device_eval_batch_size,
     )
     data.measure_digest()
-    data.side_examples += sum(
-        len(rows) for rows in (splits.forget, splits.retain, splits.validation_tau, splits.validation_stop)
-    )
+    data.side_examples += read
 
 
 def make_twins(arguments: Arguments, data: Data) -> list[Trained]:

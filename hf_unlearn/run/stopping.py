@@ -43,7 +43,7 @@ def told_how_to_go_on(arguments: Arguments, line: str | None = None) -> Iterator
 
 
 def _how_to_go_on(output: Path) -> str:
-    folder = next((folder for folder in checkpoints(output) if what_is_missing(folder) is None), None)
+    folder = next((folder for folder in checkpoints(output) if what_is_missing(folder, contents=False) is None), None)
     if folder is not None:
         return f"stopped; the same command with --resume_from_checkpoint last goes on from {folder.name} in {output}"
     return (

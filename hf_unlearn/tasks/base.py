@@ -172,15 +172,36 @@ class Task(ABC):
         backbone = inner.base_model
         # Wrappers without a backbone of their own show their hidden states only when asked.
         ask = {"output_hidden_states": True} if backbone is inner else {}
-        output = backbone(**model_inputs(model, batch), **ask)
-        hidden = getattr(output, "last_hidden_state", None)
-        if hidden is None:
-            hidden = output.hidden_states[-1] if getattr(output, "hidden_states", None) else output[0]
-        if hidden.dim() == 4:  # (batch, channels, height, width)
-            return hidden.flatten(2).mean(2)
-        mask = batch.get("attention_mask")
-        if mask is None or mask.shape != hidden.shape[:2]:
-            return hidden.flatten(1, -2).mean(1)
-        hidden, mask = by_row(hidden, batch), by_row(mask, batch)
-        weight = mask.to(hidden.dtype)[:, :, None]
-        return (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)
+        return _mean_place(backbone(**model_inputs(model, batch), **ask), batch)
+
+    @torch.no_grad()
+    def predict_and_embed(
+        self, model: torch.nn.Module, batch: dict[str, torch.Tensor]
+    ) -> tuple[Predictions, torch.Tensor]:
+        """[`predict`] and [`embed`] from one forward; from two for a model without a backbone of its own."""
+        inner = unwrap(model)
+        backbone: torch.nn.Module = inner.base_model
+        last: dict[str, Any] = {}
+        handle = backbone.register_forward_hook(lambda module, args, output: last.update(output=output))
+        try:
+            predictions = self.predict(model, batch)
+        finally:
+            handle.remove()
+        if backbone is inner or not last:
+            return predictions, self.embed(model, batch)
+        return predictions, _mean_place(last["output"], batch)
+
+
+def _mean_place(output: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Mean of a backbone's last hidden state over the tokens or pixels of each row, `(batch, hidden)`."""
+    hidden = getattr(output, "last_hidden_state", None)
+    if hidden is None:
+        hidden = output.hidden_states[-1] if getattr(output, "hidden_states", None) else output[0]
+    if hidden.dim() == 4:  # (batch, channels, height, width)
+        return hidden.flatten(2).mean(2)
+    mask = batch.get("attention_mask")
+    if mask is None or mask.shape != hidden.shape[:2]:
+        return hidden.flatten(1, -2).mean(1)
+    hidden, mask = by_row(hidden, batch), by_row(mask, batch)
+    weight = mask.to(hidden.dtype)[:, :, None]
+    return (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,7 +28,14 @@ from hf_unlearn.trainers.modes import has_batch_norm, set_training_mode
 from hf_unlearn.trainers.originals import Originals, Pass
 from hf_unlearn.trainers.pass_clock import PassClock
 from hf_unlearn.trainers.pushing import Pushing
-from hf_unlearn.trainers.resuming import METHOD_STATE, check_identity, find_checkpoint, metadata, run_identity
+from hf_unlearn.trainers.resuming import (
+    METHOD_STATE,
+    check_identity,
+    find_checkpoint,
+    metadata,
+    run_identity,
+    write_checksums,
+)
 from hf_unlearn.trainers.saliency_lens import SaliencyLens
 from hf_unlearn.trainers.sampler import JointSampler, StreamSize
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase, Schedule
@@ -70,7 +77,6 @@ class UnlearningTrainer(StepMeans, Measuring, Originals, Loading, Pushing):
 
     config_class: ClassVar[type[UnlearningConfig]] = UnlearningConfig
     lenses: ClassVar[tuple[type[GradientLens], ...]] = (SaliencyLens,)
-    side_progress: Callable[[str], TrainerCallback] | None = None  # makes the progress bar of a training on the side
     loss_is_scaled_for_ga = False  # ours are per-micro-batch shares; Trainer divides by the number of micro-batches
 
     def __init__(
@@ -355,6 +361,9 @@ class UnlearningTrainer(StepMeans, Measuring, Originals, Loading, Pushing):
             tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
             save_file(tensors, os.path.join(folder, METHOD_STATE), metadata=metadata(self._identity))
         super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # every process writes its random state
+        if self.args.should_save:
+            write_checksums(Path(folder))
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         # Trainer would add training_args.bin, a pickle, and every adapter, the reference included.

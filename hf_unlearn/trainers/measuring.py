@@ -66,14 +66,6 @@ class Measuring(TrainerPart):
         model = self.model_wrapped if model is None else model
         return collect(model, self.task, rows, {"figure": measure}, **self._scoring_options())["figure"]
 
-    def collect_tokens(
-        self, rows: Rows, measure: Callable[[Predictions], torch.Tensor], model=None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """A figure of every supervised token, `(tokens,)`, row by row, and how many each row has, `(rows,)`."""
-        model = self.model_wrapped if model is None else model
-        found = collect(model, self.task, rows, {}, {"figure": measure}, **self._scoring_options())
-        return found["figure"], found["token_count"].astype(np.int64)
-
     def _score(self, rows: Rows, model: torch.nn.Module | None = None) -> SplitScores:
         return score(self.model_wrapped if model is None else model, self.task, rows, **self._scoring_options())
 

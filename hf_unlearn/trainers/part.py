@@ -1,9 +1,10 @@
 """What the parts of a trainer, and what works on a trainer, may read of it."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel, Trainer, TrainerCallback
 
 from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.tasks.base import Task
@@ -20,6 +21,7 @@ class TrainerPart(Trainer):
         method_state: what is measured before the first step, by name; checkpoints keep it. Parts have a name of their
             own before a slash (`reference/…`, `start/…`, `saliency_mask/…`), the method's tensors none.
         notes: sentences that the evidence holds.
+        side_progress: makes the progress bar of a training on the side, from its title.
         evidence: of the finished run, where somebody made it.
         forget_digest: says in a mask file which rows it was measured on.
     """
@@ -38,6 +40,7 @@ class TrainerPart(Trainer):
     method_state: dict[str, torch.Tensor]
     notes: list[str]
     evidence: Any = None
+    side_progress: Callable[[str], TrainerCallback] | None = None
     forget_digest: str | None = None
 
     @property

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import zipfile
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,15 @@ from safetensors import SafetensorError, safe_open
 from hf_unlearn.data.content import user_key
 from hf_unlearn.errors import UserError
 from hf_unlearn.models import lora
+from hf_unlearn.models.checksums import digests, find_damaged
+from hf_unlearn.progress import say
+from hf_unlearn.report.evidence import write_json
+from hf_unlearn.trainers.first_process import from_first_process
 from hf_unlearn.trainers.part import TrainerPart
 
 METHOD_STATE = "method_state.safetensors"
+CHECKSUMS = "checksums.json"  # of the other files; written when these are there
+UNCHECKED = "{} has no checksums: a file that was damaged after it was written would not be noticed"
 IDENTITY = "run"  # the name of the entry in that file's metadata
 FOLDER = re.compile(r"checkpoint-(\d+)")
 SAMPLED = 64  # values of each tensor that tell one original from another
@@ -86,13 +93,29 @@ def find_checkpoint(asked: str | bool, output: Path) -> str:
     """
     newest = str(asked).lower() in ("last", "true")
     folders = checkpoints(output) if newest else [Path(str(asked))]
-    reasons = {folder: what_is_missing(folder) for folder in folders}
-    for folder, reason in reasons.items():
-        if reason is None:
-            return str(folder)
-    told = f" ({reasons[folders[0]]})" if folders and folders[0].is_dir() else ""
+    found, reason = from_first_process(lambda: _first_whole(folders))
+    if found is not None:
+        return found
+    told = f" ({reason})" if reason else ""
     mend = "start again in a new folder" if newest else "name a checkpoint folder, or 'last' for the newest whole one"
     raise UserError(f"`resume_from_checkpoint` {asked}: no checkpoint there that is whole{told}; {mend}")
+
+
+def _first_whole(folders: list[Path]) -> tuple[str | None, str | None]:
+    """The first folder that is whole, if there is one, and what the first of all lacks."""
+    reasons: list[str | None] = []
+    for folder in folders:
+        reasons.append(what_is_missing(folder))
+        if reasons[-1] is None:
+            if not (folder / CHECKSUMS).exists():
+                _say_once(UNCHECKED.format(folder.name))
+            return str(folder), reasons[0]
+    return None, reasons[0] if folders and folders[0].is_dir() else None
+
+
+@lru_cache
+def _say_once(line: str) -> None:
+    say(line)
 
 
 def checkpoints(output: Path) -> list[Path]:
@@ -101,8 +124,19 @@ def checkpoints(output: Path) -> list[Path]:
     return sorted(found, key=lambda path: -int(path.name.split("-")[1]))
 
 
-def what_is_missing(folder: Path) -> str | None:
-    """Why nothing can go on from a checkpoint; `None` for one that is whole. Trainer writes its state last."""
+def write_checksums(folder: Path) -> None:
+    """Say what every file of a checkpoint holds, once all of them are there. The file appears whole or not at all."""
+    found = digests(folder)
+    write_json(folder / CHECKSUMS, {name: found[name] for name in found if not name.startswith(CHECKSUMS)})
+
+
+def what_is_missing(folder: Path, *, contents: bool = True) -> str | None:
+    """Why nothing can go on from a checkpoint; `None` for one that is whole.
+
+    Args:
+        contents: read every file and compare it with its checksum, where the checkpoint has checksums; else files are
+            looked at as far as their formats tell.
+    """
     here = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     sharded = any(name.startswith("global_step") for name in here)  # DeepSpeed keeps all of it in there
     needed: dict[str, tuple[str, ...]] = {
@@ -118,7 +152,14 @@ def what_is_missing(folder: Path) -> str | None:
     for name in sorted(here):
         if not _is_readable(folder / name):
             return f"{name} is damaged"
-    return None
+    damaged = _differs(folder) if contents and CHECKSUMS in here else None
+    return damaged and f"{damaged} is damaged"
+
+
+def _differs(folder: Path) -> str | None:
+    """The first file that is not what its checksum says."""
+    expected = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+    return find_damaged(folder, expected) if isinstance(expected, dict) else CHECKSUMS
 
 
 def _random_states(folder: Path) -> list[str]:

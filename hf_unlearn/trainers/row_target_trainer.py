@@ -1,12 +1,7 @@
-"""What methods share that hold every forget row to a target of its own: the proxy, the targets, the budget."""
+"""What methods share that hold every forget row to a target of its own: the targets and the budget."""
 
-import dataclasses
 import math
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -14,21 +9,16 @@ import torch
 
 from hf_unlearn.data.rows import Rows
 from hf_unlearn.data.splits import UnlearningSplits
-from hf_unlearn.evaluation.embeddings import embeddings
-from hf_unlearn.evaluation.metrics import loss_auc
-from hf_unlearn.models import lora
 from hf_unlearn.tasks.base import Task
-from hf_unlearn.tasks.forward import unwrap
-from hf_unlearn.trainers.config import KnownRecipe, UnlearningConfig, default_learning_rate, filled_later
+from hf_unlearn.trainers.config import KnownRecipe, default_learning_rate, filled_later
 from hf_unlearn.trainers.prolonging import MOST_TIMES, Prolonging
-from hf_unlearn.trainers.proxies import make_proxy, starts_clean
+from hf_unlearn.trainers.proxy_source import ADAPTER_RATE, USUAL_MOMENTUM, Proxy
 from hf_unlearn.trainers.published import PAPER, PublishedConfig, PublishedTrainer
-from hf_unlearn.trainers.retain_only import RetainOnlyTrainer
-from hf_unlearn.trainers.row_targets import RegressedTargets, RemovedClasses, RowTargets, class_log_odds, quantile_map
+from hf_unlearn.trainers.row_targets import RegressedTargets, RowTargets
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase
 from hf_unlearn.trainers.split_output import SplitOutput
-from hf_unlearn.trainers.target_sources import MOST_PROBE_ROWS, Asked, Asking, Probe, Proxy, TargetSource
-from hf_unlearn.trainers.token_targets import at_tokens
+from hf_unlearn.trainers.target_sources import MOST_PROBE_ROWS, Asked, Asking, Probe, Said, TargetSource
+from hf_unlearn.trainers.token_targets import at_tokens, fit_tokens
 
 CHECKED_ROWS = 128  # forget and retain rows whose loss is compared with that of validation rows
 REFIT = (0, 1 / 4, 1 / 2, 3 / 4, 7 / 8)  # when the targets are measured, as shares of the run
@@ -38,17 +28,10 @@ SLACK = 0.2  # spreads that a row may fall below its target before it is led bac
 FORGET_SHARE = 0.5  # forget rows beside each retain row of a step
 BUDGET = {"proxy_epochs": (0.1, 6.0), "num_train_epochs": (1 / 15, 4.0)}  # share of the epochs of retraining, most
 RATE = 0.7  # of the recipe's peak learning rate, as far as the width of the model tells it where it is not known
-ADAPTER_RATE = 12.0  # a recipe's rate is for full weights; an adapter that starts at zero needs more
 MOST_CALIBRATION = 2048  # validation rows that translate; more move no quantile by what matters
 LEAST_AGREEMENT = 0.2  # correlation on validation rows below which a probe says nothing of the model
 COSTS_THE_SAME = 0.5  # of the examples of retraining
-USUAL_MOMENTUM = 0.9  # Adam's, for whatever is trained as models usually are
 UNKNOWN_EPOCHS = 10.0  # assumed for retraining where the recipe is not known
-TOLD_APART = 0.05  # the AUC above one half from which a proxy is taken to remember, if three standard errors are less
-PROXY_REMEMBERS = (
-    "A proxy that keeps the model's lowest layers told forgotten rows from validation rows (AUC {auc:.1%}): they "
-    "remember them, so one that keeps nothing was trained. To name the base of the model gives better targets."
-)
 
 
 @dataclass
@@ -124,7 +107,7 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
         **kwargs: Any,
     ):
         args.retrain_epochs = args.retrain_epochs or (recipe and recipe.epochs) or UNKNOWN_EPOCHS
-        self._calibrated: tuple[int, np.ndarray] | None = None
+        self._calibrated: tuple[int, Said] | None = None
         for name, (share, most) in BUDGET.items():
             if getattr(args, name) is None:
                 setattr(args, name, min(most, share * args.retrain_epochs))
@@ -186,21 +169,10 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
             return rows
         return at_tokens(self.method_state, forget)
 
-    def _ask_tokens(self, proxy: torch.nn.Module) -> dict[str, torch.Tensor]:
-        seen, _ = self._token_log_odds(self.calibration_rows, proxy)
-        asked, count = self._token_log_odds(self.splits.forget, proxy)
-        found = {"token_validation": seen, "token_forget": asked, "token_start": np.r_[0, np.cumsum(count)]}
-        return {name: torch.tensor(values) for name, values in found.items()}
-
-    def _token_log_odds(self, rows, model) -> tuple[np.ndarray, np.ndarray]:
-        self.count_examples(len(rows))
-        return self.collect_tokens(rows, attrgetter("label_log_odds"), model)
-
     def _fit_tokens(self) -> None:
-        now, _ = self._token_log_odds(self.calibration_rows, self.model_wrapped)
         seen, asked = (self.method_state[f"token_{name}"].numpy() for name in ("validation", "forget"))
-        targets = quantile_map(asked, seen, now, np.ones(len(seen)))
-        self.method_state |= {"token_targets": torch.tensor(targets), "token_spread": torch.tensor(now.std())}
+        targets, spread = fit_tokens(self.calibrate().by_token.values, seen, asked)
+        self.method_state |= {"token_targets": torch.tensor(targets), "token_spread": torch.tensor(spread)}
 
     @property
     def spread(self) -> float:
@@ -211,6 +183,10 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
     def label_spread(self) -> float:
         """The same for labels: for causal LMs of the tokens of validation rows."""
         return float(self.method_state.get("token_spread", self.method_state["spread"]))
+
+    @property
+    def proxy_epochs(self) -> float:
+        return self.args.proxy_epochs
 
     @property
     def calibration_rows(self) -> Rows:
@@ -232,7 +208,7 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
         for rows in (self.splits.forget, self.splits.retain):
             some = np.linspace(0, len(rows) - 1, min(len(rows), CHECKED_ROWS)).astype(int)
             trained.append(self.score(rows.select(some), self.model_wrapped).loss.mean())
-        tau = np.logaddexp(0, -self._own(self._calibrate())).mean()  # −log p
+        tau = np.logaddexp(0, -self.own_log_odds(self.calibrate(), self.calibration_rows)).mean()  # −log p
         if tau <= min(trained):
             self.notes.append("The model's loss on validation rows is not above that on its training rows.")
 
@@ -243,37 +219,26 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
         must not be held to what it was.
         """
         state = self.method_state
-        log_odds = self._calibrate()
-        loss = torch.tensor(np.logaddexp(0, -self._own(log_odds)).mean())  # −log p
+        said = self.calibrate()
+        loss = torch.tensor(np.logaddexp(0, -self.own_log_odds(said, self.calibration_rows)).mean())  # −log p
         if "tau" not in state or loss <= state["tau"]:
-            targets, spread = self._translation().fit(log_odds)
+            targets, spread = self._translation().fit(said.log_odds)
             if "removed" in state and "targets" in state:  # held: measured again on this model they would drift
                 targets = np.where(state["removed"].numpy() >= 0, state["targets"].numpy(), targets)
             state |= {"tau": loss, "targets": torch.tensor(targets), "spread": torch.tensor(spread)}
             if "token_forget" in state:
                 self._fit_tokens()
 
-    def _calibrate(self) -> np.ndarray:
-        """The model's log-odds of every class on the calibration rows, `(rows, classes)`; once a step."""
+    def calibrate(self) -> Said:
+        """What the model says of the calibration rows; looked at once a step."""
         step = self.state.global_step
         if self._calibrated is None or self._calibrated[0] != step:
-            self._calibrated = (step, self.class_log_odds(self.calibration_rows, self.model_wrapped))
+            self._calibrated = (step, self.look(self.calibration_rows, self.model_wrapped))
         return self._calibrated[1]
 
-    def _own(self, log_odds: np.ndarray) -> np.ndarray:
-        """Those of the rows' own labels, `(rows,)`."""
-        if not self.task.has_classes:
-            return log_odds[:, 0]
-        return log_odds[np.arange(len(log_odds)), self.labels_of(self.calibration_rows)]
-
     def _translation(self) -> RowTargets | RegressedTargets:
-        state = {name: value.numpy() for name, value in self.method_state.items()}
-        if not self.task.has_classes:
-            return RegressedTargets(state["proxy_validation"], state["proxy_forget"])
-        removed = None
-        if "removed" in state:
-            removed = RemovedClasses(state["removed"], state["sure_validation"], state["sure_forget"])
-        return RowTargets(state["proxy_validation"], state["proxy_forget"], state["right"], removed)
+        kind = RowTargets if self.task.has_classes else RegressedTargets
+        return kind.from_tensors(self.method_state)
 
     def target_source(self) -> TargetSource:
         """What tells how an unseen model would see the forget rows: a probe on the recipe's pretrained base, else a
@@ -285,120 +250,36 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
 
     def ask_source(self) -> dict[str, torch.Tensor]:
         """What the source says of validation and forget rows, none of which it has seen."""
+        asked = self.ask()
         if not self.task.has_classes:
-            return self._ask_language_proxy()
-        asked = self._ask(self.source or self.target_source())
-        labels, own = self.labels_of(self.calibration_rows), self.labels_of(self.splits.forget)
-        known = np.unique(self.labels_of(self.splits.retain))
-        right = np.where(np.isin(np.arange(asked.validation.shape[1]), known), 0, -1)[None].repeat(len(labels), 0)
-        right[np.arange(len(labels)), labels] = np.where(np.isin(labels, known), 1, -1)
-        state = {
-            "proxy_validation": torch.tensor(asked.validation),
-            "proxy_forget": torch.tensor(asked.forget[np.arange(len(own)), own]),
-            "right": torch.tensor(right),
-        }
-        removed = np.where(np.isin(own, known), -1, own)
-        if (removed >= 0).any():
-            state |= {
-                "removed": torch.tensor(removed),
-                "sure_validation": torch.tensor(asked.validation[:, known].max(1)),
-                "sure_forget": torch.tensor(asked.forget[:, known].max(1)),
-            }
+            return self._language_state(asked)
+        labels = (self.labels_of(rows) for rows in (self.calibration_rows, self.splits.forget, self.splits.retain))
+        return RowTargets.from_answers(asked.validation.log_odds, asked.forget.log_odds, *labels).to_tensors()
+
+    def _language_state(self, asked: Asked) -> dict[str, torch.Tensor]:
+        seen, said = (np.c_[each.log_odds, each.places] for each in (asked.validation, asked.forget))
+        state = RegressedTargets(seen, said).to_tensors()
+        if self.wants_label_targets:
+            tokens = asked.forget.by_token
+            found = {"validation": asked.validation.by_token.values, "forget": tokens.values, "start": tokens.start}
+            state |= {f"token_{name}": torch.tensor(values) for name, values in found.items()}
         return state
+
+    def ask(self) -> Asked:
+        return self._ask(self.source or self.target_source())
 
     def _ask(self, source: TargetSource) -> Asked:
         """Its answers, if they have to do with the model's; else those of a proxy. Either is noted."""
         asked = source.ask(self)
-        agreement = correlation(self._own(asked.validation), self._own(self._calibrate()))
+        agreement = correlation(
+            *(self.own_log_odds(said, self.calibration_rows) for said in (asked.validation, self.calibrate()))
+        )
         words = f"on validation rows its log-odds go with the model's at r = {agreement:.2f}"
         if isinstance(source, Probe) and agreement < LEAST_AGREEMENT:
             self.notes.append(f"A probe on the frozen base was tried for the targets, but {words}: a proxy is taken.")
             return self._ask(Proxy())
         self.notes.append(f"Targets come from a {source.name} that never saw the forgotten rows; {words}.")
         return asked
-
-    def _ask_language_proxy(self) -> dict[str, torch.Tensor]:
-        with self.trained_proxy() as proxy:
-            seen, asked = (
-                np.concatenate([self.class_log_odds(rows, proxy), self.embed(rows, proxy)], axis=1)
-                for rows in (self.calibration_rows, self.splits.forget)
-            )
-            state = {"proxy_validation": torch.tensor(seen), "proxy_forget": torch.tensor(asked)}
-            return state | (self._ask_tokens(proxy) if self.wants_label_targets else {})
-
-    def count_classes(self) -> int:
-        """Number of labels of the model's head."""
-        return self.accelerator.unwrap_model(self.model).config.num_labels
-
-    def embed(self, rows, model) -> np.ndarray:
-        self.count_examples(len(rows))
-        return embeddings(model, self.task, rows, self.args.per_device_eval_batch_size)
-
-    @contextmanager
-    def trained_proxy(self) -> Iterator[torch.nn.Module]:
-        """A proxy that was trained on the retain rows: a model of its own, or, where the model was given with an
-        adapter, that model with another adapter in its place. It holds only inside: there `self.model` may be it."""
-        model, seed = self.accelerator.unwrap_model(self.model), self.args.seed
-        if lora.came_with_adapter(model):
-            with lora.proxy_adapter(model, seed) as proxy:
-                yield self._train_proxy(proxy)
-        else:
-            yield self._own_proxy(model, seed)
-
-    def _own_proxy(self, model: torch.nn.Module, seed: int) -> torch.nn.Module:
-        """A proxy that keeps the model's lowest layers; if it tells forget rows from validation rows, they remember
-        them, and one that keeps nothing takes its place."""
-        start = self.recipe.start if self.recipe else None
-        untrained = make_proxy(model, seed, start)
-        is_clean = starts_clean(model, unwrap(untrained) if start else None)
-        proxy = self._train_proxy(untrained)
-        if is_clean:
-            return proxy
-        found = loss_auc(*(self.score(rows, proxy).loss for rows in (self.splits.forget, self.calibration_rows)))
-        if found.value is None or found.value < 0.5 + max(TOLD_APART, 3 * (found.standard_error or 0.0)):
-            return proxy
-        self.notes.append(PROXY_REMEMBERS.format(auc=found.value))
-        return self._train_proxy(make_proxy(model, seed, start, keeps=False))
-
-    def _train_proxy(self, proxy: torch.nn.Module) -> torch.nn.Module:
-        args, recipe = self.args, self.recipe
-        shared = {f.name for f in dataclasses.fields(UnlearningConfig) if f.init}
-        values = {f.name: getattr(args, f.name) for f in dataclasses.fields(args) if f.name in shared}
-        with tempfile.TemporaryDirectory() as scratch:
-            values |= {
-                "output_dir": scratch,
-                "num_train_epochs": args.proxy_epochs,
-                "max_steps": -1,
-                "learning_rate": (recipe and recipe.rate_for(proxy, ADAPTER_RATE)) or 2 * default_learning_rate(proxy),
-                "disable_dropout": False,  # it is trained as a model is trained
-                "adam_beta1": USUAL_MOMENTUM,
-                "warmup_steps": 0.0,
-                "eval_strategy": "no",
-                "save_strategy": "no",
-                "report_to": "none",
-                "load_best_model_at_end": False,
-                "push_to_hub": False,
-                "saliency": None,  # a mask, patterns alone too, would be made from the forget rows
-                "saliency_mask": None,
-                "saliency_include": None,
-                "saliency_exclude": None,
-                "logging_strategy": "no",
-            }
-            trainer = RetainOnlyTrainer(proxy, UnlearningConfig(**values), self.splits, self.task, quiet=True)
-            if self.side_progress is not None:
-                trainer.add_callback(self.side_progress("training a proxy that never saw the forget rows"))
-            trainer.train()
-        self.count_examples(trainer.examples)
-        return trainer.accelerator.unwrap_model(trainer.model)
-
-    def class_log_odds(self, rows, model) -> np.ndarray:
-        """`(rows, classes)`, in row order on every process."""
-        self.count_examples(len(rows))
-        return self.collect(rows, class_log_odds, model)
-
-    @staticmethod
-    def labels_of(rows) -> np.ndarray:
-        return np.array([int(features["labels"]) for features in rows.__getitems__(range(len(rows)))])
 
 
 def correlation(first: np.ndarray, second: np.ndarray) -> float:

@@ -9,6 +9,8 @@ Classifiers are compared on all (row, class) pairs, those with the right class a
 weight. So the one map also serves rows that were trained with a wrong label. Removed classes have one of their own.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 
@@ -54,6 +56,43 @@ class RowTargets:
         self.proxy_validation = np.asarray(proxy_validation, dtype=np.float64)
         self.proxy_forget = np.asarray(proxy_forget, dtype=np.float64)
         self.right = np.asarray(right)
+
+    @classmethod
+    def from_answers(
+        cls, seen: np.ndarray, asked: np.ndarray, labels: np.ndarray, own: np.ndarray, kept: np.ndarray
+    ) -> "RowTargets":
+        """From what a source says, whichever labels rows have.
+
+        Args:
+            seen, asked: `(rows, classes)` and `(forget rows, classes)`, its log-odds of validation and forget rows.
+            labels, own, kept: labels of validation, forget and retain rows, each `(rows,)`.
+        """
+        known = np.unique(kept)
+        right = np.where(np.isin(np.arange(seen.shape[1]), known), 0, -1)[None].repeat(len(labels), 0)
+        right[np.arange(len(labels)), labels] = np.where(np.isin(labels, known), 1, -1)
+        removed, gone = None, np.where(np.isin(own, known), -1, own)
+        if (gone >= 0).any():
+            removed = RemovedClasses(gone, seen[:, known].max(1), asked[:, known].max(1))
+        return cls(seen, asked[np.arange(len(own)), own], right, removed)
+
+    def to_tensors(self) -> dict[str, torch.Tensor]:
+        """All of it, by the names that checkpoints keep."""
+        values = {"proxy_validation": self.proxy_validation, "proxy_forget": self.proxy_forget, "right": self.right}
+        if (removed := self.removed) is not None:
+            values |= {"removed": removed.label}
+            values |= {"sure_validation": removed.sure_validation, "sure_forget": removed.sure_forget}
+        return {name: torch.tensor(value) for name, value in values.items()}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, torch.Tensor]) -> "RowTargets":
+        """What [`to_tensors`] gave, found among others."""
+        removed = None
+        if "removed" in tensors:
+            removed = RemovedClasses(
+                *(tensors[name].numpy() for name in ("removed", "sure_validation", "sure_forget"))
+            )
+        seen, asked, right = (tensors[name].numpy() for name in ("proxy_validation", "proxy_forget", "right"))
+        return cls(seen, asked, right, removed)
 
     def fit(self, validation: np.ndarray) -> tuple[np.ndarray, float]:
         """Targets `(forget rows,)` for a model with log-odds `validation` `(rows, classes)`, and the spread (standard
@@ -132,6 +171,7 @@ class RegressedTargets:
     """
 
     def __init__(self, proxy_validation: np.ndarray, proxy_forget: np.ndarray):
+        self.proxy_validation, self.proxy_forget = proxy_validation, proxy_forget
         mean, spread = proxy_validation.mean(0), np.maximum(proxy_validation.std(0), 1e-8)
         weight = np.r_[LEVEL_WEIGHT, np.ones(proxy_validation.shape[1] - 1)]
         self.known = (proxy_validation - mean) / spread * weight
@@ -143,6 +183,16 @@ class RegressedTargets:
         ridge = self._ridge(log_odds)
         targets = ridge.predict(self.asked).clip(log_odds.min(), log_odds.max())
         return targets, max(float(log_odds.std()), SMALLEST_SPREAD)
+
+    def to_tensors(self) -> dict[str, torch.Tensor]:
+        """All of it, by the names that checkpoints keep."""
+        values = {"proxy_validation": self.proxy_validation, "proxy_forget": self.proxy_forget}
+        return {name: torch.tensor(value) for name, value in values.items()}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, torch.Tensor]) -> "RegressedTargets":
+        """What [`to_tensors`] gave, found among others."""
+        return cls(*(tensors[name].numpy() for name in ("proxy_validation", "proxy_forget")))
 
     def error(self, validation: np.ndarray) -> float:
         """Mean squared error on validation rows that are left out one by one."""

@@ -1,16 +1,20 @@
-"""Where targets come from: something that never saw a forget row and says how likely each class is for it."""
+"""Where targets come from: something that never saw a forget row and says how likely its label is."""
 
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import ClassVar
 
 import numpy as np
 import torch
 
 from hf_unlearn.data.rows import Rows
+from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation.embeddings import embeddings
+from hf_unlearn.evaluation.scoring import collect
 from hf_unlearn.trainers.measuring import Measuring
+from hf_unlearn.trainers.row_targets import class_log_odds
+from hf_unlearn.trainers.token_targets import TokenLogOdds
 
 STRENGTHS = (0.3, 3.0, 30.0, 300.0)  # inverse regularisation of the probe; validation rows choose
 MOST_PROBE_ROWS = 20_000  # of the retain rows; more change a linear probe little
@@ -18,49 +22,96 @@ MOST_LOG_ODDS = 30.0  # nats; what a probe may say at most
 
 
 @dataclass
+class Said:
+    """What a model, or another source, says of rows.
+
+    Args:
+        log_odds: `(rows, classes)`, log(p / (1 − p)) of every class; of a causal LM `(rows, 1)`, of the answer alone.
+        tokens: of a causal LM, the same for the true tokens.
+        places: `(rows, dim)`, where a causal LM places the rows, if that was asked for.
+    """
+
+    log_odds: np.ndarray
+    tokens: TokenLogOdds | None = None
+    places: np.ndarray | None = None
+
+    @property
+    def by_token(self) -> TokenLogOdds:
+        """`tokens`, of a causal LM, which always has them."""
+        assert self.tokens is not None
+        return self.tokens
+
+
+@dataclass
 class Asked:
     """What a source says of rows that it never saw.
 
     Args:
-        validation: `(validation rows, classes)`, log-odds of every class.
-        forget: `(forget rows, classes)`.
+        validation: of the rows that translate from the source to the model.
+        forget: of the forget rows.
     """
 
-    validation: np.ndarray
-    forget: np.ndarray
+    validation: Said
+    forget: Said
 
 
 class Asking(Measuring):
-    """What a source may ask of the trainer that wants targets."""
+    """What a source may ask of the trainer that wants targets, and what it is asked for."""
 
     @property
     def calibration_rows(self) -> Rows:
         """Validation rows that translate from the source to the model."""
         raise NotImplementedError
 
+    @property
+    def proxy_epochs(self) -> float:
+        """Passes over the retain rows that train a proxy."""
+        raise NotImplementedError
+
+    def ask(self) -> Asked:
+        """What the trainer's source says."""
+        raise NotImplementedError
+
+    def calibrate(self) -> Said:
+        """What the current model says of the calibration rows."""
+        raise NotImplementedError
+
     def count_classes(self) -> int:
         """Number of labels of the model's head."""
-        raise NotImplementedError
+        return self.accelerator.unwrap_model(self.model).config.num_labels
 
-    def labels_of(self, rows: Rows) -> np.ndarray:
+    @staticmethod
+    def labels_of(rows: Rows) -> np.ndarray:
         """Class ids, `(rows,)`."""
-        raise NotImplementedError
+        return np.array([int(features["labels"]) for features in rows.__getitems__(range(len(rows)))])
 
-    def class_log_odds(self, rows: Rows, model: torch.nn.Module) -> np.ndarray:
-        """A model's log-odds of every class, `(rows, classes)`."""
-        raise NotImplementedError
+    def own_log_odds(self, said: Said, rows: Rows) -> np.ndarray:
+        """Those of the rows' own labels, `(rows,)`; of a causal LM those of the answers."""
+        if not self.task.has_classes:
+            return said.log_odds[:, 0]
+        return said.log_odds[np.arange(len(rows)), self.labels_of(rows)]
 
-    def embed(self, rows: Rows, model: torch.nn.Module) -> np.ndarray:
-        """Where a model places rows, `(rows, dim)`."""
-        raise NotImplementedError
+    def look(self, rows: Rows, model: torch.nn.Module, *, places: bool = False) -> Said:
+        """What a model says of rows, in row order on every process: one pass, counted as examples."""
+        self.count_examples(len(rows))
+        by_token = {} if self.task.has_classes else {"tokens": attrgetter("label_log_odds")}
+        options = self._scoring_options()
+        found = collect(model, self.task, rows, {"log_odds": class_log_odds}, by_token, places=places, **options)
+        if not by_token:
+            return Said(found["log_odds"])
+        tokens = TokenLogOdds(found["tokens"], found["token_count"].astype(np.int64))
+        return Said(found["log_odds"], tokens, found.get("place"))
 
-    def trained_proxy(self) -> AbstractContextManager[torch.nn.Module]:
-        """A cheap model that was trained on the retain rows."""
-        raise NotImplementedError
+    def ask_model(self, model: torch.nn.Module) -> Asked:
+        """What a model that never saw the rows says of them, and where it places those of a language model."""
+        places = not self.task.has_classes
+        seen, asked = (self.look(rows, model, places=places) for rows in (self.calibration_rows, self.splits.forget))
+        return Asked(seen, asked)
 
 
 class TargetSource(ABC):
-    """Says, of validation and forget rows alike, how likely each class is, without having seen any of them."""
+    """Says, of validation and forget rows alike, how likely each class is (of a language model, how likely the answer
+    and its tokens), without having seen any of them."""
 
     name: ClassVar[str]
 
@@ -86,6 +137,8 @@ class Probe(TargetSource):
 
     def ask(self, trainer: Asking) -> Asked:
         splits = trainer.splits
+        if not trainer.task.has_classes:
+            raise UserError(f"a probe tells classes apart, and rows of {trainer.task.name} have none: take a proxy")
         base = self.base.to(trainer.args.device)
         retain = splits.retain
         if len(retain) > MOST_PROBE_ROWS:
@@ -99,7 +152,7 @@ class Probe(TargetSource):
         labels, truth = trainer.labels_of(retain), trainer.labels_of(trainer.calibration_rows)
         fitted = fit_probe(known, labels, seen, truth)
         classes = trainer.count_classes()
-        return Asked(probe_log_odds(fitted, seen, classes), probe_log_odds(fitted, asked, classes))
+        return Asked(*(Said(probe_log_odds(fitted, features, classes)) for features in (seen, asked)))
 
     @staticmethod
     def _features(base: torch.nn.Module, trainer: Asking, rows: Rows) -> np.ndarray:
@@ -130,29 +183,24 @@ def probe_log_odds(model, features: np.ndarray, classes: int) -> np.ndarray:
     return log_p - np.log(-np.expm1(log_p))
 
 
-class Proxy(TargetSource):
-    """A cheap model that is trained on the retain rows as the original was ([`make_proxy`])."""
-
-    name = "proxy"
-
-    def ask(self, trainer: Asking) -> Asked:
-        with trainer.trained_proxy() as proxy:
-            seen = trainer.class_log_odds(trainer.calibration_rows, proxy)
-            return Asked(seen, trainer.class_log_odds(trainer.splits.forget, proxy))
-
-
 class Oracle(TargetSource):
     """Retrained twins: a source that knows the answer. For studies of how much the targets are to blame for."""
 
-    name = "oracle"
+    name = "mean of retrained twins"
 
     def __init__(self, twins: list[torch.nn.Module]):
         self.twins = twins
 
     def ask(self, trainer: Asking) -> Asked:
-        splits = trainer.splits
-        seen, asked = (
-            np.mean([trainer.class_log_odds(rows, twin) for twin in self.twins], axis=0)
-            for rows in (trainer.calibration_rows, splits.forget)
-        )
-        return Asked(seen, asked)
+        each = [trainer.ask_model(twin) for twin in self.twins]
+        return Asked(_mean([asked.validation for asked in each]), _mean([asked.forget for asked in each]))
+
+
+def _mean(said: list[Said]) -> Said:
+    """The mean log-odds of several models of the same rows; the places are the first one's: no two agree on them."""
+    log_odds = np.mean([each.log_odds for each in said], axis=0)
+    tokens = [each.tokens for each in said if each.tokens is not None]
+    if not tokens:
+        return Said(log_odds)
+    mean = TokenLogOdds(np.mean([each.values for each in tokens], axis=0), tokens[0].count)
+    return Said(log_odds, mean, said[0].places)

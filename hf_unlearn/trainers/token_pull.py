@@ -1,13 +1,11 @@
 """∇τ for causal language models, variant tokens: the row says how much, its tokens say where."""
 
-from operator import attrgetter
-
 import torch
 
 from hf_unlearn.trainers.config import KnownRecipe, default_learning_rate
 from hf_unlearn.trainers.split_output import SplitOutput
 from hf_unlearn.trainers.target_sources import Asking
-from hf_unlearn.trainers.token_targets import TokenLogOdds, at_tokens, fit_targets
+from hf_unlearn.trainers.token_targets import at_tokens, fit_targets
 
 LEAST_STEPS = 24  # however few the rows; in 16 rows stop short of their targets
 VISITS = 4.0  # of each forget row, at least
@@ -23,17 +21,11 @@ def learning_rate(model: torch.nn.Module, recipe: KnownRecipe | None) -> float:
 
 
 def measure(trainer: Asking) -> dict[str, torch.Tensor]:
-    """The targets, from one pass of the model over validation rows, and of a proxy over validation and forget rows."""
-    validation, forget = trainer.calibration_rows, trainer.splits.forget
-
-    def look(rows, model) -> TokenLogOdds:
-        trainer.count_examples(len(rows))
-        return TokenLogOdds(*trainer.collect_tokens(rows, attrgetter("label_log_odds"), model))
-
-    model_seen = look(validation, trainer.model_wrapped)
-    with trainer.trained_proxy() as proxy:
-        places = tuple(trainer.embed(rows, proxy) for rows in (validation, forget))
-        return fit_targets(model_seen, look(validation, proxy), look(forget, proxy), places)
+    """The targets, from what the trainer's source says of validation and forget rows, and the model of the former."""
+    model_seen, asked = trainer.calibrate(), trainer.ask()
+    assert asked.validation.places is not None and asked.forget.places is not None
+    places = (asked.validation.places, asked.forget.places)
+    return fit_targets(model_seen.by_token, asked.validation.by_token, asked.forget.by_token, places)
 
 
 def loss(state: dict[str, torch.Tensor], forget: SplitOutput, retain: SplitOutput) -> torch.Tensor:

@@ -56,15 +56,22 @@ def fit_targets(
         `targets` `(forget rows,)`, `spread`, `token_targets` `(tokens,)`, `token_spread`, `token_start` `(rows + 1,)`.
     """
     targets = row_targets(model_seen.of_rows, proxy_seen.of_rows, proxy_asked.of_rows, places)
-    tokens = quantile_map(proxy_asked.values, proxy_seen.values, model_seen.values, np.ones(len(proxy_seen.values)))
+    tokens, token_spread = fit_tokens(model_seen.values, proxy_seen.values, proxy_asked.values)
     found = {
         "targets": targets,
         "spread": max(model_seen.of_rows.std(), SMALLEST_SPREAD),
         "token_targets": tokens,
-        "token_spread": max(model_seen.values.std(), SMALLEST_SPREAD),
+        "token_spread": max(token_spread, SMALLEST_SPREAD),
         "token_start": proxy_asked.start,
     }
     return {name: torch.as_tensor(value) for name, value in found.items()}
+
+
+def fit_tokens(model_seen: np.ndarray, proxy_seen: np.ndarray, proxy_asked: np.ndarray) -> tuple[np.ndarray, float]:
+    """Targets of the tokens of forget rows, `(tokens,)`, and the spread (standard deviation) of the model's log-odds,
+    in nats, from the log-odds of single tokens as in [`fit_targets`]."""
+    targets = quantile_map(proxy_asked, proxy_seen, model_seen, np.ones(len(proxy_seen)))
+    return targets, model_seen.std()
 
 
 def at_tokens(state: Mapping[str, torch.Tensor], forget: SplitOutput) -> torch.Tensor:

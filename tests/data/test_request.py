@@ -184,3 +184,26 @@ def test_nothing_private_is_shown():
     }
     fraction = ForgetRequest(fraction=0.1, group_column="user")
     assert fraction.public() == {"kind": "fraction", "column": "user", "fraction": 0.1}
+
+
+def test_held_out_rows_of_a_class_need_no_forgetting():
+    rows = datasets.Dataset.from_dict({"label": [0, 1, 0, 1, 0, 1]})
+    rows = rows.cast_column("label", datasets.ClassLabel(names=["a", "b"]))
+    held = Source("mine", rows.select([3, 4, 5]), held_out=rows.select([0, 1, 2]), places={"train": np.arange(3, 6)})
+    request = ForgetRequest(classes=["a"])
+    assert request.select(held, "label", ["a", "b"]).tolist() == [1]
+    assert request.notes == ["2 rows of the request were held out before training, so nothing is to be forgotten"]
+
+
+def test_held_out_rows_of_a_request_are_found_whatever_its_kind(tmp_path):
+    ids = datasets.Dataset.from_dict({"id": [10, 11, 12, 13, 14, 15]})
+    places = {"train": np.array([0, 2]), "validation": np.array([4, 1]), "test": np.array([5, 3])}
+    parts = {split: ids.select(at) for split, at in places.items()}
+    source = Source("mine", **parts, held_out=ids.select([4, 1, 5, 3]), places=places)
+    (tmp_path / "ids.txt").write_text("11\n12\n13\n")
+    kinds = {"ids_file": str(tmp_path / "ids.txt")} | {"id_column": "id"}, {"where": ["id=11", "id=12", "id=13"]}
+    for kind in (*kinds, {"rows": np.array([1, 2, 3])}):
+        assert [part["id"][:] for part in ForgetRequest(**kind).held_out(source)] == [[11], [13]]
+    assert [len(part) for part in ForgetRequest(fraction=0.5).held_out(source)] == [0, 0]
+    given = Source("mine", **parts)  # validation and test are other files: ids there are other rows
+    assert ForgetRequest(where=["id=11"]).held_out(given) == []

@@ -300,6 +300,36 @@ def test_losses_are_the_models_own_whatever_the_padding(name):
         torch.testing.assert_close(task.embed(model, batch)[:1], alone, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_one_forward_predicts_and_says_where_rows_lie(name):
+    model, task = make_model(name, torch.float32).eval(), make_task()
+    batch = task.collate(encode(task, ROWS))
+    with torch.no_grad():
+        predictions, place = task.predict(model, batch), task.embed(model, batch)
+        forwards = []
+        handle = model.register_forward_hook(lambda *_: forwards.append("model"))
+        inner = model.base_model.register_forward_hook(lambda *_: forwards.append("backbone"))
+        both, where = task.predict_and_embed(model, batch)
+    assert sorted(forwards) == ["backbone", "model"]
+    assert torch.equal(both.logits, predictions.logits) and torch.equal(where, place)
+    handle.remove(), inner.remove()
+    assert not model.base_model._forward_hooks
+
+
+class NoBackbone(LlamaForCausalLM):
+    """A model that names no backbone of its own."""
+
+    base_model_prefix = ""
+
+
+def test_a_model_without_a_backbone_is_run_twice():
+    model, task = NoBackbone(make_model("llama", torch.float32).config).eval(), make_task()
+    assert model.base_model is model
+    batch = task.collate(encode(task, ROWS))
+    _, place = task.predict_and_embed(model, batch)
+    assert torch.equal(place, task.embed(model, batch)) and place.shape == (3, 16)
+
+
 class PositionalHead(LlamaForCausalLM):
     """Its logits depend on where a position stands among those that the head sees."""
 

@@ -1,5 +1,4 @@
 import copy
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +8,10 @@ from transformers import AutoConfig, AutoModelForImageClassification, BertConfig
 
 from hf_unlearn import NablaTauConfig, NablaTauTrainer
 from hf_unlearn.models.lora import add_lora
+from hf_unlearn.trainers import proxy_source
 from hf_unlearn.trainers.proxies import find_blocks, has_token_table, make_proxy
+from hf_unlearn.trainers.proxy_source import Proxy
+from hf_unlearn.trainers.target_sources import Said
 
 
 def kept(model, proxy):
@@ -107,17 +109,21 @@ def test_a_proxy_that_remembers_is_replaced_by_one_that_keeps_nothing(tmp_path, 
     model, splits, task = image_setup()
     args = NablaTauConfig(output_dir=str(tmp_path), use_cpu=True, disable_tqdm=True)
     trainer = NablaTauTrainer(model, args, splits, task, quiet=True)
-    rng = np.random.default_rng(0)
+    rng, seen = np.random.default_rng(0), []
 
-    def score(rows, proxy):
-        return SimpleNamespace(loss=rng.normal(forget_loss if rows is splits.forget else 1.0, 0.2, 40))
+    def look(rows, proxy, places):
+        seen.append((proxy, rows))
+        return Said(-rng.normal(forget_loss if rows is splits.forget else 1.0, 0.2, (len(rows), 1)).repeat(4, 1))
 
-    monkeypatch.setattr(trainer, "score", score)
-    monkeypatch.setattr(trainer, "_train_proxy", lambda proxy: proxy)
-    with trainer.trained_proxy() as proxy:
-        names = kept(model, proxy)
-    assert bool(names) == (forget_loss == 1.0)
-    assert len([note for note in trainer.notes if "remember" in note]) == (forget_loss == 0.1)
+    monkeypatch.setattr(trainer, "look", look)
+    monkeypatch.setattr(proxy_source, "train_proxy", lambda trainer, proxy: proxy)
+    asked = Proxy().ask(trainer)
+    remembers = forget_loss == 0.1
+    assert bool(kept(model, seen[-1][0])) == (not remembers)
+    assert len([note for note in trainer.notes if "remember" in note]) == remembers
+    # Each proxy looks at the rows once, for the check and for what it says.
+    assert [rows for _, rows in seen] == [trainer.calibration_rows, splits.forget] * (1 + remembers)
+    assert len(asked.forget.log_odds) == len(splits.forget)
 
 
 def test_the_proxy_of_a_fresh_adapter_is_an_adapter_on_the_pretrained_start():

@@ -7,6 +7,7 @@ import shutil
 import signal
 from pathlib import Path
 
+import processes
 import pytest
 import tiny
 import torch
@@ -17,7 +18,7 @@ from hf_unlearn.errors import UserError
 from hf_unlearn.methods import get_method
 from hf_unlearn.run import stages
 from hf_unlearn.train import main
-from hf_unlearn.trainers.resuming import METHOD_STATE, find_checkpoint, what_is_missing
+from hf_unlearn.trainers.resuming import CHECKSUMS, METHOD_STATE, find_checkpoint, what_is_missing
 
 
 def make(folder: Path, method: str = "fine_tune", *, splits=None, model=None, **more):
@@ -98,6 +99,86 @@ def test_a_checkpoint_that_lacks_something_is_refused_by_name(tmp_path, name):
     for asked in ("last", str(folder)):
         with pytest.raises(UserError, match="no checkpoint there that is whole .*is missing"):
             find_checkpoint(asked, tmp_path)
+
+
+def damage(file: Path, how: str) -> None:
+    """As a power cut or a bad disk leaves a file: its length is right."""
+    content = bytearray(file.read_bytes())
+    if how == "zeros":
+        content[len(content) // 2 :] = bytes(len(content) - len(content) // 2)
+    elif how == "all zeros":
+        content = bytearray(len(content))
+    else:
+        content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+DAMAGED = [("model.safetensors", "zeros"), ("optimizer.pt", "flipped"), (METHOD_STATE, "flipped"),
+           ("trainer_state.json", "flipped"), ("rng_state.pth", "flipped"), (CHECKSUMS, "all zeros")]  # fmt: skip
+
+
+def test_a_file_whose_content_is_another_is_noticed(stopped):
+    folder = stopped / "checkpoint-6"
+    assert what_is_missing(folder) is None
+    for name, how in DAMAGED:
+        content = (folder / name).read_bytes()
+        damage(folder / name, how)
+        assert what_is_missing(folder) == f"{name} is damaged"
+        assert find_checkpoint("last", stopped) == str(stopped / "checkpoint-4")
+        with pytest.raises(UserError, match=rf"checkpoint-6.* no checkpoint there that is whole \({name} is damaged"):
+            find_checkpoint(str(folder), stopped)
+        (folder / name).write_bytes(content)
+    assert what_is_missing(folder) is None and find_checkpoint("last", stopped) == str(folder)
+
+
+def test_a_checkpoint_is_checked_after_it_was_saved_a_second_time(stopped):
+    (stopped / "checkpoint-6" / f"{CHECKSUMS}.partial").write_text("{")  # left by a kill
+    trainer = make(stopped)
+    trainer.train(resume_from_checkpoint=str(stopped / "checkpoint-4"))
+    assert what_is_missing(stopped / "checkpoint-6") is None
+
+
+def test_a_checkpoint_without_checksums_is_gone_on_from_and_told(stopped, capsys):
+    (stopped / "checkpoint-6" / CHECKSUMS).unlink()
+    assert find_checkpoint("last", stopped) == str(stopped / "checkpoint-6")
+    assert "checkpoint-6 has no checksums" in capsys.readouterr().out
+    weights = stopped / "checkpoint-6" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])  # what the form of a file tells is looked at all the same
+    assert find_checkpoint("last", stopped) == str(stopped / "checkpoint-4")
+    assert "checkpoint-4" not in capsys.readouterr().out
+
+
+TWO = """
+import sys
+sys.path.insert(0, {tests!r})
+sys.path.insert(0, {tests!r} + "/trainers")
+from pathlib import Path
+from test_resuming import damage, make, what_is_missing
+from hf_unlearn.trainers import resuming
+
+folder = Path({out!r})
+make(folder, ddp_backend="gloo").train()
+trainer = make(folder, ddp_backend="gloo")
+if trainer.args.process_index == 0:
+    files = {{path.name for path in (folder / "checkpoint-6").iterdir()}}
+    assert {{"rng_state_0.pth", "rng_state_1.pth"}} <= files, files
+    assert what_is_missing(folder / "checkpoint-6") is None
+    damage(folder / "checkpoint-6" / "rng_state_1.pth", "flipped")
+else:
+    resuming.what_is_missing = None  # it is not asked
+trainer.accelerator.wait_for_everyone()
+assert resuming.find_checkpoint("last", folder) == str(folder / "checkpoint-4")
+trainer.train(resume_from_checkpoint=True)
+assert trainer.state.global_step == 6
+trainer.accelerator.wait_for_everyone()
+"""
+
+
+@pytest.mark.slow
+def test_the_first_of_two_processes_checks_and_the_other_follows(tmp_path):
+    done = processes.run(TWO.format(tests=str(Path(__file__).parents[1]), out=str(tmp_path / "run")), processes=2)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert what_is_missing(tmp_path / "run" / "checkpoint-6") is None
 
 
 def test_no_row_is_told(stopped):

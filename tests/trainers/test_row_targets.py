@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from hf_unlearn.tasks.predictions import Predictions
 from hf_unlearn.trainers.row_targets import RegressedTargets, RowTargets, class_log_odds, mixture_share, quantile_map
@@ -91,3 +92,25 @@ def test_regressed_targets_use_the_level_and_the_place_of_a_row():
     shifted, _ = RegressedTargets(seen, asked).fit(log_odds[:, None] - 2)
     assert shifted.mean() == pytest.approx(targets.mean() - 2, abs=0.05)
     assert targets.max() <= log_odds.max() and targets.min() >= log_odds.min()
+
+
+@pytest.mark.parametrize("kept", [[0, 1, 2], [0, 2]])
+def test_targets_go_on_as_they_were_from_a_checkpoints_tensors(tmp_path, kept):
+    rng = np.random.default_rng(0)
+    seen, asked, now = rng.normal(size=(40, 3)), rng.normal(size=(9, 3)), rng.normal(size=(40, 3))
+    made = RowTargets.from_answers(seen, asked, np.arange(40) % 3, np.arange(9) % 3, np.array(kept))
+    assert (made.removed is None) == (len(kept) == 3)
+    save_file({**made.to_tensors(), "tau": torch.zeros(())}, tmp_path / "state.safetensors")
+    again = RowTargets.from_tensors(load_file(tmp_path / "state.safetensors"))
+    assert np.array_equal(made.fit(now)[0], again.fit(now)[0]) and made.fit(now)[1] == again.fit(now)[1]
+    regressed = RegressedTargets(seen, asked)
+    other = RegressedTargets.from_tensors(regressed.to_tensors())
+    assert np.array_equal(regressed.fit(now)[0], other.fit(now)[0])
+
+
+def test_pairs_of_classes_that_nobody_keeps_are_left_out():
+    labels, own, kept = np.array([0, 1]), np.array([1]), np.array([0, 2, 2])
+    made = RowTargets.from_answers(np.zeros((2, 3)), np.array([[1.0, 2.0, 3.0]]), labels, own, kept)
+    assert made.right.tolist() == [[1, -1, 0], [0, -1, 0]]
+    assert made.proxy_forget.tolist() == [2.0] and made.removed.label.tolist() == [1]
+    assert made.removed.sure_forget.tolist() == [3.0]

@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from toy import SETUPS, splits_of, text_setup
+from toy import SETUPS, lm_setup, splits_of, text_setup
 
+from hf_unlearn.errors import UserError
 from hf_unlearn.methods.nabla_tau import NablaTauConfig, NablaTauTrainer
+from hf_unlearn.methods.salun import SalUnConfig, SalUnTrainer
 from hf_unlearn.trainers.config import KnownRecipe
+from hf_unlearn.trainers.proxy_source import Proxy
 from hf_unlearn.trainers.row_targets import RemovedClasses
-from hf_unlearn.trainers.target_sources import Oracle, Probe, Proxy, fit_probe, probe_log_odds
+from hf_unlearn.trainers.target_sources import Oracle, Probe, fit_probe, probe_log_odds
 
 
 def make(folder, setup, base_name: str | None = "someone/base", **more):
@@ -54,7 +57,7 @@ def test_a_pretrained_base_is_probed_and_scratch_gets_a_proxy(tmp_path, base, so
 def test_a_probe_trains_nothing_and_counts_what_it_reads(tmp_path, monkeypatch, kind):
     monkeypatch.setattr("hf_unlearn.trainers.row_target_trainer.LEAST_AGREEMENT", -1.0)  # these rows are noise
     trainer = make(tmp_path, SETUPS[kind]())
-    trainer.train_proxy = None  # asking for one would raise
+    monkeypatch.setattr("hf_unlearn.trainers.proxy_source.train_proxy", None)  # asking for one would raise
     trainer.train()
     splits = trainer.splits
     assert trainer.method_state["targets"].shape == (len(splits.forget),)
@@ -76,10 +79,80 @@ def test_a_probe_that_says_nothing_of_the_model_gives_way_to_a_proxy(tmp_path, m
 
 def test_an_oracle_is_the_mean_of_its_twins(tmp_path):
     trainer = make(tmp_path, text_setup())
-    twins = [text_setup()[0], text_setup()[0]]
+    twins = [text_setup()[0], other(text_setup()[0])]
     asked = Oracle(twins).ask(trainer)
-    each = trainer.class_log_odds(trainer.splits.forget, twins[0])
-    assert np.allclose(asked.forget, each) and asked.validation.shape == (len(trainer.splits.validation_tau), 4)
+    each = [trainer.look(trainer.splits.forget, twin).log_odds for twin in twins]
+    assert np.allclose(asked.forget.log_odds, np.mean(each, axis=0)) and not np.allclose(*each)
+    assert asked.validation.log_odds.shape == (len(trainer.splits.validation_tau), 4)
+
+
+FORMS = {
+    "tokens": (NablaTauTrainer, NablaTauConfig, {"variant": "tokens"}),
+    "rows": (NablaTauTrainer, NablaTauConfig, {"variant": "rows"}),
+    "salun": (SalUnTrainer, SalUnConfig, {"saliency": 1.0}),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_oracle_tells_the_targets_of_a_language_model(tmp_path, monkeypatch, form):
+    monkeypatch.setattr("hf_unlearn.trainers.proxy_source.train_proxy", None)  # no proxy is trained
+    (kind, config, values), (model, splits, task) = FORMS[form], lm_setup(torch.float64)
+    args = config(output_dir=str(tmp_path), use_cpu=True, disable_tqdm=True, report_to="none", max_steps=2, **values)
+    trainer = kind(model, args, splits, task, quiet=True)
+    twins = [other(lm_setup(torch.float64)[0], seed) for seed in (1, 2)]
+    trainer.source = Oracle(twins)
+    trainer.train()
+    assert any("Targets come from a mean of retrained twins" in note for note in trainer.notes)
+    state, tokens = trainer.method_state, sum(int((f["labels"] != -100).sum()) for f in every(splits.forget))
+    assert state["targets"].shape == (len(splits.forget),) and state["targets"].isfinite().all()
+    if form != "rows":
+        assert state["token_targets"].shape == (tokens,)
+    said = [trainer.look(splits.forget, twin) for twin in twins]
+    if form == "salun":
+        mean = np.mean([each.by_token.values for each in said], axis=0)
+        assert np.allclose(state["token_forget"], mean)
+    if form != "tokens":
+        assert np.allclose(state["proxy_forget"][:, 0], np.mean([each.log_odds[:, 0] for each in said], axis=0))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_row_is_looked_at_once_by_the_proxy_and_counted(tmp_path, monkeypatch, form):
+    (kind, config, values), (model, splits, task) = FORMS[form], lm_setup()
+    args = config(output_dir=str(tmp_path), use_cpu=True, disable_tqdm=True, report_to="none", **values)
+    trainer = kind(model, args, splits, task, quiet=True)
+    monkeypatch.setattr("hf_unlearn.trainers.proxy_source.train_proxy", lambda trainer, proxy: other(proxy))
+    seen, predict = {"model": 0, "proxy": 0}, task.predict
+
+    def counting(which, batch):
+        seen["model" if which in (trainer.model, trainer.model_wrapped) else "proxy"] += len(batch["labels"])
+        return predict(which, batch)
+
+    monkeypatch.setattr(task, "predict", counting)
+    monkeypatch.setattr(task, "embed", None)  # places come from the same pass
+    trainer.method_state |= trainer.prepare()
+    assert seen["proxy"] == len(splits.forget) + len(splits.validation_tau)
+    checked = len(splits.forget) + len(splits.retain)
+    assert seen["model"] == checked + len(splits.validation_tau)
+    assert int(trainer.method_state["side_examples"]) == sum(seen.values())
+
+
+def test_a_probe_is_for_classes(tmp_path):
+    trainer = make(tmp_path, lm_setup())
+    with pytest.raises(UserError, match="rows of causal_lm have none"):
+        Probe(lm_setup()[0]).ask(trainer)
+
+
+def other(model: torch.nn.Module, seed: int = 1) -> torch.nn.Module:
+    """The same model with other weights."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.3 * torch.randn(weight.shape, generator=generator, dtype=weight.dtype))
+    return model
+
+
+def every(rows) -> list[dict]:
+    return rows.__getitems__(range(len(rows)))
 
 
 def test_a_removed_class_is_held_where_a_model_that_never_met_it_stands():
