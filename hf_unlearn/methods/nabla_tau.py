@@ -108,7 +108,7 @@ class NablaTauTrainer(RowTargetTrainer):
         if args.learning_rate is None and args.variant == "paper":
             args.learning_rate = PAPER_RATE
         self.by_tokens = args.variant == "tokens"
-        if self.by_tokens and task.has_classes:
+        if self.by_tokens and not task.generates:
             raise UserError(f"`variant` tokens is for causal_lm; the rows of {task.name} have no tokens to tell apart")
         if args.per_device_train_batch_size is None:
             args.per_device_train_batch_size = RETAIN_ROWS.get(args.variant, 16)
@@ -195,6 +195,6 @@ class NablaTauTrainer(RowTargetTrainer):
 def default_variant(task: Task, recipe: KnownRecipe | None) -> str:
     """`tokens` for causal LMs, unless the recipe is known to start from random weights: there an attacker told the
     forgotten rows from unseen ones more often than with `rows`."""
-    if task.has_classes:
+    if not task.generates:
         return "rows"
     return "tokens" if recipe is None or recipe.pretrained else "rows"

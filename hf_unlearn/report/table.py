@@ -75,6 +75,10 @@ def table_rows(evidence: Mapping[str, Any], *, intervals: bool = False) -> list[
 
     for split in SPLITS:
         add(f"{split} accuracy (%)", partial(_accuracy, split), f"{split}_accuracy")
+    for key in dict.fromkeys(key for model in columns if model for key in model.get("f1") or {}):
+        split, average, _ = key.split("_")
+        if split in SPLITS:
+            add(f"{split} {average} F1 (%)", partial(_f1, key), key)
     for split in SPLITS:
         add(f"{split} loss (nats)", partial(_loss, split), f"{split}_loss", digits=4)
     add("membership AUC (%)", _auc if intervals else _membership, "membership")
@@ -116,6 +120,10 @@ def _interval(model: Mapping[str, Any] | None, key: str) -> str:
 
 def _accuracy(split: str, model: Mapping) -> str:
     return percent(model["accuracy"][split])
+
+
+def _f1(key: str, model: Mapping) -> str:
+    return percent((model.get("f1") or {}).get(key))
 
 
 def _further(name: str, model: Mapping) -> str:
