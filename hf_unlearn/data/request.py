@@ -20,6 +20,9 @@ from hf_unlearn.data.sources import Source
 from hf_unlearn.errors import UserError
 
 T = TypeVar("T")
+BY_LABEL = (
+    "Rows with a named label are forgotten whole, with their other labels; no kept row has it. It stays in the head."
+)
 EXACT = 2.0**53  # from here on floating-point numbers leave out whole numbers
 
 
@@ -118,7 +121,9 @@ class ForgetRequest:
         ids = class_ids(_given(self.classes), label_names)
         chosen = np.flatnonzero(carries(source.train, label_column, ids))
         if has_sets(source.train, label_column) and len(chosen) < len(source.train):
-            check_kept_classes(source.train, label_column, chosen, tuple(ids))  # those that have other labels too
+            check_kept_classes(source.train, label_column, chosen, tuple(ids))  # the rows have other labels too
+            if len(chosen):
+                self.notes.append(BY_LABEL)
         return chosen
 
     def _select_fraction(self, source: Source, *_) -> np.ndarray:

@@ -148,8 +148,12 @@ def forgotten(evidence: Mapping[str, Any]) -> str:
     forget, retain = (data["splits"].get(name) for name in ("forget", "retain"))
     request = data.get("request") or {}
     how = REQUESTS.get(str(request.get("kind")))
+    task = task_of(evidence)
+    labels = request.get("kind") == "classes" and task is not None and task.has_label_sets
+    if labels:
+        how = "all with certain labels"
     if request.get("classes"):  # there only where the user agreed to publish the request
-        how = f"classes: {', '.join(request['classes'])}"
+        how = f"{'labels' if labels else 'classes'}: {', '.join(request['classes'])}"
     count = "Rows" if forget is None else f"{forget:,} training rows"
     others = "" if forget is None or retain is None else f" of {forget + retain:,}"
     source = dataset_id(evidence)
