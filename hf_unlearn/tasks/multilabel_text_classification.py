@@ -37,8 +37,6 @@ class MultilabelTextClassification(TextClassification):
         known = dict(features or {})
         lists = [name for name in column_names if name not in known or is_label_set(known[name])]
         label = chosen.get("label") or find(LABEL_NAMES, lists)
-        if label is None and known and len(lists) == 1:
-            label = lists[0]
         if label is None:
             raise missing("label", column_names)
         if label not in lists:
