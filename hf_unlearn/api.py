@@ -118,8 +118,7 @@ def unlearn(
         validation, test: rows it was not trained on; without `validation`, half of `test` is, by `split_seed`.
         method: its name, its trainer class, or `module:Class`.
         task: its name, its class, or `module:Class`; by default the model's class says it.
-        columns: roles of columns, where their names do not tell, e.g. `{"label": "intent"}`; several columns of zeros
-            and ones for rows with several labels, `{"label": ["toxic", "threat"]}`.
+        columns: roles of columns, where their names do not tell: `{"label": "intent"}`, `{"label": ["rude", "mad"]}`.
         max_length: longest sequence in tokens.
         forget_duplicates: also forget retained rows that repeat a forgotten one.
         use_peft: unlearn through a LoRA adapter, merged in the end. (For other settings give a `PeftModel`.)

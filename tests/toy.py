@@ -97,6 +97,12 @@ def text_setup(dtype=torch.float32, dropout: float = 0.0):
     return model, splits_of(text_rows(sum(ROLES.values())), task), task
 
 
+def set_rows(n: int, seed: int = 0):
+    """The same with lists of ids of five labels."""
+    true = np.random.default_rng(seed + 3).random((n, 5)) < 0.3
+    return text_rows(n, seed).add_column("labels", [np.flatnonzero(row).tolist() for row in true])
+
+
 def sets_setup(dtype=torch.float32, dropout: float = 0.0):
     """Texts with any of five labels, none included."""
     from transformers import BertConfig, BertForSequenceClassification
@@ -114,10 +120,7 @@ def sets_setup(dtype=torch.float32, dropout: float = 0.0):
     )
     model.config.id2label = dict(enumerate(task.label_names))
     task.prepare_model(model)
-    size = sum(ROLES.values())
-    true = np.random.default_rng(3).random((size, 5)) < 0.3
-    source = text_rows(size).add_column("labels", [np.flatnonzero(row).tolist() for row in true])
-    return model, splits_of(source, task), task
+    return model, splits_of(set_rows(sum(ROLES.values())), task), task
 
 
 def lm_setup(dtype=torch.float32, dropout: float = 0.0):

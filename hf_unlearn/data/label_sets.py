@@ -1,5 +1,5 @@
-"""Sets of labels of any form (lists of ids, of names, of zeros and ones; columns of zeros and ones) to lists of the ids
-that a model uses."""
+"""Sets of labels of any form (lists of ids, of names, of zeros and ones; columns of zeros and ones) to lists of the
+ids that a model uses."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -50,8 +50,8 @@ def encode_label_sets(
 
     Returns the new source and the labels' names in the order of the ids.
 
-    Raises `UserError` for a column that holds no lists, and for labels that the model or the training rows do not know;
-    `RowError` for a row without a list, or with a gap in it.
+    Raises `UserError` for a column that holds no lists, and for labels that the model or the training rows do not
+    know; `RowError` for a row without a list, or with a gap in it.
     """
     lists = {split: _read(source, split, label_column) for split in source.splits()}
     if _are_vectors(lists.values()):
@@ -82,8 +82,8 @@ def join_label_columns(source: Source, columns: Sequence[str]) -> tuple[Source, 
 
     They stay, for conditions of a request. Returns the source and the new column's name.
 
-    Raises `UserError` for fewer than two columns, one that is named twice or is missing, and values other than 0 and 1;
-    `RowError` for a row that lacks one.
+    Raises `UserError` for fewer than two columns, one that is named twice or is missing, and values other than 0 and
+    1; `RowError` for a row that lacks one.
     """
     if len(columns) < 2 or len(set(columns)) < len(columns):
         raise UserError("`label_columns`: name two columns or more, each once; a label alone is text_classification")
@@ -113,7 +113,7 @@ def _read(source: Source, split: str, column: str) -> _Lists:
     feature = rows.features[column]
     if not is_label_set(feature):
         raise UserError(
-            f"column '{column}' of the {split} rows holds no lists: give lists of labels, or name columns of zeros and "
+            f"column '{column}' of the {split} rows holds no lists of labels: give such, or name columns of zeros and "
             "ones with `label_columns`"
         )
     lists = arrow_column(rows, column)
@@ -162,7 +162,9 @@ def _named(part: _Lists) -> _Lists:
 def _check_count(part: _Lists, column: str, model_label2id: dict[str, int] | None) -> None:
     known, count = len(model_label2id or {}), len(part.names or [])
     if known and known != count:
-        raise UserError(f"column '{column}' says {count} labels, and the model has {known}: choose the model's own rows")
+        raise UserError(
+            f"column '{column}' says {count} labels, and the model has {known}: choose the model's own rows"
+        )
 
 
 def _are_numbers(names: list[str]) -> bool:

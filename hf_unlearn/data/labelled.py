@@ -17,7 +17,7 @@ def has_sets(rows, label_column: str) -> bool:
 def carries(rows, label_column: str, ids: Sequence[int]) -> np.ndarray:
     """`(rows,)` bool: rows that have one of the labels `ids`."""
     if has_sets(rows, label_column):
-        return label_matrix(rows, label_column)[:, list(ids)].any(1)
+        return np.asarray(label_matrix(rows, label_column)[:, list(ids)].any(1))
     return np.isin(label_ids(rows, label_column), ids)
 
 

@@ -94,14 +94,7 @@ def prepare(
 
     Raises `UserError` for whatever does not fit together.
     """
-    source, named_columns = _with_one_label_column(source, task_class, columns or {})
-    chosen = source.columns
-    if named_columns or chosen is None:
-        chosen = task_class.detect_columns(source.train.column_names, source.train.features, named_columns)
-    label_names = None
-    if task_class.has_labels():
-        encode = encode_label_sets if task_class.has_label_sets else encode_labels
-        source, label_names = encode(source, chosen["label"], label2id)
+    source, chosen, label_names = _encoded(source, task_class, columns or {}, label2id)
     label = chosen.get("label")
     named: dict[str, Any] = {"label_column": label, "group_column": request.group_column or source.group_column}
     trial: list[str] = []
@@ -125,6 +118,24 @@ def prepare(
     return Prepared(source, task, splits, report, request, split_seed)
 
 
+def _encoded(
+    source: Source,
+    task_class: type[Task],
+    columns: Mapping[str, str | Sequence[str]],
+    label2id: dict[str, int] | None,
+) -> tuple[Source, dict[str, str], list[str] | None]:
+    """The source with ids for labels, the role each column plays, and the labels' names."""
+    source, named = _with_one_label_column(source, task_class, columns)
+    chosen = source.columns
+    if named or chosen is None:
+        chosen = task_class.detect_columns(source.train.column_names, source.train.features, named)
+    if not task_class.has_labels():
+        return source, chosen, None
+    encode = encode_label_sets if task_class.has_label_sets else encode_labels
+    source, names = encode(source, chosen["label"], label2id)
+    return source, chosen, names
+
+
 def _with_one_label_column(
     source: Source, task_class: type[Task], columns: Mapping[str, str | Sequence[str]]
 ) -> tuple[Source, dict[str, str]]:
@@ -134,6 +145,8 @@ def _with_one_label_column(
     if not several:
         return source, named
     if list(several) != ["label"] or not task_class.has_label_sets:
-        raise UserError(f"`label_columns` are for tasks with sets of labels; {task_class.name} takes one column a role")
+        raise UserError(
+            f"`label_columns` are for tasks with sets of labels; {task_class.name} takes one column a role"
+        )
     source, named["label"] = join_label_columns(source, several["label"])
     return source, named

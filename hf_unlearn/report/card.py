@@ -226,7 +226,7 @@ def usage(task: "type[Task]", model_id: str, grey: bool = False) -> str:
             "print(model.config.id2label[model(**inputs).logits.argmax().item()])"
         )
     return (
-        f'from transformers import pipeline\n\nmodel = '
+        f"from transformers import pipeline\n\nmodel = "
         f'pipeline("{task.pipeline_tag}", model="{model_id}"{task.pipeline_options})\n'
         f'print(model("{task.example_input}"))'
     )

@@ -50,10 +50,10 @@ def legend(evidence: Mapping[str, Any], *, costs: bool = True) -> str:
     known = [model for model in evidence["models"].values() if model]
     sets = "accuracy: rows with all labels right. " if any(model.get("f1") for model in known) else ""
     if not evidence["models"]["retrained"]:
-        return sets + "retrained, gap, floor: no twin was trained or given."
+        return f"{sets}retrained, gap, floor: no twin was trained or given."
     return (
-        f"{sets}gap: unlearned to the mean of the twins; floor: a twin to the others; in points, losses in nats. Row figures "
-        "and KS distance are against the twins, and theirs each against the others."
+        f"{sets}gap: unlearned to the mean of the twins; floor: a twin to the others; in points, losses in nats. Row "
+        "figures and KS distance are against the twins, and theirs each against the others."
     ) + (" ±: standard error over rows. In brackets: share of one retraining." if costs else "")
 
 

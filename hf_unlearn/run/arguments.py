@@ -96,7 +96,8 @@ class DataArguments:
     text_pair_column: str | None = _arg(None, "Column with the second text of a pair.")
     label_column: str | None = _arg(None, "Column with the label.")
     label_columns: list[str] | None = _arg(
-        None, "Columns of zeros and ones, one for each label that a row may have (multilabel_text_classification).",
+        None,
+        "Columns of zeros and ones, one for each label that a row may have (multilabel_text_classification).",
         nargs="+",
     )
     question_column: str | None = _arg(None, "Column with the question or prompt.")

@@ -36,7 +36,7 @@ def task_for(model: "nn.Module") -> "type[Task] | None":
     from hf_unlearn.tasks.forward import unwrap
 
     found = [task for task in map(get_task, task_names()) if task.serves(model)]
-    return of_problem(found, getattr(unwrap(model).config, "problem_type", None))
+    return of_problem(found, getattr(getattr(unwrap(model), "config", None), "problem_type", None))
 
 
 def of_problem(tasks: Sequence["type[Task]"], problem_type: str | None) -> "type[Task] | None":

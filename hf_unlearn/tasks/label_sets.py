@@ -26,7 +26,7 @@ class LabelSetPredictions(Predictions):
 
     @property
     def correct(self) -> torch.Tensor:
-        """1 where every label of a row is right at a probability of 0.5, else 0: `(size,)`, float (subset accuracy)."""
+        """1 where every label of a row is right at a probability of 0.5, else 0: `(size,)` float (subset accuracy)."""
         return (self.true_labels == self.said_labels).all(1).to(self.example_mean(self.label_log_odds).dtype)
 
     @property

@@ -7,7 +7,7 @@ import torch
 
 from hf_unlearn.errors import RowError, UserError
 from hf_unlearn.tasks.classification import check_classes
-from hf_unlearn.tasks.columns import LABEL_NAMES, check_overrides, find, missing
+from hf_unlearn.tasks.columns import LABEL_NAMES, check_overrides, find
 from hf_unlearn.tasks.forward import logits_of, model_inputs, unwrap
 from hf_unlearn.tasks.label_sets import LabelSetPredictions, is_label_set, label_vector
 from hf_unlearn.tasks.text_classification import TextClassification
@@ -36,12 +36,15 @@ class MultilabelTextClassification(TextClassification):
         chosen = check_overrides(overrides, cls.roles, column_names)
         known = dict(features or {})
         lists = [name for name in column_names if name not in known or is_label_set(known[name])]
-        label = chosen.get("label") or find(LABEL_NAMES, lists)
+        label = chosen.get("label") or find(LABEL_NAMES, lists) or find(LABEL_NAMES, column_names)
         if label is None:
-            raise missing("label", column_names)
+            raise UserError(
+                "no column found for 'label': name a column of lists, or columns of zeros and ones with "
+                f"`label_columns`; the data has {', '.join(column_names)}"
+            )
         if label not in lists:
             raise UserError(
-                f"column '{label}' holds no lists: give lists of labels, or name columns of zeros and ones with "
+                f"column '{label}' holds no lists of labels: give such, or name columns of zeros and ones with "
                 "`label_columns`"
             )
         return cls._text_columns(column_names, features, chosen, label)
@@ -56,7 +59,8 @@ class MultilabelTextClassification(TextClassification):
 
     def prepare_model(self, model: torch.nn.Module) -> None:
         super().prepare_model(model)
-        unwrap(model).config.problem_type = MULTI_LABEL  # pipelines go by it, and so does the loss of transformers
+        config: Any = unwrap(model).config
+        config.problem_type = MULTI_LABEL  # pipelines go by it, and so does the loss of transformers
 
     def row_label(self, value: Any, position: int) -> torch.Tensor:
         """A row's labels, by ids or names, as `(K,)` zeros and ones. Raises `RowError`."""

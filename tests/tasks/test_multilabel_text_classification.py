@@ -98,7 +98,12 @@ def test_labels_are_ids_or_names_and_may_be_none():
     rows = {"text": ["red"] * 4, "labels": [[2, 0], ["anger"], [], ["awe", "awe"]]}
     found = [row["labels"].tolist() for row in task.encode(rows, [0, 1, 2, 3])]
     assert found == [[1, 0, 1], [0, 1, 0], [0, 0, 0], [0, 0, 1]]
-    for bad, why in (("joy", "no list of labels"), (None, "no list of labels"), (["no"], "not one of"), ([3], "not one of")):
+    for bad, why in (
+        ("joy", "no list of labels"),
+        (None, "no list of labels"),
+        (["no"], "not one of"),
+        ([3], "not one of"),
+    ):
         with pytest.raises(RowError, match=f"^row 7: its? .*{why}"):
             task.encode({"text": ["red"], "labels": [bad]}, [7])
 
@@ -122,8 +127,13 @@ def test_columns():
 def bert(labels: int = 5, **config):
     return BertForSequenceClassification(
         BertConfig(
-            vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8,
-            num_labels=labels, **config,
+            vocab_size=20,
+            hidden_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=1,
+            intermediate_size=8,
+            num_labels=labels,
+            **config,
         )  # fmt: skip
     )
 
