@@ -29,8 +29,8 @@ def compare(original: ModelScores | None, unlearned: ModelScores | None, twins: 
     """The evidence blocks `models`, `gap`, `floor`, `difference` and `judged`; what cannot be known is `None`.
 
     - `models`: accuracies, F1 and shares as fractions, losses in nats. `retrained` is the mean over twins (`None`
-      without twins); its row statistics are those of each twin against the others, the yardstick of the other two columns.
-      `intervals` hold 95 % intervals over rows; for `retrained` the lowest and the highest twin.
+      without twins); its row statistics are those of each twin against the others, the yardstick of the other two
+      columns. `intervals` hold 95 % intervals over rows; for `retrained` the lowest and the highest twin.
     - `gap`: |unlearned − mean of the twins|: accuracies, membership AUC and their `average` in percentage points, F1
       too, losses in nats. `difference` is the same with its sign: positive where the unlearned model is higher.
     - `judged`: whether the unlearned model, or the original, could be one more twin: see [`judge_model`].
