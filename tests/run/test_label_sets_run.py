@@ -89,8 +89,12 @@ def test_a_request_by_label(ran, tmp_path):
 
 def test_an_adapter_and_a_model_that_was_given(ran, tmp_path):
     """The original of an adapter recipe comes out of the cache once: what it is made for is not lost there."""
-    base = ran[0] / "out"
-    adapter = {"original": {"model": str(base), "use_peft": True, "num_train_epochs": 1, "batch_size": 16}}
+    base, bare = ran[0] / "out", tmp_path / "bare"
+    model = AutoModelForSequenceClassification.from_pretrained(base)
+    model.config.problem_type = None
+    model.save_pretrained(bare)
+    AutoTokenizer.from_pretrained(base).save_pretrained(bare)
+    adapter = {"original": {"model": str(bare), "use_peft": True, "num_train_epochs": 1, "batch_size": 16}}
     for name in ("fresh", "cached"):
         run(ran[1], tmp_path / name, **adapter, processor_name_or_path=None, retrain=0, max_steps=1)
         config = json.loads((tmp_path / name / "out" / "config.json").read_text())

@@ -166,3 +166,22 @@ def test_a_model_that_says_no_problem_is_given_one():
     model, task = bert(), sets_setup()[2]
     task.prepare_model(model)
     assert model.config.problem_type == "multi_label_classification"
+
+
+def test_a_bad_teacher_is_asked_about_every_label_of_its_own_row(tmp_path):
+    from hf_unlearn.methods.bad_teacher import BadTeacherConfig, BadTeacherTrainer
+    from hf_unlearn.trainers.split_output import SplitOutput
+
+    model, splits, task = sets_setup(torch.float64)
+    config = BadTeacherConfig(str(tmp_path), max_steps=1, use_cpu=True, disable_tqdm=True)
+    trainer = BadTeacherTrainer(model, config, splits, task, quiet=True)
+    teacher = torch.randn(len(splits.forget), 5, dtype=torch.float64)
+    trainer.method_state["teacher"] = torch.stack([torch.zeros_like(teacher), teacher], 2)
+    places = torch.tensor([4, 1])
+    said = task.predict(model, task.collate(splits.forget.__getitems__(places.tolist())))
+    outputs = [SplitOutput(name, said, places, 0.5) for name in ("forget", "retain")]
+    outputs[1].original = outputs[1]  # the retain rows' teacher agrees
+    p, q = torch.sigmoid(teacher[places]), torch.sigmoid(said.logits[:, 1].view(2, 5))
+    kl = (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).mean()
+    sizes = [trainer.stream_sizes()[name].batch for name in ("forget", "retain")]
+    assert trainer.unlearning_loss(*outputs).item() == pytest.approx(kl.item() * sizes[0] / sum(sizes))
