@@ -74,7 +74,7 @@ class BadTeacherTrainer(UnlearningTrainer):
         return {"teacher": torch.tensor(self.collect(self.splits.forget, logits_by_row, teacher))}
 
     def unlearning_loss(self, forget: SplitOutput, retain: SplitOutput) -> torch.Tensor:
-        logits = self.method_state["teacher"].to(forget.logits)[forget.index].flatten(0, 1)
+        logits = self.method_state["teacher"].to(forget.logits)[forget.index].reshape(forget.logits.shape)
         said = forget.predictions
         forget.original = Pass(Predictions(logits, said.labels, said.size, said.example, said.counts), {})
         sizes = {output.stream: self.stream_sizes()[output.stream].batch for output in (forget, retain)}
@@ -83,5 +83,5 @@ class BadTeacherTrainer(UnlearningTrainer):
 
 
 def logits_by_row(predictions: Predictions) -> torch.Tensor:
-    """`(size, labels, classes)`: of a classifier one label each; of rows with sets of labels all of them."""
-    return predictions.logits.unflatten(0, (predictions.size, -1))
+    """`(size, classes)`; of rows with sets of labels `(size, labels · 2)`, those of a row side by side."""
+    return predictions.logits.reshape(predictions.size, -1)

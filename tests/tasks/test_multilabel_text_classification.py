@@ -176,7 +176,7 @@ def test_a_bad_teacher_is_asked_about_every_label_of_its_own_row(tmp_path):
     config = BadTeacherConfig(str(tmp_path), max_steps=1, use_cpu=True, disable_tqdm=True)
     trainer = BadTeacherTrainer(model, config, splits, task, quiet=True)
     teacher = torch.randn(len(splits.forget), 5, dtype=torch.float64)
-    trainer.method_state["teacher"] = torch.stack([torch.zeros_like(teacher), teacher], 2)
+    trainer.method_state["teacher"] = torch.stack([torch.zeros_like(teacher), teacher], 2).flatten(1)
     places = torch.tensor([4, 1])
     said = task.predict(model, task.collate(splits.forget.__getitems__(places.tolist())))
     outputs = [SplitOutput(name, said, places, 0.5) for name in ("forget", "retain")]
