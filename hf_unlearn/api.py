@@ -92,7 +92,7 @@ def unlearn(
     test: "datasets.Dataset | None" = None,
     method: "str | type[UnlearningTrainer]" = "nabla_tau",
     task: str | type[Task] | None = None,
-    columns: dict[str, str] | None = None,
+    columns: dict[str, str | Sequence[str]] | None = None,
     max_length: int | None = None,
     forget_duplicates: bool = False,
     split_seed: int = 0,
@@ -118,7 +118,7 @@ def unlearn(
         validation, test: rows it was not trained on; without `validation`, half of `test` is, by `split_seed`.
         method: its name, its trainer class, or `module:Class`.
         task: its name, its class, or `module:Class`; by default the model's class says it.
-        columns: roles of columns, where their names do not tell, e.g. `{"label": "intent"}`.
+        columns: roles of columns, where their names do not tell: `{"label": "intent"}`, `{"label": ["rude", "mad"]}`.
         max_length: longest sequence in tokens.
         forget_duplicates: also forget retained rows that repeat a forgotten one.
         use_peft: unlearn through a LoRA adapter, merged in the end. (For other settings give a `PeftModel`.)
@@ -219,7 +219,7 @@ def _prepare(
         return task_class(processor, columns, label_names=label_names, max_length=max_length)
 
     noted: list[str] = []
-    if _is_prompts(forget) and not task_class.has_classes:
+    if _is_prompts(forget) and not task_class.has_labels():
         prompts: Any = [forget] if isinstance(forget, str) else forget
         forget = _answers(model, source, prompts, task_class, columns, make_task)
         noted.append(NO_REACH)
@@ -233,7 +233,7 @@ def _prepare(
         seed=seed,
         split_seed=split_seed,
         columns=columns,
-        label2id=model.config.label2id if task_class.has_classes else None,
+        label2id=model.config.label2id if task_class.has_labels() else None,
         forget_duplicates=forget_duplicates,
     )
     prepared.report.notes += noted

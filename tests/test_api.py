@@ -7,7 +7,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from toy import SETUPS, image_rows, text_rows, vit
+from toy import SETUPS, image_rows, set_rows, text_rows, vit
 
 import hf_unlearn
 from hf_unlearn.api import NAME, task_of, unlearn
@@ -28,9 +28,9 @@ def setup(kind: str = "image", rows: int = 40, test: int = 24):
     if task.label_names:
         model.config.label2id = {name: i for i, name in enumerate(task.label_names)}
         model.config.id2label = dict(enumerate(task.label_names))
-    make = image_rows if kind == "image" else text_rows
+    make = {"image": image_rows, "sets": set_rows}.get(kind, text_rows)
     data = {"train": make(rows), "test": make(test, seed=1)}
-    return model, task.processor, data, ({"columns": task.columns} if kind == "lm" else {})
+    return model, task.processor, data, ({"columns": task.columns} if kind in ("lm", "sets") else {})
 
 
 @pytest.mark.parametrize("method", ["nabla_tau", "fine_tune"])
@@ -156,6 +156,7 @@ def test_the_tasks_are_told_by_the_models_class():
     assert [task_of(SETUPS[kind]()[0]).name for kind in SETUPS] == [
         "image_classification",
         "text_classification",
+        "multilabel_text_classification",
         "causal_lm",
     ]
     tiny = GPT2Config(n_embd=8, n_layer=1, n_head=1, vocab_size=10, bos_token_id=0, eos_token_id=0)

@@ -22,6 +22,7 @@ def shared(tmp_path_factory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("shared")
     data = tiny.text_folder(folder / "data")
     images = tiny.image_folder(folder / "images")
+    emotions = tiny.emotions_folder(folder / "emotions")
     processor = tiny.processor_folder(folder / "processor", "text_classification")
     size = len(tiny.tokenizer())
     names = {"id2label": {0: "cold", 1: "warm"}, "label2id": {"cold": 0, "warm": 1}}
@@ -32,7 +33,7 @@ def shared(tmp_path_factory) -> dict[str, str]:
     image_processor = tiny.processor_folder(folder / "image_processor", "image_classification")
     return {
         "DATA": str(data), "IMAGES": str(images), "PROCESSOR": str(processor), "MODEL": str(folder / "model"),
-        "LM": str(folder / "lm"), "PIXELS": str(image_processor),
+        "LM": str(folder / "lm"), "PIXELS": str(image_processor), "EMOTIONS": str(emotions),
     }  # fmt: skip
 
 
@@ -47,6 +48,8 @@ BASES = {
     "given": TEXT | {"model_name_or_path": "MODEL", "processor_name_or_path": None},
     "lm": TEXT | {"task": "causal_lm", "question_column": "question", "answer_column": "answer",
                   "original": original("llama", tiny.LLAMA)},
+    "sets": TEXT | {"dataset_name": "EMOTIONS", "task": "multilabel_text_classification",
+                    "original": original("bert", tiny.BERT)},
     "digits": COMMON | {"dataset_name": "digits", "original": original("vit", tiny.VIT)},
     "images": COMMON | {"dataset_name": "IMAGES", "task": "image_classification", "processor_name_or_path": "PIXELS",
                         "original": original("vit", tiny.VIT)},

@@ -61,6 +61,22 @@ def text_folder(folder: Path, rows: int = 60, seed: int = 0) -> Path:
     return folder
 
 
+EMOTIONS = ["joy", "anger", "fear", "love"]
+
+
+def emotions_folder(folder: Path, rows: int = 60) -> Path:
+    """train, validation and test json lines in GoEmotions' shape: text, labels (names, none included), a column of
+    zeros and ones for each label, and an id. A label comes of a word, so that unseen rows can be told."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for k, (split, size) in enumerate({"train": rows, "validation": 24, "test": 20}.items()):
+        with open(folder / f"{split}.jsonl", "w") as file:
+            for i, text in enumerate(sentences(size, k, words=5)):
+                true = [name for name, word in zip(EMOTIONS, WORDS, strict=False) if word in text]
+                row = {"text": text, "labels": true, "row_id": f"{split}{i:03d}"}
+                file.write(json.dumps(row | {name: int(name in true) for name in EMOTIONS}) + "\n")
+    return folder
+
+
 def tofu_folder(folder: Path, authors: int = 12) -> Path:
     """TOFU's official files in small: 20 invented questions about each author, of whom the last two are forgotten."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -110,9 +126,11 @@ def processor_folder(folder: Path, task: str) -> Path:
 
 def own_data(folder: Path, task: str, **more) -> dict:
     """A run on local files with a model from scratch that learns its rows by heart."""
-    data = image_folder(folder / "data") if task == "image_classification" else text_folder(folder / "data")
+    make = {"image_classification": image_folder, "multilabel_text_classification": emotions_folder}
+    data = make.get(task, text_folder)(folder / "data")
     kind, values = {
-        "image_classification": ("vit", VIT), "text_classification": ("bert", BERT), "causal_lm": ("llama", LLAMA)
+        "image_classification": ("vit", VIT), "text_classification": ("bert", BERT),
+        "multilabel_text_classification": ("bert", BERT), "causal_lm": ("llama", LLAMA),
     }[task]  # fmt: skip
     original = {
         "model_type": kind, "model_config": values, "num_train_epochs": 20, "learning_rate": 1e-2, "batch_size": 16

@@ -97,6 +97,32 @@ def text_setup(dtype=torch.float32, dropout: float = 0.0):
     return model, splits_of(text_rows(sum(ROLES.values())), task), task
 
 
+def set_rows(n: int, seed: int = 0):
+    """The same with lists of ids of five labels."""
+    true = np.random.default_rng(seed + 3).random((n, 5)) < 0.3
+    return text_rows(n, seed).add_column("labels", [np.flatnonzero(row).tolist() for row in true])
+
+
+def sets_setup(dtype=torch.float32, dropout: float = 0.0):
+    """Texts with any of five labels, none included."""
+    from transformers import BertConfig, BertForSequenceClassification
+
+    from hf_unlearn.tasks import get_task
+
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=20, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, num_labels=5,
+        max_position_embeddings=32, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
+    )  # fmt: skip
+    model = BertForSequenceClassification(config).to(dtype)
+    task = get_task("multilabel_text_classification")(
+        tokenizer(), {"text": "text", "label": "labels"}, label_names=["joy", "anger", "fear", "love", "awe"]
+    )
+    model.config.id2label = dict(enumerate(task.label_names))
+    task.prepare_model(model)
+    return model, splits_of(set_rows(sum(ROLES.values())), task), task
+
+
 def lm_setup(dtype=torch.float32, dropout: float = 0.0):
     from transformers import LlamaForCausalLM
 
@@ -113,4 +139,4 @@ def lm_setup(dtype=torch.float32, dropout: float = 0.0):
     return model, splits_of(text_rows(sum(ROLES.values())), task), task
 
 
-SETUPS = {"image": image_setup, "text": text_setup, "lm": lm_setup}
+SETUPS = {"image": image_setup, "text": text_setup, "sets": sets_setup, "lm": lm_setup}

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from hf_unlearn.data.columns import column_codes, is_image, label_ids
+from hf_unlearn.data.columns import column_codes, is_image
 from hf_unlearn.data.content import read_rows, row_digests
 from hf_unlearn.data.draws import draw
 from hf_unlearn.data.duplicates import exact_duplicates
+from hf_unlearn.data.labelled import carries, emptied_labels, strata
 from hf_unlearn.data.request import check_kept_classes
 from hf_unlearn.data.rows import Rows
 from hf_unlearn.data.sources import Source
@@ -149,8 +150,7 @@ def build_splits(
     forget = np.unique(np.asarray(forget_positions, dtype=np.int64))
     forgotten_classes: tuple[int, ...] = ()
     if request_kind == "classes" and label_column is not None:
-        labels = label_ids(source.train, label_column)
-        forgotten_classes = tuple(int(label) for label in np.unique(labels[forget]))
+        forgotten_classes = tuple(int(label) for label in emptied_labels(source.train, label_column, forget))
     forget = _with_duplicates(source.train, task, forget, forget_duplicates, report)
     if label_column is not None:
         check_kept_classes(source.train, label_column, forget, forgotten_classes)
@@ -238,7 +238,7 @@ def _kept_and_removed(rows, label_column: str | None, classes: tuple[int, ...]) 
     """Places of the rows of classes that are kept, and of those that are removed."""
     if not classes or label_column is None:
         return np.arange(len(rows)), np.zeros(0, dtype=np.int64)
-    removed = np.isin(label_ids(rows, label_column), classes)
+    removed = carries(rows, label_column, classes)
     return np.flatnonzero(~removed), np.flatnonzero(removed)
 
 
@@ -253,8 +253,8 @@ def _draw_rows(
     if group_column is not None:
         groups = column_codes(rows, group_column, "`group_column`")
         return draw(len(rows), count, seed, groups=groups)
-    strata = None if label_column is None else label_ids(rows, label_column)
-    return draw(len(rows), count, seed, strata=strata)
+    codes = None if label_column is None else strata(rows, label_column)
+    return draw(len(rows), count, seed, strata=codes)
 
 
 def _check_rows(source: Source, split: str, rows: Rows, cached: bool) -> dict[str, set[int]]:

@@ -38,7 +38,7 @@ def encode_labels(
         keys[split], codes[split] = _keys_and_codes(rows, label_column, split)
         _check_present(codes[split], source, split)
     ordered = hasattr(source.train.features[label_column], "names")
-    ids, names = _assign_ids(_sort(keys["train"], ordered), ordered, model_label2id)
+    ids, names = assign_ids(sort_keys(keys["train"], ordered), ordered, model_label2id)
     if len(names) < 2:
         raise UserError(f"column '{label_column}' holds a single class in the training rows: name another column")
     features = {}
@@ -89,7 +89,7 @@ def _is_number(key: str) -> bool:
     return re.fullmatch(r"-?(0|[1-9]\d*)", key) is not None
 
 
-def _sort(keys: list[str], ordered: bool) -> list[str]:
+def sort_keys(keys: list[str], ordered: bool) -> list[str]:
     """`ClassLabel` names keep their order; numbers go by value, everything else by the alphabet."""
     if ordered:
         return keys
@@ -100,7 +100,7 @@ def _plain(name: str) -> str:
     return " ".join(str(name).replace("_", " ").casefold().split())
 
 
-def _assign_ids(
+def assign_ids(
     keys: list[str], ordered: bool, model_label2id: dict[str, int] | None
 ) -> tuple[dict[str, int], list[str]]:
     """Class name → id, and the names in the order of the ids. `ordered`: the data's own ids mean something."""
@@ -132,10 +132,14 @@ def _with_ids(rows, column: str, ids: np.ndarray, names: list[str]):
     """`rows` with the label column replaced by ids; unchanged where it holds them already."""
     import datasets
 
-    feature = datasets.ClassLabel(names=names)
     if getattr(rows.features[column], "names", None) == names:
         return rows
+    return with_column(rows, column, pa.array(ids), datasets.ClassLabel(names=names))
+
+
+def with_column(rows, column: str, values: pa.Array, feature):
+    """`rows` with one column replaced."""
     fresh = f"{column} id"  # added before the old one goes: a data set without columns has no rows
     while fresh in rows.column_names:
         fresh += "_"
-    return rows.add_column(fresh, pa.array(ids), feature=feature).remove_columns(column).rename_column(fresh, column)
+    return rows.add_column(fresh, values, feature=feature).remove_columns(column).rename_column(fresh, column)

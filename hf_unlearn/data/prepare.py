@@ -1,6 +1,6 @@
 """The one preparation: loaded rows and a request become roles. The order matters, see [`hf_unlearn.data.build`]."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -8,12 +8,14 @@ import numpy as np
 
 from hf_unlearn.data.build import SplitReport, build_splits, complete_source, first_rows
 from hf_unlearn.data.content import forget_digest, key_name, rows_digest
+from hf_unlearn.data.label_sets import encode_label_sets, join_label_columns
 from hf_unlearn.data.labels import encode_labels
 from hf_unlearn.data.overlap import check_unseen
 from hf_unlearn.data.request import ForgetRequest
 from hf_unlearn.data.rows import Rows
 from hf_unlearn.data.sources import Source
 from hf_unlearn.data.splits import UnlearningSplits
+from hf_unlearn.errors import UserError
 from hf_unlearn.report.blocks import Data, Division, Request, Splits
 from hf_unlearn.tasks.base import Task
 
@@ -76,7 +78,7 @@ def prepare(
     trains_original: bool,
     seed: int,
     split_seed: int,
-    columns: dict[str, str] | None = None,
+    columns: Mapping[str, str | Sequence[str]] | None = None,
     label2id: dict[str, int] | None = None,
     forget_duplicates: bool = False,
     cache_rows: bool = True,
@@ -92,19 +94,14 @@ def prepare(
         trains_original: whether this run trains the original; only then may training rows be held out.
         seed: of the run; halves the validation rows.
         split_seed: decides which rows are held out. Not the run's: one original serves every request and every seed.
-        columns: roles that the user names.
+        columns: roles that the user names; for sets of labels `label` may be several columns of zeros and ones.
         label2id: classes of a model that is already trained.
         max_train_rows: for a trial: the original is trained on so many of the training rows.
         forget_duplicates, cache_rows: as for [`build_splits`].
 
     Raises `UserError` for whatever does not fit together.
     """
-    chosen = source.columns
-    if columns or chosen is None:
-        chosen = task_class.detect_columns(source.train.column_names, source.train.features, columns or {})
-    label_names = None
-    if task_class.has_classes:
-        source, label_names = encode_labels(source, chosen["label"], label2id)
+    source, chosen, label_names = _encoded(source, task_class, columns or {}, label2id)
     label = chosen.get("label")
     named: dict[str, Any] = {"label_column": label, "group_column": request.group_column or source.group_column}
     trial: list[str] = []
@@ -126,3 +123,37 @@ def prepare(
     )
     report.notes[:0] = [*source.notes, *trial, *notes, *request.notes, *check_unseen(source, list(chosen.values()))]
     return Prepared(source, task, splits, report, request, split_seed)
+
+
+def _encoded(
+    source: Source,
+    task_class: type[Task],
+    columns: Mapping[str, str | Sequence[str]],
+    label2id: dict[str, int] | None,
+) -> tuple[Source, dict[str, str], list[str] | None]:
+    """The source with ids for labels, the role each column plays, and the labels' names."""
+    source, named = _with_one_label_column(source, task_class, columns)
+    chosen = source.columns
+    if named or chosen is None:
+        chosen = task_class.detect_columns(source.train.column_names, source.train.features, named)
+    if not task_class.has_labels():
+        return source, chosen, None
+    encode = encode_label_sets if task_class.has_label_sets else encode_labels
+    source, names = encode(source, chosen["label"], label2id)
+    return source, chosen, names
+
+
+def _with_one_label_column(
+    source: Source, task_class: type[Task], columns: Mapping[str, str | Sequence[str]]
+) -> tuple[Source, dict[str, str]]:
+    """The source, in which several columns of labels are one, and the roles that the user names."""
+    named = {role: column for role, column in columns.items() if isinstance(column, str)}
+    several = {role: list(column) for role, column in columns.items() if column and not isinstance(column, str)}
+    if not several:
+        return source, named
+    if list(several) != ["label"] or not task_class.has_label_sets:
+        raise UserError(
+            f"`label_columns` are for tasks with sets of labels; {task_class.name} takes one column a role"
+        )
+    source, named["label"] = join_label_columns(source, several["label"])
+    return source, named

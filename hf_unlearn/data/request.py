@@ -13,12 +13,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hf_unlearn.data.columns import arrow_column, column_codes, label_ids, require_column
+from hf_unlearn.data.columns import arrow_column, column_codes, require_column
 from hf_unlearn.data.draws import draw
+from hf_unlearn.data.labelled import carries, emptied_labels, has_sets
 from hf_unlearn.data.sources import Source
 from hf_unlearn.errors import UserError
 
 T = TypeVar("T")
+BY_LABEL = (
+    "Rows with a named label are forgotten whole, with their other labels; no kept row has it. It stays in the head."
+)
 EXACT = 2.0**53  # from here on floating-point numbers leave out whole numbers
 
 
@@ -27,7 +31,8 @@ class ForgetRequest:
     """Names the rows to forget in exactly one way.
 
     Args:
-        classes: names or ids of whole classes.
+        classes: names or ids of whole classes; where rows have sets of labels, of labels: every row that has one of
+            them is forgotten.
         fraction: share of the training rows, drawn with `seed`; with `group_column` a share of that column's values.
         group_column: with `fraction` only.
         ids_file: file of ids, looked up in `id_column`: one per line, a `.json` list, or a `.csv` with that column.
@@ -132,7 +137,7 @@ class ForgetRequest:
         """`(rows,)` bool: which rows of a split the request names."""
         rows = getattr(source, split)
         if self.kind == "classes" and label_column is not None and label_names is not None:
-            return np.isin(label_ids(rows, label_column), class_ids(_given(self.classes), label_names))
+            return carries(rows, label_column, class_ids(_given(self.classes), label_names))
         if self.kind == "ids":
             wanted, column = read_ids(_given(self.ids_file), self.id_column), arrow_column(rows, self.id_column or "")
             return np.asarray(pc.is_in(column, value_set=_comparable(column, wanted, "`id_column`").drop_null()))
@@ -147,8 +152,13 @@ class ForgetRequest:
             raise UserError("`classes` needs a task with classes; use `where` column=value here")
         ids = class_ids(_given(self.classes), label_names)
         if source.held_out is not None:
-            self._note_held_out(int(np.isin(label_ids(source.held_out, label_column), ids).sum()))
-        return np.flatnonzero(np.isin(label_ids(source.train, label_column), ids))
+            self._note_held_out(int(carries(source.held_out, label_column, ids).sum()))
+        chosen = np.flatnonzero(carries(source.train, label_column, ids))
+        if has_sets(source.train, label_column) and len(chosen) < len(source.train):
+            check_kept_classes(source.train, label_column, chosen, tuple(ids))  # the rows have other labels too
+            if len(chosen):
+                self.notes.append(BY_LABEL)
+        return chosen
 
     def _select_fraction(self, source: Source, *_) -> np.ndarray:
         rows, groups = len(source.train), None
@@ -232,13 +242,12 @@ def class_ids(classes: list[str], label_names: list[str]) -> list[int]:
 
 def check_kept_classes(train, label_column: str, forget: np.ndarray, removed: tuple[int, ...] = ()) -> None:
     """Raises `UserError` if a class that is not `removed` would have no row left."""
-    labels = label_ids(train, label_column)
-    left = np.delete(labels, forget)
-    emptied = len(np.setdiff1d(np.setdiff1d(labels, left), removed))
+    emptied = len(np.setdiff1d(emptied_labels(train, label_column, forget), removed))
     if emptied:
+        one, more = ("label", "labels") if has_sets(train, label_column) else ("class", "classes")
         raise UserError(
-            f"the forget request leaves {emptied} retained class{'es' if emptied > 1 else ''} without a row: "
-            "keep some, or remove whole classes with `classes`"
+            f"the forget request leaves {emptied} retained {more if emptied > 1 else one} without a row: "
+            f"keep some, or remove whole {more} with `classes`"
         )
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from hf_unlearn.evaluation.f1 import f1_by_split
 from hf_unlearn.evaluation.intervals import clopper_pearson, mean_share_interval, normal_interval
 from hf_unlearn.evaluation.judged_figures import judge_model
 from hf_unlearn.evaluation.logged_metrics import further
@@ -27,11 +28,11 @@ LOSSES = ("forget_loss", "retain_loss", "test_loss")
 def compare(original: ModelScores | None, unlearned: ModelScores | None, twins: list[ModelScores]) -> dict[str, dict]:
     """The evidence blocks `models`, `gap`, `floor`, `difference` and `judged`; what cannot be known is `None`.
 
-    - `models`: accuracies and shares as fractions, losses in nats. `retrained` is the mean over twins (`None` without
-      twins); its row statistics are those of each twin against the others, the yardstick of the other two columns.
-      `intervals` hold 95 % intervals over rows; for `retrained` the lowest and the highest twin.
-    - `gap`: |unlearned − mean of the twins|: accuracies, membership AUC and their `average` in percentage points,
-      losses in nats. `difference` is the same with its sign: positive where the unlearned model is higher.
+    - `models`: accuracies, F1 and shares as fractions, losses in nats. `retrained` is the mean over twins (`None`
+      without twins); its row statistics are those of each twin against the others, the yardstick of the other two
+      columns. `intervals` hold 95 % intervals over rows; for `retrained` the lowest and the highest twin.
+    - `gap`: |unlearned − mean of the twins|: accuracies, membership AUC and their `average` in percentage points, F1
+      too, losses in nats. `difference` is the same with its sign: positive where the unlearned model is higher.
     - `judged`: whether the unlearned model, or the original, could be one more twin: see [`judge_model`].
     - `floor`: the gap of each twin against the mean of the other twins, averaged. `None` with fewer than two twins.
 
@@ -65,6 +66,7 @@ def _model_block(scores: ModelScores, twins: list[ModelScores]) -> dict[str, dic
     return {
         "accuracy": {name: filled[name].accuracy if name in filled else None for name in splits},
         "loss": {name: float(filled[name].loss.mean()) if name in filled else None for name in splits},
+        "f1": f1_by_split(filled, tuple(splits)),
         "membership": {"loss_auc": metrics.get("membership_auc"), "loss_auc_se": metrics.get("membership_auc_se")},
         "intervals": _intervals(filled, metrics),
         "rows": {
@@ -101,7 +103,8 @@ def _retrained_block(twins: list[ModelScores]) -> dict | None:
         return None
     blocks = [_model_block(twin, []) for twin in twins]
     retrained = {
-        part: mean_of([block[part] for block in blocks]) for part in ("accuracy", "loss", "membership", "further")
+        part: mean_of([block[part] for block in blocks])
+        for part in ("accuracy", "loss", "f1", "membership", "further")
     }
     rows = [{key: block["rows"][key] for key in ("median_forget_loss", "top5_loss_share")} for block in blocks]
     ranges = _ranges([_points(twin) for twin in twins])
@@ -158,6 +161,7 @@ def _points(scores: ModelScores) -> dict[str, float | None]:
     block = _model_block(scores, [])
     fractions = {f"{name}_accuracy": block["accuracy"][name] for name in SPLITS}
     fractions["membership"] = block["membership"]["loss_auc"]
+    fractions |= {key: value for key, value in block["f1"].items() if not key.startswith("nonmembers")}
     percent = {key: None if value is None else 100 * value for key, value in fractions.items()}
     return percent | {f"{name}_loss": block["loss"][name] for name in SPLITS}
 
@@ -171,7 +175,7 @@ def _difference(
     def minus(own: float | None, theirs: float | None) -> float | None:
         return None if own is None or theirs is None else own - theirs
 
-    return {key: minus(known.get(key), mean.get(key)) for key in (*AVERAGED, *LOSSES)}
+    return {key: minus(known.get(key), mean.get(key)) for key in (*AVERAGED, *LOSSES, *_f1_keys(mean))}
 
 
 def _gap(difference: dict[str, float | None]) -> dict[str, float | None]:
@@ -179,4 +183,9 @@ def _gap(difference: dict[str, float | None]) -> dict[str, float | None]:
     absolute = {key: None if value is None else abs(value) for key, value in difference.items()}
     averaged = [value for key in AVERAGED if (value := absolute[key]) is not None]
     average = float(np.mean(averaged)) if len(averaged) == len(AVERAGED) else None
-    return {**{key: absolute[key] for key in AVERAGED}, "average": average, **{key: absolute[key] for key in LOSSES}}
+    others = (*LOSSES, *_f1_keys(absolute))
+    return {**{key: absolute[key] for key in AVERAGED}, "average": average, **{key: absolute[key] for key in others}}
+
+
+def _f1_keys(figures: dict[str, float | None]) -> list[str]:
+    return [key for key in figures if key.endswith("_f1")]

@@ -5,6 +5,7 @@ from numbers import Real
 
 from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation.attacks import auc, balanced_accuracy, tpr_at_fpr
+from hf_unlearn.evaluation.f1 import f1_by_split
 from hf_unlearn.evaluation.metrics import evaluation_metrics, median_loss, top5_loss_share
 from hf_unlearn.evaluation.scores import SplitScores
 from hf_unlearn.registry import Registry
@@ -44,6 +45,10 @@ def _forget_rows(scores: Scores) -> dict[str, float | None]:
     return {"forget_median_loss": median_loss(loss), "forget_top5_loss_share": top5_loss_share(loss)}
 
 
+def _f1(scores: Scores) -> dict[str, float | None]:
+    return dict(f1_by_split(scores, tuple(name for name in scores if name != "nonmembers")))
+
+
 METRICS: dict[str, Metric] = {
     "accuracy": _ending("_accuracy"),
     "loss": _ending("_loss"),
@@ -52,8 +57,9 @@ METRICS: dict[str, Metric] = {
     "tpr": _attack("membership_tpr_at_1_percent", tpr_at_fpr, fpr=0.01),
     "modified_entropy": _modified_entropy,
     "forget_rows": _forget_rows,
+    "f1": _f1,
 }
-DEFAULT = ("accuracy", "loss", "membership")
+DEFAULT = ("accuracy", "loss", "membership", "f1")
 _REGISTRY = Registry("metric", METRICS)
 
 

@@ -61,7 +61,7 @@ def score(
         autocast: gives the context manager of one forward (mixed precision). Logits are widened to float32 either way.
         progress: called after each forward with the number of rows this process put through the model.
     """
-    measures = {name: attrgetter(name) for name in ARRAYS}
+    measures = {name: attrgetter(name) for name in (*ARRAYS, *task.arrays)}
     arrays = collect(
         model,
         task,

@@ -3,7 +3,7 @@
 import copy
 from dataclasses import dataclass, field
 from functools import reduce
-from operator import add, attrgetter
+from operator import add
 
 import torch
 
@@ -61,7 +61,7 @@ class BadTeacherTrainer(UnlearningTrainer):
 
     @classmethod
     def check_task(cls, task) -> None:
-        if not task.has_classes:
+        if not task.has_labels():
             raise UserError("`method` bad_teacher keeps a teacher's logits: a vocabulary for every token; use scrub")
 
     def prepare(self) -> dict[str, torch.Tensor]:
@@ -71,11 +71,17 @@ class BadTeacherTrainer(UnlearningTrainer):
             teacher = type(plain)(copy.deepcopy(plain.config))
         teacher = torch.nn.Module.to(teacher, device=self.args.device, dtype=next(plain.parameters()).dtype)
         self.count_examples(len(self.splits.forget))
-        return {"teacher": torch.tensor(self.collect(self.splits.forget, attrgetter("logits"), teacher))}
+        return {"teacher": torch.tensor(self.collect(self.splits.forget, logits_by_row, teacher))}
 
     def unlearning_loss(self, forget: SplitOutput, retain: SplitOutput) -> torch.Tensor:
-        logits = self.method_state["teacher"].to(forget.logits)[forget.index]
-        forget.original = Pass(Predictions(logits, forget.labels, len(forget)), {})
+        logits = self.method_state["teacher"].to(forget.logits)[forget.index].reshape(forget.logits.shape)
+        said = forget.predictions
+        forget.original = Pass(Predictions(logits, said.labels, said.size, said.example, said.counts), {})
         sizes = {output.stream: self.stream_sizes()[output.stream].batch for output in (forget, retain)}
         terms = [o.mean(divergence(o, self.args.temperature)) * sizes[o.stream] for o in (forget, retain)]
         return reduce(add, terms) / sum(sizes.values())
+
+
+def logits_by_row(predictions: Predictions) -> torch.Tensor:
+    """`(size, classes)`; of rows with sets of labels `(size, labels · 2)`, those of a row side by side."""
+    return predictions.logits.reshape(predictions.size, -1)

@@ -10,7 +10,7 @@ from hf_unlearn.errors import UserError
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.trainers import token_pull
 from hf_unlearn.trainers.config import KnownRecipe, filled_later
-from hf_unlearn.trainers.row_target_trainer import SLACK, RowTargetConfig, RowTargetTrainer
+from hf_unlearn.trainers.row_target_trainer import RowTargetConfig, RowTargetTrainer
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase
 from hf_unlearn.trainers.split_output import SplitOutput
 
@@ -69,7 +69,8 @@ class NablaTauTrainer(RowTargetTrainer):
     something that never saw the row ([`RowTargets`]) and s the spread of φ on validation rows:
 
         L = 0.6·mean[h(a_i)] + L_r,   a_i = (φ_i − t_i)/s,
-        h(a) = a²/2 from 0 to 1, a − 1/2 beyond, 0 down to a = −0.2, and h(−0.2 − a) below (Huber with a slack).
+        h(a) = a²/2 from 0 to 1, a − 1/2 beyond, 0 down to a = −0.2, and h(−0.2 − a) below (Huber with a slack, which
+        rows of removed classes do not have).
 
     It is ascent on the forget loss as long as the row stands above its target, of bounded strength, so that the
     descent beside it is heard; it ends where validation rows say that unseen data lie. A row that fell further is led
@@ -111,7 +112,7 @@ class NablaTauTrainer(RowTargetTrainer):
         if args.learning_rate is None and args.variant == "paper":
             args.learning_rate = PAPER_RATE
         self.by_tokens = args.variant == "tokens"
-        if self.by_tokens and task.has_classes:
+        if self.by_tokens and not task.generates:
             raise UserError(f"`variant` tokens is for causal_lm; the rows of {task.name} have no tokens to tell apart")
         if args.per_device_train_batch_size is None:
             args.per_device_train_batch_size = RETAIN_ROWS.get(args.variant, 16)
@@ -159,7 +160,7 @@ class NablaTauTrainer(RowTargetTrainer):
 
     def _rows_loss(self, forget: SplitOutput, retain: SplitOutput) -> torch.Tensor:
         away = (forget.log_odds - self.row_targets(forget)) / self.spread  # (size,)
-        away = away.clamp(min=0) + (away + SLACK).clamp(max=0)
+        away = away.clamp(min=0) + (away + self.slack(forget)).clamp(max=0)
         pull = F.huber_loss(away, torch.zeros_like(away), reduction="none")
         return FORGET_WEIGHT * forget.mean(pull) + retain.mean(retain.loss)
 
@@ -199,6 +200,6 @@ class NablaTauTrainer(RowTargetTrainer):
 def default_variant(task: Task, recipe: KnownRecipe | None) -> str:
     """`tokens` for causal LMs, unless the recipe is known to start from random weights: there an attacker told the
     forgotten rows from unseen ones more often than with `rows`."""
-    if task.has_classes:
+    if not task.generates:
         return "rows"
     return "tokens" if recipe is None or recipe.pretrained else "rows"

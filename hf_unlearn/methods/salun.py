@@ -13,7 +13,7 @@ from hf_unlearn.errors import UserError
 from hf_unlearn.saliency.soft_threshold import PREFIX, SoftThreshold
 from hf_unlearn.trainers.config import filled_later
 from hf_unlearn.trainers.random_labels import draws, soft_losses, uniform_labels
-from hf_unlearn.trainers.row_target_trainer import SLACK, RowTargetConfig, RowTargetTrainer
+from hf_unlearn.trainers.row_target_trainer import RowTargetConfig, RowTargetTrainer
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase
 from hf_unlearn.trainers.split_output import SplitOutput
 
@@ -196,7 +196,7 @@ class SalUnTrainer(RowTargetTrainer):
         if self.args.variant == "rows":
             above = (predictions.label_log_odds.detach() - self.label_targets(forget)) / self.label_spread
             back = predictions.losses_for(predictions.labels)
-            loss = above.clamp(min=0) * loss + (above.neg() - SLACK).clamp(0, 1) * back
+            loss = above.clamp(min=0) * loss + (above.neg() - self.slack(forget)).clamp(0, 1) * back
         return forget.mean(predictions.example_mean(loss))
 
     def wrong_label_losses(self, forget: SplitOutput) -> torch.Tensor:

@@ -190,7 +190,10 @@ class UnsirTrainer(PublishedTrainer):
     @classmethod
     def check_task(cls, task) -> None:
         if not task.has_classes:
-            raise UserError("`method` unsir forgets classes, and a language model has none: use `method` nabla_tau")
+            raise UserError(
+                f"`method` unsir forgets classes, and the rows of {task.name} are not of one class each: use `method` "
+                "nabla_tau"
+            )
 
     # Which rows, and when.
 

@@ -23,7 +23,10 @@ UNLEARNED = "unlearning"  # the tag of cards of unlearned models; what they name
 def labels_of(task: Task) -> dict[str, Any]:
     """A classifier's classes, as keyword arguments of `from_pretrained` and `from_config`; empty for other tasks."""
     names = task.label_names
-    return {"id2label": dict(enumerate(names)), "label2id": {n: i for i, n in enumerate(names)}} if names else {}
+    if not names:
+        return {}
+    problem = {"problem_type": task.problem_type} if task.problem_type else {}
+    return {"id2label": dict(enumerate(names)), "label2id": {n: i for i, n in enumerate(names)}} | problem
 
 
 def load_start(task: Task, base: str, seed: int, **options: Any) -> PreTrainedModel:

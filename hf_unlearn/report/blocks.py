@@ -148,7 +148,13 @@ class RowFigures(RowStatistics):
     level_corrected: RowStatistics
 
 
-class ModelFigures(TypedDict):
+class LabelSetFigures(TypedDict, total=False):
+    """Of rows with sets of labels: `<split>_micro_f1` and `<split>_macro_f1` in [0, 1]; empty for others."""
+
+    f1: dict[str, float | None]
+
+
+class ModelFigures(LabelSetFigures):
     """One model's figures: shares as fractions, losses in nats; intervals of 95 % by figure; and what the metrics of
     installed packages say."""
 

@@ -122,6 +122,9 @@ def eval_results(evidence: Mapping[str, Any]) -> list:
     unit = task.accuracy_name
     figures = [(split, "accuracy", f"{unit}, {split} rows", value) for split, value in model["accuracy"].items()]
     figures += [(split, "loss", f"loss in nats, {split} rows", value) for split, value in model["loss"].items()]
+    for key, value in (model.get("f1") or {}).items():
+        split, average, _ = key.split("_")
+        figures.append((split, "f1", f"{average} F1, {split} rows", value))
     figures.append(("forget", "roc_auc", "membership AUC of the loss", model["membership"]["loss_auc"]))
     source = dataset_id(evidence)
     return [
@@ -145,8 +148,12 @@ def forgotten(evidence: Mapping[str, Any]) -> str:
     forget, retain = (data["splits"].get(name) for name in ("forget", "retain"))
     request = data.get("request") or {}
     how = REQUESTS.get(str(request.get("kind")))
+    task = task_of(evidence)
+    labels = request.get("kind") == "classes" and task is not None and task.has_label_sets
+    if labels:
+        how = "all with certain labels"
     if request.get("classes"):  # there only where the user agreed to publish the request
-        how = f"classes: {', '.join(request['classes'])}"
+        how = f"{'labels' if labels else 'classes'}: {', '.join(request['classes'])}"
     count = "Rows" if forget is None else f"{forget:,} training rows"
     others = "" if forget is None or retain is None else f" of {forget + retain:,}"
     source = dataset_id(evidence)
@@ -219,7 +226,8 @@ def usage(task: "type[Task]", model_id: str, grey: bool = False) -> str:
             "print(model.config.id2label[model(**inputs).logits.argmax().item()])"
         )
     return (
-        f'from transformers import pipeline\n\nmodel = pipeline("{task.pipeline_tag}", model="{model_id}")\n'
+        f"from transformers import pipeline\n\nmodel = "
+        f'pipeline("{task.pipeline_tag}", model="{model_id}"{task.pipeline_options})\n'
         f'print(model("{task.example_input}"))'
     )
 
@@ -232,7 +240,7 @@ def adapter_usage(task: "type[Task]", model_id: str, num_labels: int | None = No
         f"from peft import PeftConfig, PeftModel\nfrom transformers import {auto}, pipeline\n\n"
         f'adapter = "{model_id}"\nbase = PeftConfig.from_pretrained(adapter).base_model_name_or_path\n'
         f"model = PeftModel.from_pretrained({auto}.from_pretrained(base{labels}), adapter).merge_and_unload()\n"
-        f'model = pipeline("{task.pipeline_tag}", model=model, {processor}=adapter)\n'
+        f'model = pipeline("{task.pipeline_tag}", model=model, {processor}=adapter{task.pipeline_options})\n'
         f'print(model("{task.example_input}"))'
     )
 

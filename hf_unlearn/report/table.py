@@ -47,11 +47,13 @@ def remarks(evidence: Mapping[str, Any]) -> list[str]:
 
 def legend(evidence: Mapping[str, Any], *, costs: bool = True) -> str:
     """What the columns `gap` and `floor` hold, and with `costs` the brackets behind these."""
+    known = [model for model in evidence["models"].values() if model]
+    sets = "accuracy: rows with all labels right. " if any(model.get("f1") for model in known) else ""
     if not evidence["models"]["retrained"]:
-        return "retrained, gap, floor: no twin was trained or given."
+        return f"{sets}retrained, gap, floor: no twin was trained or given."
     return (
-        "gap: unlearned to the mean of the twins; floor: a twin to the others; in points, losses in nats. Row figures "
-        "and KS distance are against the twins, and theirs each against the others."
+        f"{sets}gap: unlearned to the mean of the twins; floor: a twin to the others; in points, losses in nats. Row "
+        "figures and KS distance are against the twins, and theirs each against the others."
     ) + (" ±: standard error over rows. In brackets: share of one retraining." if costs else "")
 
 
@@ -75,6 +77,10 @@ def table_rows(evidence: Mapping[str, Any], *, intervals: bool = False) -> list[
 
     for split in SPLITS:
         add(f"{split} accuracy (%)", partial(_accuracy, split), f"{split}_accuracy")
+    for key in dict.fromkeys(key for model in columns if model for key in model.get("f1") or {}):
+        split, average, _ = key.split("_")
+        if split in SPLITS:
+            add(f"{split} {average} F1 (%)", partial(_f1, key), key)
     for split in SPLITS:
         add(f"{split} loss (nats)", partial(_loss, split), f"{split}_loss", digits=4)
     add("membership AUC (%)", _auc if intervals else _membership, "membership")
@@ -116,6 +122,10 @@ def _interval(model: Mapping[str, Any] | None, key: str) -> str:
 
 def _accuracy(split: str, model: Mapping) -> str:
     return percent(model["accuracy"][split])
+
+
+def _f1(key: str, model: Mapping) -> str:
+    return percent((model.get("f1") or {}).get(key))
 
 
 def _further(name: str, model: Mapping) -> str:

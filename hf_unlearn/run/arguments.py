@@ -82,8 +82,8 @@ class DataArguments:
     dataset_config_name: str | None = _arg(None, "Configuration of a Hub data set.")
     task: str | None = _arg(
         None,
-        "image_classification, text_classification, causal_lm or module:Class (default: the model's head tells, "
-        "without a model the columns).",
+        "image_classification, text_classification, multilabel_text_classification, causal_lm or module:Class "
+        "(default: the model's head tells, without a model the columns).",
     )
     train_split: str = _arg("train", "Split that the model was trained on.")
     validation_split: str | None = _arg(None, "Unseen rows that measure τ and steer (default: the usual names).")
@@ -95,6 +95,11 @@ class DataArguments:
     text_column: str | None = _arg(None, "Column with the text.")
     text_pair_column: str | None = _arg(None, "Column with the second text of a pair.")
     label_column: str | None = _arg(None, "Column with the label.")
+    label_columns: list[str] | None = _arg(
+        None,
+        "Columns of zeros and ones, one for each label that a row may have (multilabel_text_classification).",
+        nargs="+",
+    )
     question_column: str | None = _arg(None, "Column with the question or prompt.")
     answer_column: str | None = _arg(None, "Column with the answer or completion.")
     context_column: str | None = _arg(None, "Column with a text that is put after the question.")
@@ -109,10 +114,11 @@ class DataArguments:
     cache_rows: bool = _arg(True, "Keep encoded rows in memory.")
 
     @property
-    def columns(self) -> dict[str, str]:
-        """Columns that were named, by their role."""
+    def columns(self) -> dict[str, Any]:
+        """Columns that were named, by their role: one, or a list."""
         ending = "_column"
         named = {f.name.removesuffix(ending): getattr(self, f.name) for f in fields(self) if f.name.endswith(ending)}
+        named["label"] = self.label_columns or named["label"]
         return {role: column for role, column in named.items() if column}
 
 
@@ -122,7 +128,9 @@ class RequestArguments:
 
     _argument_group_name = "the forget request"
 
-    forget_classes: list[str] | None = _arg(None, "Classes, by name or id.", nargs="+")
+    forget_classes: list[str] | None = _arg(
+        None, "Classes, by name or id; where rows have several labels, every row that has one of these.", nargs="+"
+    )
     forget_fraction: float | None = _arg(None, "Share of the training rows, drawn with --seed.")
     group_column: str | None = _arg(None, "With --forget_fraction: draw a share of this column's values instead.")
     forget_ids: str | None = _arg(None, "File of row ids, one per line (or .json, or .csv).")

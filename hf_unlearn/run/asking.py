@@ -20,7 +20,7 @@ def ask_for_answers(arguments: Arguments, source: Source, request: ForgetRequest
     Raises `UserError` where there is no model to ask, and where nobody confirms.
     """
     name, asked = arguments.model.model_name_or_path, arguments.request
-    if task.has_classes:
+    if not task.generates:
         raise UserError(f"--forget_prompt asks a language model; the task is {task.name}: name rows, or classes")
     if name is None:
         raise UserError("--forget_prompt asks the model that must forget: name it with --model_name_or_path")

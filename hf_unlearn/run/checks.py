@@ -108,6 +108,8 @@ def _check_data(arguments: Arguments) -> None:
     data = arguments.data
     _check_files_apart(arguments)
     _check_prompts(arguments)
+    if data.label_columns and data.label_column:
+        raise UserError("--label_columns takes the place of --label_column; name labels in one of the two ways")
     if arguments.request.forget_prompt and not (data.dataset_name or data.train_file):
         raise UserError(f"--forget_prompt: {NO_RETAIN} (--train_file, --dataset_name)")
     if data.dataset_name is None and data.train_file is None and data.retain_file is None:

@@ -132,15 +132,17 @@ def load_label2id(arguments: Arguments) -> dict[str, int] | None:
         return None if lora.is_adapter_folder(name) else _load_config(arguments, name).label2id
 
 
-def head_of(arguments: Arguments, name: str) -> tuple[str | None, str | None]:
-    """What a model is made for: the class in its configuration, of an adapter its task type. Raises `UserError`."""
+def head_of(arguments: Arguments, name: str) -> tuple[str | None, str | None, str | None]:
+    """What a model is made for: the class in its configuration and its problem type there, of an adapter its task
+    type. Raises `UserError`."""
     check_place(name)
     with _said_in_one_line(name):
         if lora.is_adapter_folder(name):
             from peft import PeftConfig
 
-            return None, PeftConfig.from_pretrained(name).task_type
-        return next(iter(getattr(_load_config(arguments, name), "architectures", None) or []), None), None
+            return None, None, PeftConfig.from_pretrained(name).task_type
+        config = _load_config(arguments, name)
+        return next(iter(getattr(config, "architectures", None) or []), None), config.problem_type, None
 
 
 def load_processor(arguments: Arguments, source: Source, task_class: type[Task]):

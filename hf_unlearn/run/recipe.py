@@ -110,7 +110,9 @@ class Recipe:
         if not self.use_peft:
             return load_weights(task.auto_model(), str(folder), dtype=self.dtype, **load_kwargs)
         labels: dict[str, Any] = {"num_labels": len(task.label_names)} if task.label_names else {}
-        return lora.load_adapter_model(str(folder), task.auto_model(), dtype=self.dtype, **labels, **load_kwargs)
+        model = lora.load_adapter_model(str(folder), task.auto_model(), dtype=self.dtype, **labels, **load_kwargs)
+        task.prepare_model(model)  # an adapter's folder records nothing of its base's configuration
+        return model
 
     def _config(self, task: Task):
         values = self.config_values()
@@ -179,7 +181,7 @@ def train_recipe(
             train_dataset=rows,
             data_collator=task.collate,
         )
-        if recipe.gradient_accumulation_steps > 1 and task.has_classes:
+        if recipe.gradient_accumulation_steps > 1 and task.has_labels():
             # Heads take the keyword of a loss that is summed over the step, and ignore it.
             trainer.model_accepts_loss_kwargs = False
         _show_progress(trainer, title)

@@ -79,7 +79,7 @@ def prepare_data(arguments: Arguments) -> Data:
         seed=arguments.trainer.seed,
         split_seed=arguments.split_seed,
         columns=arguments.data.columns,
-        label2id=load_label2id(arguments) if task_class.has_classes else None,
+        label2id=load_label2id(arguments) if task_class.has_labels() else None,
         forget_duplicates=arguments.request.forget_duplicates,
         cache_rows=arguments.data.cache_rows,
         max_train_rows=arguments.data.max_train_rows,

@@ -22,7 +22,7 @@ EVERYDAY: dict[str, dict[str, str]] = {
         "load_in_4bit": "quantize the base under an adapter (bitsandbytes)",
     },
     "its rows": {
-        "task": "text_classification, image_classification, causal_lm",
+        "task": "(multilabel_)text_classification, image_classification, causal_lm",
         "dataset_name": "Hub name, file, folder, or a built-in set",
         "train_file": "or a file of its training rows: csv, tsv, json, parquet",
         "test_file": "unseen rows (and --validation_file)",

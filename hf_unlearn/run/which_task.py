@@ -4,7 +4,8 @@ from hf_unlearn.data.sources import Source
 from hf_unlearn.errors import UserError
 from hf_unlearn.run.arguments import Arguments
 from hf_unlearn.run.loading import head_of
-from hf_unlearn.tasks import get_task, task_names
+from hf_unlearn.tasks import get_task, of_problem, task_names
+from hf_unlearn.tasks.base import Task
 
 
 def which_task(arguments: Arguments, source: Source) -> str:
@@ -12,19 +13,32 @@ def which_task(arguments: Arguments, source: Source) -> str:
     named = arguments.data.task or source.task
     if named:
         return named
+    if arguments.data.label_columns:
+        return next(name for name in task_names() if get_task(name).has_label_sets)
     choice = f"name one of {', '.join(task_names())}"
     if arguments.model.model_name_or_path is not None:
-        architecture, kind = head_of(arguments, arguments.model.model_name_or_path)
-        for name in task_names():
-            task = get_task(name)
-            if (architecture and task.serves_class(architecture)) or (kind and kind == task.peft_task_type):
-                return name
+        architecture, problem, kind = head_of(arguments, arguments.model.model_name_or_path)
+        tasks = {get_task(name): name for name in task_names()}
+        served = [
+            task
+            for task in tasks
+            if (architecture and task.serves_class(architecture)) or (kind and kind == task.peft_task_type)
+        ]
+        if problem is None:  # several tasks may share a head; then the columns tell
+            served = [task for task in served if _has_columns(task, arguments, source)] or served
+        if found := of_problem(served, problem):
+            return tasks[found]
         what = f"{architecture or 'the model'} is made for none that is known"
         raise UserError(f"no --task, and {what}; {choice}")
     for name in task_names():
-        try:
-            get_task(name).detect_columns(source.train.column_names, source.train.features, arguments.data.columns)
+        if _has_columns(get_task(name), arguments, source):
             return name
-        except UserError:
-            continue
     raise UserError(f"no --task, and the columns ({', '.join(source.train.column_names)}) do not tell; {choice}")
+
+
+def _has_columns(task: type[Task], arguments: Arguments, source: Source) -> bool:
+    try:
+        task.detect_columns(source.train.column_names, source.train.features, arguments.data.columns)
+    except UserError:
+        return False
+    return True

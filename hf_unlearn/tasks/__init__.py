@@ -1,5 +1,6 @@
 """The tasks by name. Each is one class in one file, imported when it is asked for."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hf_unlearn.registry import Registry
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 TASKS = {
     "image_classification": "hf_unlearn.tasks.image_classification:ImageClassification",
     "text_classification": "hf_unlearn.tasks.text_classification:TextClassification",
+    "multilabel_text_classification": "hf_unlearn.tasks.multilabel_text_classification:MultilabelTextClassification",
     "causal_lm": "hf_unlearn.tasks.causal_lm:CausalLM",
 }
 _REGISTRY = Registry("task", TASKS, "hf_unlearn.tasks.base:Task")
@@ -31,4 +33,13 @@ def task_names() -> list[str]:
 
 def task_for(model: "nn.Module") -> "type[Task] | None":
     """The task that a model's class is made for; `None` where it is none of those that are known."""
-    return next((task for task in map(get_task, task_names()) if task.serves(model)), None)
+    from hf_unlearn.tasks.forward import unwrap
+
+    found = [task for task in map(get_task, task_names()) if task.serves(model)]
+    return of_problem(found, getattr(getattr(unwrap(model), "config", None), "problem_type", None))
+
+
+def of_problem(tasks: Sequence["type[Task]"], problem_type: str | None) -> "type[Task] | None":
+    """Of tasks that a model's class serves the one of its `problem_type`; where none has that, the first."""
+    same = [task for task in tasks if task.problem_type == problem_type]
+    return next(iter([*same, *tasks]), None)

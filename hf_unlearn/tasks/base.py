@@ -31,6 +31,11 @@ class Task(ABC):
         accuracy_name (`str`): what an accuracy counts, in the card.
         peft_task_type (`str`, *optional*): of adapters; peft has none for some tasks.
         has_classes (`bool`): whether rows have a label out of several.
+        has_label_sets (`bool`): whether rows have any number of labels instead, each true or not.
+        problem_type (`str`, *optional*): of the configuration of its models, where it tells them from those of another
+            task.
+        pipeline_options (`str`): further arguments of that `pipeline`, as Python writes them.
+        arrays (`tuple[str, ...]`): properties of its predictions that a scoring pass keeps beside those of every task.
         has_prompts (`bool`): whether the class takes a `prompt_template`.
         generates (`bool`): whether models answer in words of their own, which figures of their own are about.
         wrong_labels (`str`): what serves as a wrong label: `soft`, all others at once, or `uniform`, one drawn alike.
@@ -45,6 +50,10 @@ class Task(ABC):
     accuracy_name: ClassVar[str] = "accuracy"
     peft_task_type: ClassVar[str | None] = None
     has_classes: ClassVar[bool] = True
+    has_label_sets: ClassVar[bool] = False
+    problem_type: ClassVar[str | None] = None
+    pipeline_options: ClassVar[str] = ""
+    arrays: ClassVar[tuple[str, ...]] = ()
     has_prompts: ClassVar[bool] = False
     generates: ClassVar[bool] = False
     # What of a row the model may not get to see: kind → the end of a sentence about such rows, for notes.
@@ -123,6 +132,11 @@ class Task(ABC):
 
     def check_model(self, model: torch.nn.Module) -> None:  # noqa: B027
         """Raises `UserError` if `model` cannot do this task on this data."""
+
+    @classmethod
+    def has_labels(cls) -> bool:
+        """Whether rows have labels that a request may name: one, or any number."""
+        return cls.has_classes or cls.has_label_sets
 
     def label_id(self, value: Any, position: int) -> int:
         """The id of a raw label, for tasks with classes."""

@@ -14,7 +14,8 @@ class Predictions:
     """Logits and labels of `size` examples.
 
     A classifier has one row of logits per example. A causal LM has one per supervised token, and `example` says which
-    example a row belongs to; its per-example figures are means over the example's supervised tokens.
+    example a row belongs to; its per-example figures are means over the example's supervised tokens. Rows with sets of
+    labels have one per label ([`LabelSetPredictions`](label_sets.py)).
 
     Args:
         logits (`torch.Tensor`): `(rows, classes)`, the classes being the vocabulary for a causal LM.
@@ -139,7 +140,7 @@ class Predictions:
         cut, log_odds, halves = sum(counts[0]), self.label_log_odds, []
         for rows, start, mine in ((slice(0, cut), 0, counts[0]), (slice(cut, None), first, counts[1])):
             owner = None if self.example is None else self.example[rows] - start
-            halves.append(Predictions(self.logits[rows], self.labels[rows], len(mine), owner, mine, log_odds[rows]))
+            halves.append(type(self)(self.logits[rows], self.labels[rows], len(mine), owner, mine, log_odds[rows]))
         return halves[0], halves[1]
 
     @property

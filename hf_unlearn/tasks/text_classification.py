@@ -38,7 +38,14 @@ class TextClassification(ClassificationTask):
     def detect_columns(cls, column_names: list[str], features: Any, overrides: dict[str, str]) -> dict[str, str]:
         """Roles: `text`, `label`, and `text_pair` where the data has a second text."""
         chosen = check_overrides(overrides, cls.roles, column_names)
-        columns = {"label": label_column(column_names, features, chosen)}
+        return cls._text_columns(column_names, features, chosen, label_column(column_names, features, chosen))
+
+    @classmethod
+    def _text_columns(
+        cls, column_names: list[str], features: Any, chosen: dict[str, str], label: str
+    ) -> dict[str, str]:
+        """The roles, where the label's column is known."""
+        columns = {"label": label}
         pair = next(((a, b) for a, b in PAIRS if a in column_names and b in column_names), None)
         if pair and "text" not in chosen:
             return columns | {"text": pair[0], "text_pair": pair[1]} | chosen
@@ -62,13 +69,17 @@ class TextClassification(ClassificationTask):
         # XLNet classifies from the last position. For all others absolute positions must start at the first token.
         self._padding_side = "left" if config.model_type == "xlnet" else "right"
 
+    def row_label(self, value: Any, position: int) -> Any:
+        """What a row's raw label is to the model. Raises `RowError`."""
+        return self.label_id(value, position)
+
     def encode(self, rows: dict[str, list], positions: list[int]) -> list[dict[str, Any]]:
         def texts(role: str) -> list[str] | None:
             if role not in self.columns:
                 return None
             return [text_of(v, at, "text") for v, at in zip(rows[self.columns[role]], positions, strict=True)]
 
-        labels = [self.label_id(v, at) for v, at in zip(rows[self.columns["label"]], positions, strict=True)]
+        labels = [self.row_label(v, at) for v, at in zip(rows[self.columns["label"]], positions, strict=True)]
         limit = {"truncation": True, "max_length": self.max_length} if self.max_length else {}
         encoded = self.processor(texts("text"), texts("text_pair"), **limit)
         features = []

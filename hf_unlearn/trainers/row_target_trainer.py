@@ -156,6 +156,17 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
             self.prolong()
         return self.method_state["targets"].to(forget.log_odds)[forget.index]
 
+    def slack(self, forget: SplitOutput) -> torch.Tensor:
+        """How far below its target each of the micro-batch's rows is left alone, in spreads, `(size,)` or a scalar.
+
+        A row that is held to its target to the nat is learned again. Those of a removed class are held: nobody learns a
+        class from log-odds far below all others.
+        """
+        removed = self.method_state.get("removed")
+        if removed is None:
+            return torch.tensor(SLACK)
+        return torch.where(removed < 0, SLACK, 0.0).to(forget.log_odds)[forget.index]
+
     def stand_above(self, places: np.ndarray) -> float:
         self.count_examples(len(places))
         now = self.score(self.splits.forget.select(places), self.model_wrapped).log_odds

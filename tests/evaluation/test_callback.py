@@ -35,6 +35,8 @@ class FakeImages(torch.utils.data.Dataset):
 
 
 class FakeTask:
+    arrays = ()
+
     def __init__(self):
         self.forwards = 0
 

@@ -34,6 +34,8 @@ class TokenRows:
 
 
 class TokenTask:
+    arrays = ()
+
     def __init__(self):
         self.forwards = 0
 

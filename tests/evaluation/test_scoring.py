@@ -30,6 +30,8 @@ class FakeRows:
 class FakeTask:
     """Keeps every batch it is asked about, and the mode that the model was in."""
 
+    arrays = ()
+
     def __init__(self):
         self.batches, self.training, self.gradients = [], [], []
 

@@ -27,7 +27,7 @@ OPTIONS = {
 REMOVES_CLASSES = {"unsir"}
 REFUSES_MASKS = {"unsir"}
 REFUSES_FRESH_ADAPTERS = {"ssd"}
-KINDS = ("image", "lm")
+KINDS = ("image", "sets", "lm")
 TWO_PROCESSES = (("npo", "lm"), ("neg_grad_plus", "image"))
 
 

@@ -93,6 +93,10 @@ def test_the_row_loss_by_hand(tmp_path):
     kept = retain.loss.mean().item()
     assert trainer.unlearning_loss(forget, retain).item() == pytest.approx(0.6 * pull + kept)
 
+    trainer.method_state["removed"] = torch.full((11,), 3)  # a class that goes: no row is left alone below its target
+    pull = (0.5**2 / 2 + (3.2 - 0.5) + 0.15**2 / 2 + (2.5 - 0.5)) / 4
+    assert trainer.unlearning_loss(forget, retain).item() == pytest.approx(0.6 * pull + kept)
+
 
 @pytest.mark.parametrize("forget, steps", [(2, 40), (7, 40), (30, 40), (120, 45)])
 def test_steps_follow_the_request_where_the_user_names_no_epochs(tmp_path, forget, steps):

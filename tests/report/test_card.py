@@ -11,6 +11,7 @@ from hf_unlearn.report.card import base_license, bibtex
 from hf_unlearn.report.picture import PICTURE, save_picture
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+TASKS = ["image_classification", "text_classification", "multilabel_text_classification", "causal_lm"]
 
 
 def front_matter(card):
@@ -61,7 +62,7 @@ def test_the_figures_are_a_model_index_per_split(make_evidence):
 
 
 @pytest.mark.parametrize("library", ["transformers", "peft"])
-@pytest.mark.parametrize("task", ["image_classification", "text_classification", "causal_lm"])
+@pytest.mark.parametrize("task", TASKS)
 def test_it_parses_as_a_model_card_and_its_fields_have_the_hubs_form(make_evidence, task, library):
     evidence = make_evidence(4) | {"task": task}
     card = ModelCard(render_card(evidence, base_model="org/base", library_name=library, picture=PICTURE))
@@ -226,12 +227,13 @@ def vit():
 
 
 def saved_model(task, folder):
-    from toy import lm_setup, text_setup
+    from toy import lm_setup, sets_setup, text_setup
 
     if task == "image_classification":
         model, processor = vit()
     else:
-        model, _, of = text_setup() if task == "text_classification" else lm_setup()
+        setup = {"text_classification": text_setup, "multilabel_text_classification": sets_setup}.get(task, lm_setup)
+        model, _, of = setup()
         processor = of.processor
     model.save_pretrained(folder / "model")
     processor.save_pretrained(folder / "model")
@@ -239,7 +241,7 @@ def saved_model(task, folder):
 
 
 @pytest.mark.parametrize("library", ["transformers", "peft"])
-@pytest.mark.parametrize("task", ["image_classification", "text_classification", "causal_lm"])
+@pytest.mark.parametrize("task", TASKS)
 def test_the_snippet_runs(make_evidence, tmp_path, monkeypatch, capsys, task, library):
     from PIL import Image
 
@@ -270,3 +272,4 @@ def test_the_snippet_runs(make_evidence, tmp_path, monkeypatch, capsys, task, li
     exec(snippet(card), {})
     shown = capsys.readouterr().out
     assert ("generated_text" if task == "causal_lm" else "score") in shown
+    assert shown.count("score") == 5 or task != "multilabel_text_classification"

@@ -48,9 +48,31 @@ def test_the_type_of_an_adapter_tells_its_task(kind, task, tmp_path):
     assert which_task(parse_arguments(["--model_name_or_path", str(tmp_path)]), rows(text=["a"])) == task
 
 
+@pytest.mark.parametrize(
+    "problem, labels, task",
+    [
+        ("multi_label_classification", [1], "multilabel_text_classification"),
+        (None, [[1]], "multilabel_text_classification"),
+        (None, [1], "text_classification"),
+        ("single_label_classification", [[1]], "text_classification"),
+        ("regression", [1], "text_classification"),  # which refuses it by name
+    ],
+)
+def test_where_two_tasks_share_a_head_its_problem_tells_or_the_columns(problem, labels, task, tmp_path):
+    config = BertConfig(problem_type=problem, architectures=["BertForSequenceClassification"])
+    config.save_pretrained(tmp_path)
+    arguments = parse_arguments(["--model_name_or_path", str(tmp_path)])
+    assert which_task(arguments, rows(text=["a"], labels=labels)) == task
+
+
 def test_without_a_model_the_columns_tell():
     arguments = parse_arguments([])
     assert which_task(arguments, rows(text=["a"], label=[1])) == "text_classification"
+    assert which_task(arguments, rows(text=["a"], labels=[[1]])) == "multilabel_text_classification"
+    assert which_task(arguments, rows(text=["a"], tags=[["b"]])) == "causal_lm"
+    assert which_task(parse_arguments(["--label_columns", "a", "b"]), rows(text=["a"])) == (
+        "multilabel_text_classification"
+    )
     assert which_task(arguments, rows(question=["a"], answer=["b"], label=["c"])) == "causal_lm"
     assert which_task(arguments, rows(messages=[[]])) == "causal_lm"
     assert which_task(parse_arguments(["--task", "causal_lm"]), rows(text=["a"], label=[1])) == "causal_lm"

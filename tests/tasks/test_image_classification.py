@@ -156,5 +156,7 @@ def test_processor_of_a_folder(tmp_path):
 def test_task_names():
     assert [get_task(name).name for name in TASKS] == list(TASKS)
     assert get_task("causal-lm").name == "causal_lm"
-    with pytest.raises(UserError, match="image_classification, text_classification, causal_lm"):
+    with pytest.raises(
+        UserError, match="image_classification, text_classification, multilabel_text_classification, causal_lm"
+    ):
         get_task("translation")
