@@ -159,8 +159,8 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
     def slack(self, forget: SplitOutput) -> torch.Tensor:
         """How far below its target each of the micro-batch's rows is left alone, in spreads, `(size,)` or a scalar.
 
-        A row that is held to its target to the nat is learned again. Those of a removed class are held: nobody learns a
-        class from log-odds far below all others.
+        A row that is held to its target to the nat is learned again. Those of a removed class are held: where they
+        stand, far below all others, there is nothing to learn.
         """
         removed = self.method_state.get("removed")
         if removed is None:
