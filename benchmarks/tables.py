@@ -1,0 +1,147 @@
+"""The tables of README and pages, made from what is stored in `results/`.
+
+    python benchmarks/tables.py            # print them
+    python benchmarks/tables.py --write    # put each where a page has `<!-- table: NAME -->`
+
+A test compares what the pages show with what is stored.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = Path(__file__).parent / "results"
+PAGES = ("README.md", "docs/measured.md")
+SIGNED = ("retain acc", "test loss")
+LANGUAGE_FIGURES = ("forget loss", "forget acc", "retain acc", "test loss", "AUC", "ES")
+SHORT = {"learning_rate": "rate", "known": "base known", "lora": "LoRA rank"}
+BATCHES = ("per_device_train_batch_size", "per_device_forget_batch_size", "num_train_epochs")  # ∇τ's own steps
+
+
+def language_models(pattern: str) -> str:
+    """Distances to the mean of the twins, averaged over slices, those marked ± with their signs; the second line says
+    how far one twin is from the other."""
+    runs = [json.loads(path.read_text()) for path in sorted((RESULTS / "language_models").glob(pattern))]
+    head = ["", *(f"{key} ±" if key in SIGNED else key for key in LANGUAGE_FIGURES), "rms φ", "slices"]
+    lines = [_row(head), _row(["---"] * len(head))]
+    names = list(dict.fromkeys(name for run in runs for name in run["lines"] if not name.startswith("twin")))
+    apart, values = [], []
+    for run in runs:
+        twins = [line for name, line in run["lines"].items() if name.startswith("twin")]
+        values.append({key: np.mean([twin[key] for twin in twins]) for key in (*LANGUAGE_FIGURES, "rms φ")})
+        apart.append({key: np.ptp([twin[key] for twin in twins]) for key in LANGUAGE_FIGURES})
+    mean = [f"{np.mean([v[key] for v in values]):.2f}" for key in LANGUAGE_FIGURES]
+    lines.append(_row(["twins", *mean, "", str(len(runs))]))
+    floor = [f"{np.mean([a[key] for a in apart]):.2f}" for key in LANGUAGE_FIGURES]
+    rms = f"{np.mean([v['rms φ'] for v in values]):.2f}"
+    lines.append(_row(["one twin to the other", *floor, rms, str(len(runs))]))
+    for name in names:
+        found = [(run["lines"][name], value) for run, value in zip(runs, values, strict=True) if name in run["lines"]]
+        away = [_distance([line[key] - value[key] for line, value in found], key) for key in LANGUAGE_FIGURES]
+        rms = f"{np.mean([line['rms φ'] for line, _ in found]):.2f}"
+        lines.append(_row([_name(name), *away, rms, str(len(found))]))
+    return "\n".join(lines)
+
+
+def _distance(differences: list[float], key: str) -> str:
+    return f"{np.mean(differences):+.2f}" if key in SIGNED else f"{np.mean(np.abs(differences)):.2f}"
+
+
+def _name(run: str) -> str:
+    method, _, given = run.partition(":")
+    if method == "original":
+        return method
+    values = [item.split("=") for item in given.split(",") if item and item.split("=")[0] not in BATCHES]
+    more = ", ".join("base unknown" if key == "known" else f"{SHORT.get(key, key)} {value}" for key, value in values)
+    return f"`{method}`" + (f", {more}" if more else "")
+
+
+def pretrained() -> str:
+    """The pretrained BERT: see `pretrained.py`."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    from pretrained import table
+
+    return table()
+
+
+SCRATCH = {
+    "digits_10": "digits, a random 10 %",
+    "digits_30": "digits, a random 30 %",
+    "digits_50": "digits, a random 50 %",
+    "digits_class": "digits, one class",
+    "digits_3_classes": "digits, three classes",
+    "digits_wrong_labels": "digits, 10 % with wrong labels",
+    "text_10": "text classifier, 10 %",
+    "text_class": "text classifier, one class",
+    "text_3_classes": "text classifier, three classes",
+    "lm_10": "language model, 10 % of the authors",
+}
+METHODS = {"∇τ": "nabla_tau", "SalUn": "salun", "UNSIR": "unsir"}
+
+
+def from_scratch(methods: tuple[str, ...]) -> str:
+    """Small models trained from scratch: see `quality.py`. Doing nothing → the method (a twin to the others)."""
+    gaps = {"forget_accuracy": "forget accuracy gap", "membership": "membership AUC gap"}
+    head = ["case", "method", *gaps.values(), "test accuracy", "rms z of forgotten rows", "examples", "seeds"]
+    lines = [_row(head), _row(["---"] * len(head))]
+    for case, words in SCRATCH.items():
+        paths = sorted((RESULTS / "quality").glob(f"{case}_[0-9].json"))
+        every = [json.loads(path.read_text()) for path in paths]
+        for name in methods:
+            runs = [run for run in every if name in run["methods"]]
+            if not runs:
+                continue
+            done, nothing = ([run["methods"][which] for run in runs] for which in (name, "do nothing"))
+            cells = []
+            for key in gaps:
+                before, after = (np.mean([m["gap"][key] for m in of]) for of in (nothing, done))
+                cells.append(f"{before:.1f} → {after:.1f} ({np.mean([run['floor'][key] for run in runs]):.1f})")
+            z = [np.mean([m["model"]["rows"]["rms_z"] for m in of]) for of in (nothing, done)]
+            floor = np.mean([run["retrained"]["rows"]["rms_z"] for run in runs])
+            cells += [f"{np.mean([m['difference']['test_accuracy'] for m in done]):+.1f}"]
+            cells += [f"{z[0]:.2f} → {z[1]:.2f} ({floor:.2f})", f"{100 * np.mean([m['share'] for m in done]):.0f} %"]
+            lines.append(_row([words, f"`{METHODS[name]}`", *cells, str(len(runs))]))
+            words = ""
+    return "\n".join(lines)
+
+
+def _row(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "chat model": lambda: language_models("8x8_[0-9].json"),
+    "chat model, LoRA": lambda: language_models("8x8_lora_[0-9].json"),
+    "pretrained BERT": pretrained,
+    "from scratch": lambda: from_scratch(("∇τ", "SalUn", "UNSIR")),
+}
+
+
+def place(text: str, name: str, table: str) -> str:
+    """`text` with the table under its marker replaced."""
+    marker = f"<!-- table: {name} -->"
+    return re.sub(re.escape(marker) + r"\n\n(?:\|.*\n)*\n?", lambda _: f"{marker}\n\n{table}\n\n", text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="into the pages")
+    options = parser.parse_args()
+    for name, make in TABLES.items():
+        print(f"{name}\n\n{make()}\n")
+    for page in PAGES if options.write else ():
+        path = ROOT / page
+        text = path.read_text()
+        for name, make in TABLES.items():
+            text = place(text, name, make())
+        path.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
