@@ -14,7 +14,7 @@ FACTOR = 1.5  # how much longer the run gets then
 MOST_TIMES = 8  # the planned steps
 ENOUGH = 0.1  # mean distance above the targets, in spreads; further away an attack on the losses still finds the rows
 MOST_ROWS = 1024  # forget rows that are looked at
-STEPS = "steps/total"  # where checkpoints keep how long the run is
+STEPS, ABOVE = "steps/total", "steps/above"  # how long the run is; how far above the rows stood at the last look
 
 
 class Prolonging(Measuring):
@@ -30,10 +30,13 @@ class Prolonging(Measuring):
         The rate of the steps to come is that of a run which was planned so long.
         """
         schedule, step = self.schedule, self.state.global_step
-        if step != int(LOOK_AT * schedule.total_steps) or schedule.total_steps >= schedule.most_steps:
+        may_be = schedule.most_steps > schedule.planned_steps
+        if not may_be or step != int(LOOK_AT * schedule.total_steps):
             return
         places = np.random.default_rng([self.args.seed, 7]).permutation(len(self.splits.forget))[:MOST_ROWS]
-        if self.stand_above(np.sort(places)) <= ENOUGH:
+        above = self.stand_above(np.sort(places))
+        self.method_state[ABOVE] = torch.tensor(above)
+        if above <= ENOUGH or schedule.total_steps >= schedule.most_steps:
             return
         schedule.prolong(int(FACTOR * schedule.total_steps))
         self.method_state[STEPS] = torch.tensor(schedule.total_steps)
@@ -42,10 +45,16 @@ class Prolonging(Measuring):
 
     def train(self, *args, **kwargs):
         output = super().train(*args, **kwargs)
+        planned, total = self.schedule.planned_steps, self.schedule.total_steps
         if STEPS in self.method_state:
-            planned, total = self.schedule.planned_steps, self.schedule.total_steps
             words = f"The forgotten rows still stood above their targets after {LOOK_AT:.0%} of {planned:,} steps"
             self.notes.append(f"{words}: the run was prolonged to {total:,}.")
+        above = float(self.method_state.get(ABOVE, 0.0))
+        if above > ENOUGH:
+            words = (
+                f"Near the end of {total:,} steps, the most there are, the forgotten rows stood above their targets"
+            )
+            self.notes.append(f"{words} by {above:.1f} of the spread of unseen rows: they are not quite forgotten.")
         return output
 
     # How long the run is, from the first step on and after a resume.

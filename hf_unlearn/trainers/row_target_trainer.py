@@ -128,7 +128,15 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
         if not self.args.steps_follow_request or self.args.variant == PAPER:
             return [Phase("unlearn", steps)]
         steps = max(steps, self.least_steps, math.ceil(self.visits * forget))
-        return [Phase("unlearn", steps, most_steps=MOST_TIMES * steps if self.args.variant == "rows" else None)]
+        return [Phase("unlearn", steps, most_steps=self._most_steps(steps) if self.args.variant == "rows" else None)]
+
+    def _most_steps(self, steps: int) -> int:
+        """What `steps` may be prolonged to: not beyond half of the examples of retraining, where these are known."""
+        most, sizes = MOST_TIMES * steps, self.stream_sizes()
+        if self.recipe is not None and self.recipe.epochs:
+            examples = COSTS_THE_SAME * self.recipe.epochs * sizes[RETAIN].rows
+            most = min(most, int(examples / sum(size.batch for size in sizes.values())))
+        return max(steps, most)
 
     def plan(self) -> list[str]:
         """Where the targets come from and, where the recipe is known, what the run costs beside it."""

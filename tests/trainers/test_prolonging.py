@@ -10,6 +10,7 @@ from transformers import get_scheduler
 
 from hf_unlearn.methods import get_method
 from hf_unlearn.trainers import row_target_trainer
+from hf_unlearn.trainers.config import KnownRecipe
 from hf_unlearn.trainers.prolonging import STEPS, stretch
 from hf_unlearn.trainers.sampler import JointSampler, StreamSize
 from hf_unlearn.trainers.schedule import Phase, Schedule
@@ -23,14 +24,14 @@ def short(monkeypatch):
     monkeypatch.setattr(row_target_trainer.RowTargetTrainer, "least_steps", PLANNED)
 
 
-def make(folder: Path, above: float | None = None, method: str = "nabla_tau", **more):
+def make(folder: Path, above: float | None = None, method: str = "nabla_tau", recipe=None, **more):
     """A trainer whose rows stand `above` their targets whenever it looks; `None`: where they do."""
     model, splits, task = image_setup()
     values = {"proxy_epochs": 1, "learning_rate": 1e-3, "use_cpu": True, "disable_tqdm": True, "report_to": []}
     values |= {"per_device_forget_batch_size": 8, "retrain_epochs": 1, "save_strategy": "steps", "save_steps": 5}
     kind = get_method(method)
     args = kind.config_class(output_dir=str(folder), logging_steps=1, **(values | more))
-    trainer = kind(model, args, splits, task, quiet=True)
+    trainer = kind(model, args, splits, task, quiet=True, recipe=recipe)
     if above is not None:
         trainer.stand_above = lambda places: above
     return trainer
@@ -80,6 +81,7 @@ def test_a_run_ends_when_its_rows_no_longer_stand_above(tmp_path, short, method,
     trainer.train()
     assert trainer.state.global_step == trainer.state.max_steps == steps
     assert any("prolonged to 64" in note for note in trainer.notes) == (steps == MOST)
+    assert any("above their targets by 0.5 of" in note for note in trainer.notes) == (steps == MOST)
     rates = [entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry]
     assert rates[-1] == pytest.approx(1e-3 / (steps - 1), rel=0.2)  # it has fallen by the end, and not before
 
@@ -105,6 +107,12 @@ def test_what_the_user_fixes_is_not_prolonged(tmp_path, short, own):
     assert trainer.schedule.most_steps == trainer.schedule.total_steps == 8
     trainer.train()
     assert trainer.state.global_step == 8 and STEPS not in trainer.method_state
+
+
+@pytest.mark.parametrize("epochs, most", [(1, PLANNED), (20, 12), (1000, MOST)])  # half of 20 · 30 rows are 12 · 24
+def test_a_run_is_not_prolonged_beyond_half_of_retraining(tmp_path, short, epochs, most):
+    recipe = KnownRecipe(lambda seed: None, epochs, 1e-3)
+    assert make(tmp_path, recipe=recipe).schedule.most_steps == most
 
 
 @pytest.mark.parametrize("stop", [5, 10, 15])  # before the first look at step 6, between two, and after the last
