@@ -23,6 +23,7 @@ from hf_unlearn.trainers.token_targets import at_tokens, fit_tokens
 CHECKED_ROWS = 128  # forget and retain rows whose loss is compared with that of validation rows
 REFIT = (0, 1 / 4, 1 / 2, 3 / 4, 7 / 8)  # when the targets are measured, as shares of the run
 LEAST_STEPS = 40  # however few the rows: a model that is moved in fewer, larger steps is damaged
+FEW_STEPS = 160  # cheap, whatever they are compared with
 VISITS = 3.0  # of each forget row, at least
 SLACK = 0.2  # spreads that a row may fall below its target before it is led back
 FORGET_SHARE = 0.5  # forget rows beside each retain row of a step
@@ -131,11 +132,12 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
         return [Phase("unlearn", steps, most_steps=self._most_steps(steps) if self.args.variant == "rows" else None)]
 
     def _most_steps(self, steps: int) -> int:
-        """What `steps` may be prolonged to: not beyond half of the examples of retraining, where these are known."""
+        """What `steps` may be prolonged to: where the recipe is known, not beyond the examples of retraining, unless
+        those are few anyway."""
         most, sizes = MOST_TIMES * steps, self.stream_sizes()
         if self.recipe is not None and self.recipe.epochs:
-            examples = COSTS_THE_SAME * self.recipe.epochs * sizes[RETAIN].rows
-            most = min(most, int(examples / sum(size.batch for size in sizes.values())))
+            retraining = self.recipe.epochs * sizes[RETAIN].rows / sum(size.batch for size in sizes.values())
+            most = min(most, max(FEW_STEPS, int(retraining)))
         return max(steps, most)
 
     def plan(self) -> list[str]:

@@ -109,8 +109,9 @@ def test_what_the_user_fixes_is_not_prolonged(tmp_path, short, own):
     assert trainer.state.global_step == 8 and STEPS not in trainer.method_state
 
 
-@pytest.mark.parametrize("epochs, most", [(1, PLANNED), (20, 12), (1000, MOST)])  # half of 20 · 30 rows are 12 · 24
-def test_a_run_is_not_prolonged_beyond_half_of_retraining(tmp_path, short, epochs, most):
+@pytest.mark.parametrize("epochs, most", [(1, 10), (20, 25), (1000, MOST)])  # 20 · 30 rows are 25 · 24
+def test_a_run_is_not_prolonged_beyond_retraining(tmp_path, short, monkeypatch, epochs, most):
+    monkeypatch.setattr(row_target_trainer, "FEW_STEPS", 10)
     recipe = KnownRecipe(lambda seed: None, epochs, 1e-3)
     assert make(tmp_path, recipe=recipe).schedule.most_steps == most
 
