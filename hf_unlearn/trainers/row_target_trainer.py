@@ -29,6 +29,7 @@ SLACK = 0.2  # spreads that a row may fall below its target before it is led bac
 FORGET_SHARE = 0.5  # forget rows beside each retain row of a step
 BUDGET = {"proxy_epochs": (0.1, 6.0), "num_train_epochs": (1 / 15, 4.0)}  # share of the epochs of retraining, most
 RATE = 0.7  # of the recipe's peak learning rate, as far as the width of the model tells it where it is not known
+WORSE = 2.0  # standard errors of the mean difference, row by row, from which a model counts as damaged
 MOST_CALIBRATION = 2048  # validation rows that translate; more move no quantile by what matters
 LEAST_AGREEMENT = 0.2  # correlation on validation rows below which a probe says nothing of the model
 COSTS_THE_SAME = 0.5  # of the examples of retraining
@@ -73,8 +74,8 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
     """Gives a method [`row_targets`]: the log-odds that a model which never saw the row would give its label.
 
     A source that never saw the forget rows says how hard each is ([`TargetSource`]), and validation rows translate
-    ([`RowTargets`]). The targets are measured five times, with the current model as long as its loss on validation
-    rows is the lowest so far.
+    ([`RowTargets`]). The targets are measured five times, with the current model unless its loss on validation rows
+    was lower before.
 
     Example:
 
@@ -237,16 +238,19 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
         """t_i from the log-odds on validation rows: the current model's, unless it has been better before.
 
         A model that is being damaged would pull its own targets down; one that gets better (wrong labels leave it)
-        must not be held to what it was.
+        must not be held to what it was, nor one that drifts, for unseen rows drift with it.
         """
         state = self.method_state
         said = self.calibrate()
-        loss = torch.tensor(np.logaddexp(0, -self.own_log_odds(said, self.calibration_rows)).mean())  # −log p
-        if "tau" not in state or loss <= state["tau"]:
+        losses = np.logaddexp(0, -self.own_log_odds(said, self.calibration_rows))  # −log p
+        best = state["tau_rows"].numpy() if "tau_rows" in state else None
+        if best is None or losses.mean() < best.mean():
+            state["tau_rows"] = torch.tensor(losses)
+        if best is None or not is_worse(losses, best):
             targets, spread = self._translation().fit(said.log_odds)
             if "removed" in state and "targets" in state:  # held: measured again on this model they would drift
                 targets = np.where(state["removed"].numpy() >= 0, state["targets"].numpy(), targets)
-            state |= {"tau": loss, "targets": torch.tensor(targets), "spread": torch.tensor(spread)}
+            state |= {"targets": torch.tensor(targets), "spread": torch.tensor(spread)}
             if "token_forget" in state:
                 self._fit_tokens()
 
@@ -301,6 +305,12 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
             return self._ask(Proxy())
         self.notes.append(f"Targets come from a {source.name} that never saw the forgotten rows; {words}.")
         return asked
+
+
+def is_worse(losses: np.ndarray, best: np.ndarray) -> bool:
+    """Whether a model's losses on rows are above those of an earlier one, by more than chance: both `(rows,)`."""
+    difference = losses - best
+    return bool(difference.mean() > WORSE * difference.std() / len(difference) ** 0.5)
 
 
 def correlation(first: np.ndarray, second: np.ndarray) -> float:

@@ -1,15 +1,18 @@
 """What says how an unseen model would see a row, and what it must not have seen."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
-from toy import SETUPS, lm_setup, splits_of, text_setup
+from toy import SETUPS, image_setup, lm_setup, splits_of, text_setup
 
 from hf_unlearn.errors import UserError
 from hf_unlearn.methods.nabla_tau import NablaTauConfig, NablaTauTrainer
 from hf_unlearn.methods.salun import SalUnConfig, SalUnTrainer
 from hf_unlearn.trainers.config import KnownRecipe
 from hf_unlearn.trainers.proxy_source import Proxy
+from hf_unlearn.trainers.row_target_trainer import is_worse
 from hf_unlearn.trainers.row_targets import RemovedClasses
 from hf_unlearn.trainers.target_sources import Oracle, Probe, fit_probe, probe_log_odds
 
@@ -177,3 +180,37 @@ def test_targets_of_a_removed_class_are_measured_once(tmp_path):
     trainer._measure_targets = lambda: (fit(), held.append(trainer.method_state["targets"].clone()))
     trainer.train()
     assert len(held) == 5 and all(torch.equal(held[0], later) for later in held)
+
+
+def test_targets_follow_the_model_unless_it_is_being_damaged(tmp_path):
+    """A drift of all validation rows within chance is followed, a loss that is clearly higher is not."""
+    model, splits, task = image_setup()
+    args = NablaTauConfig(output_dir=str(tmp_path), use_cpu=True, proxy_epochs=1)
+    trainer = NablaTauTrainer(model, args, splits, task, quiet=True)
+    trainer.method_state = trainer.ask_source()
+    first = trainer.calibrate()
+    rng = np.random.default_rng(0)
+
+    def targets_at(shift):
+        """Measured on a model whose log-odds lie so much higher, and scattered."""
+        noise = rng.normal(size=(len(first.log_odds), 1))
+        trainer._calibrated = (0, dataclasses.replace(first, log_odds=first.log_odds + shift + noise))
+        trainer._measure_targets()
+        return trainer.method_state["targets"].clone()
+
+    start = targets_at(0.0)
+    drifted = targets_at(-0.1)
+    assert not torch.equal(start, drifted) and drifted.mean() < start.mean() + 1
+    assert torch.equal(targets_at(-4.0), drifted)
+    better = targets_at(4.0)
+    assert better.mean() > drifted.mean() + 2
+    assert torch.equal(targets_at(0.0), better)  # what was fine before is damage now
+
+
+def test_damage_is_judged_row_by_row():
+    best = np.linspace(0, 3, 40)
+    noise = np.tile([-1.0, 1.0], 20)
+    assert not is_worse(best + noise + 0.3, best) and is_worse(
+        best + noise + 0.4, best
+    )  # two standard errors are 0.32
+    assert is_worse(best + 0.001, best) and not is_worse(best, best) and not is_worse(best - 1, best)
