@@ -198,22 +198,9 @@ def test_what_pages_name_exists(page):
 def test_figures_stand_in_the_stored_results():
     page = (DOCS / "choosing_a_method.md").read_text()
     stored = (ROOT / "benchmarks" / "results" / "quality.md").read_text()
-    rows = [
-        [cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("| ")
-    ]
-    case, compared = None, 0
-    for row in rows:
-        if len(row) != 7 or row[1] in ("", "---"):
-            continue
-        case = row[0] or case
-        (section,) = re.findall(rf"^### {case} \(.*?(?=^### |\Z)", stored, re.S | re.M)
-        title = "floor: twin to twins" if row[1] == "floor" else row[1]
-        (line,) = re.findall(rf"^\| {re.escape(title)} \|(.*)\|$", section, re.M)
-        cells = [cell.strip() for cell in line.split("|")]
-        assert row[2:] == [cells[i] for i in (0, 1, 3, 5, 9)], (case, row[1])
-        compared += 1
-    assert compared == 47
-    for number in re.findall(r"\d+\.\d\d?", page.split("## What misses")[1]):
+    numbers = re.findall(r"\d+\.\d\d", page.split("## What misses")[1])
+    assert numbers
+    for number in numbers:
         assert number in stored, number
 
 

@@ -42,22 +42,24 @@ def message(intent: str, rng: random.Random) -> str:
 
 
 def write_files(train: int = 240, test: int = 120, customers: int = 48, leaving: int = 5, seed: int = 0) -> None:
-    """`train.csv`, `test.csv` and `deletion_requests.txt`. One message in eight has a label that makes no sense: such
-    rows are learned by heart, and only these show whether they were forgotten."""
+    """`train.csv`, `test.csv` and `deletion_requests.txt`. One message in eight has a label that makes no sense, and
+    every second of the leaving customers': such rows are learned by heart, so they show whether it was forgotten."""
     rng, names = random.Random(seed), list(INTENTS)
+    leave = range(3, 3 + leaving)
     for split, size in (("train", train), ("test", test)):
         with open(f"{split}.csv", "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["customer_id", "text", "label"])
             for i in range(size):
                 intent = names[i % len(names)]
-                label = rng.choice(names) if split == "train" and rng.random() < 1 / 8 else intent
+                wrong = split == "train" and rng.random() < (1 / 2 if i % customers in leave else 1 / 8)
+                label = rng.choice(names) if wrong else intent
                 writer.writerow([f"C-{i % customers:03d}", message(intent, rng), label])
-    Path("deletion_requests.txt").write_text("".join(f"C-{i:03d}\n" for i in range(3, 3 + leaving)))
+    Path("deletion_requests.txt").write_text("".join(f"C-{i:03d}\n" for i in leave))
 
 
 def fine_tune(
-    base: str, without: str | None = None, seed: int = 0, epochs: int = 8, rate: float = 3e-4, size: int = 16
+    base: str, without: str | None = None, seed: int = 0, epochs: int = 12, rate: float = 3e-4, size: int = 16
 ):
     """What any tutorial does: a pretrained BERT, a head, AdamW, a few epochs over train.csv, 16 rows a step.
 
