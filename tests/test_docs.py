@@ -204,6 +204,20 @@ def test_figures_stand_in_the_stored_results():
         assert number in stored, number
 
 
+def test_the_sample_page_is_what_a_run_would_write():
+    """Drawn again from its evidence, but for the plots, which are drawn a little otherwise by every matplotlib."""
+    from hf_unlearn.report.evidence import read_evidence
+    from hf_unlearn.report.html import render_html
+
+    def words(page: str) -> str:
+        return re.sub(r"<svg.*?</svg>", "", page, flags=re.S)
+
+    made = render_html(read_evidence(DOCS / "sample"))
+    assert words((DOCS / "sample" / "report.html").read_text()) == words(made), (
+        "hf-unlearn train --config configs/quickstart.yaml --retrain 4 --output_dir out/sample, and copy its files"
+    )
+
+
 @pytest.mark.parametrize("path", PAPERS, ids=lambda path: path.stem)
 def test_the_papers_configs_are_understood(path, tmp_path):
     arguments = parse_arguments(["--config", str(path), "--output_dir", str(tmp_path / "out")])
