@@ -3,15 +3,16 @@
 from functools import partial
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 from toy import image_setup
 from transformers import get_scheduler
 
 from hf_unlearn.methods import get_method
-from hf_unlearn.trainers import row_target_trainer
+from hf_unlearn.trainers import prolonging, row_target_trainer
 from hf_unlearn.trainers.config import KnownRecipe
-from hf_unlearn.trainers.prolonging import STEPS, stretch
+from hf_unlearn.trainers.prolonging import ABOVE, STEPS, stretch
 from hf_unlearn.trainers.sampler import JointSampler, StreamSize
 from hf_unlearn.trainers.schedule import Phase, Schedule
 
@@ -24,9 +25,11 @@ def short(monkeypatch):
     monkeypatch.setattr(row_target_trainer.RowTargetTrainer, "least_steps", PLANNED)
 
 
-def make(folder: Path, above: float | None = None, method: str = "nabla_tau", recipe=None, **more):
+def make(
+    folder: Path, above: float | None = None, method: str = "nabla_tau", recipe=None, dtype=torch.float32, **more
+):
     """A trainer whose rows stand `above` their targets whenever it looks; `None`: where they do."""
-    model, splits, task = image_setup()
+    model, splits, task = image_setup(dtype)
     values = {"proxy_epochs": 1, "learning_rate": 1e-3, "use_cpu": True, "disable_tqdm": True, "report_to": []}
     values |= {"per_device_forget_batch_size": 8, "retrain_epochs": 1, "save_strategy": "steps", "save_steps": 5}
     kind = get_method(method)
@@ -142,3 +145,48 @@ def test_a_run_that_is_over_is_not_gone_on_with(tmp_path, short):
     assert again.state.global_step == PLANNED
     for ours, theirs in zip(again.model.parameters(), whole.model.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+TWO = """
+import os, sys
+sys.path[:0] = [{tests!r}, {tests!r} + "/trainers"]
+import torch
+import torch.distributed as dist
+from test_prolonging import always_above, make, weights
+
+always_above(setattr)
+trainer = make({out!r}, dtype=torch.float64, per_device_train_batch_size=8, per_device_forget_batch_size=4)
+trainer.train()
+if trainer.args.process_index == 0:
+    found = {{"weights": weights(trainer), "above": trainer.method_state[{above!r}]}}
+    torch.save(found | {{"steps": trainer.state.global_step}}, {out!r} + "/two.pt")
+dist.barrier()
+dist.destroy_process_group()
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+def always_above(change):
+    """Rows that stand anywhere are prolonged for, up to twice the steps that are planned."""
+    change(row_target_trainer.RowTargetTrainer, "least_steps", PLANNED)
+    change(row_target_trainer, "MOST_TIMES", 2)
+    change(prolonging, "ENOUGH", -1e9)
+
+
+def weights(trainer) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+
+
+@pytest.mark.slow
+def test_two_processes_look_at_the_same_rows_and_go_on_as_long(tmp_path, monkeypatch):
+    values = {"tests": str(Path(__file__).parents[1]), "out": str(tmp_path), "above": ABOVE}
+    done = processes.run(TWO.format(**values), processes=2)
+    assert done.returncode == 0, done.stderr[-3000:]
+    two = torch.load(tmp_path / "two.pt")
+    always_above(monkeypatch.setattr)
+    one = make(tmp_path / "one", dtype=torch.float64)
+    one.train()
+    assert one.state.global_step == two["steps"] == 2 * PLANNED
+    assert (weights(one) - two["weights"]).abs().max() < 1e-9
+    assert float(one.method_state[ABOVE]) == pytest.approx(float(two["above"]), abs=1e-9)
