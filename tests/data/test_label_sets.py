@@ -127,7 +127,8 @@ def test_a_named_label_takes_every_row_that_has_it():
     whole, _ = complete_source(emotions(200), trains_original=True, seed=0, label_column="labels")
     request = ForgetRequest(classes=["Fear"])
     chosen = request.select(whole, "labels", NAMES)
-    assert len(request.notes) == 1 and "forgotten whole, with their other labels" in request.notes[0]
+    held_out, whole_rows = request.notes
+    assert "held out before training" in held_out and "forgotten whole, with their other labels" in whole_rows
     has = label_matrix(whole.train, "labels")
     assert np.array_equal(chosen, np.flatnonzero(has[:, 1])) and has[chosen][:, 0].any()
 

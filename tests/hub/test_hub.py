@@ -28,14 +28,16 @@ DOCUMENTS = {"README.md", "evidence.json", "report.html", "plots/loss_histogram.
 MODEL = {
     "image": {"config.json", "model.safetensors"},
     "text": {"config.json", "model.safetensors"},
+    "sets": {"config.json", "model.safetensors"},
     "lm": {"config.json", "generation_config.json", "model.safetensors"},
 }
 ADAPTER_FILES = {"adapter_config.json", "adapter_model.safetensors"}
 TOKENIZER = {"tokenizer.json", "tokenizer_config.json"}
-PROCESSOR = {"image": {"preprocessor_config.json"}, "text": TOKENIZER, "lm": TOKENIZER}
+PROCESSOR = {"image": {"preprocessor_config.json"}, "text": TOKENIZER, "sets": TOKENIZER, "lm": TOKENIZER}
 AUTO = {
     "image": "AutoModelForImageClassification",
     "text": "AutoModelForSequenceClassification",
+    "sets": "AutoModelForSequenceClassification",
     "lm": "AutoModelForCausalLM",
 }
 KINDS = ("full", "merged", "adapter")

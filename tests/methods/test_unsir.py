@@ -275,7 +275,7 @@ def test_what_it_refuses(tmp_path):
     model, splits, task = image_setup()
     with pytest.raises(UserError, match="`classes`"):
         make(tmp_path, (model, splits, task))
-    with pytest.raises(UserError, match="language model"):
+    with pytest.raises(UserError, match="not of one class each"):
         make(tmp_path, lm_setup())
     for change in (
         {"variant": "other"},

@@ -41,7 +41,7 @@ def refused(folder: Path, made: dict, capsys, said: str) -> None:
 
 
 LATE = {
-    "UNSIR on a language model": ("causal_lm", {"method": "unsir"}, "a language model has none"),
+    "UNSIR on a language model": ("causal_lm", {"method": "unsir"}, "not of one class each"),
     "patterns that match nothing": ("image_classification", {"saliency_include": ["nothing*"]}, "nothing*"),
     "an adapter that is not there": ("image_classification", {"save_adapter": True}, "there is no adapter"),
     "LoRA targets": ("image_classification", {"use_peft": True, "lora_target_modules": ["nowhere"]}, "nowhere"),

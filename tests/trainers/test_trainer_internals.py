@@ -17,6 +17,13 @@ CHECKED = ("5.19.0", "5.23.0")
 OVERRIDDEN = {
     "__init__": (),
     "_get_grad_norm": ("model", "grad_norm"),
+    "_init_training_state": (
+        "max_steps",
+        "num_update_steps_per_epoch",
+        "num_train_epochs",
+        "resume_from_checkpoint",
+        "trial",
+    ),
     "_inner_training_loop": ("batch_size", "args", "resume_from_checkpoint"),
     "_push_from_checkpoint": ("checkpoint_folder",),
     "_save": ("output_dir", "state_dict"),
