@@ -25,8 +25,7 @@ class Prolonging(Measuring):
         raise NotImplementedError
 
     def prolong(self) -> None:
-        """At three quarters of the run, if the rows stand well above their targets: lengthen it, as long as it may be
-        and brings them nearer.
+        """At three quarters of the run, if the rows stand well above their targets: lengthen it, while it may be.
 
         The rate of the steps to come is that of a run which was planned so long.
         """
@@ -36,9 +35,8 @@ class Prolonging(Measuring):
             return
         places = np.random.default_rng([self.args.seed, 7]).permutation(len(self.splits.forget))[:MOST_ROWS]
         above = self.stand_above(np.sort(places))
-        before = float(self.method_state.get(ABOVE, np.inf))
         self.method_state[ABOVE] = torch.tensor(above)
-        if above <= ENOUGH or above >= before or schedule.total_steps >= schedule.most_steps:
+        if above <= ENOUGH or schedule.total_steps >= schedule.most_steps:
             return
         schedule.prolong(int(FACTOR * schedule.total_steps))
         self.method_state[STEPS] = torch.tensor(schedule.total_steps)
