@@ -154,8 +154,8 @@ class SalUnTrainer(RowTargetTrainer):
         return epoch * max(1, math.ceil(self.args.num_train_epochs))
 
     def _most_steps(self, steps: int) -> int:
-        """The pull of wrong labels on a removed class fades before its rows are as unlikely as their targets say: eight
-        times the steps left them where they were."""
+        """The pull of wrong labels on a removed class fades before its rows are as unlikely as their targets say:
+        eight times the steps left them where they were."""
         return steps if self.splits.forgotten_classes else super()._most_steps(steps)
 
     def plan(self) -> list[str]:
