@@ -78,6 +78,7 @@ class ProgressBar(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         if self.bar is not None:
             self.bar.set_description(self._name(state.global_step), refresh=False)
+            self.bar.total = state.max_steps  # a run may be prolonged
             self.bar.update(state.global_step - self.bar.n)
         elif self.speaks and time.perf_counter() - self.last > EVERY:
             self._say_line(state)

@@ -179,7 +179,7 @@ class SalUnTrainer(RowTargetTrainer):
         if self._soft is None:
             share = self.args.soft_threshold
             assert share is not None
-            self._soft = SoftThreshold(self.model, share, self.schedule.total_steps)
+            self._soft = SoftThreshold(self.model, share, self.schedule.planned_steps)
             if any(name.startswith(PREFIX) for name in self.method_state):
                 self._soft.load_tensors(self.method_state)
         return self._soft

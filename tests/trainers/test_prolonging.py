@@ -129,15 +129,16 @@ def test_a_run_is_not_prolonged_beyond_retraining(tmp_path, short, monkeypatch, 
 
 
 @pytest.mark.parametrize("stop", [5, 10, 15])  # before the first look at step 6, between two, and after the last
-def test_a_prolonged_run_resumes_bit_identically(tmp_path, short, stop):
+@pytest.mark.parametrize("method", [{}, {"method": "salun", "saliency": 1.0, "soft_threshold": 0.5}])
+def test_a_prolonged_run_resumes_bit_identically(tmp_path, short, stop, method):
     def looks(trainer):
         trainer.stand_above = lambda places: 1.0 if trainer.state.global_step < 10 else 0.0
         return trainer
 
-    whole = looks(make(tmp_path / "whole"))
+    whole = looks(make(tmp_path / "whole", **method))
     whole.train()
     assert whole.state.global_step == 18  # 8, 12, 18
-    again = looks(make(tmp_path / "whole"))
+    again = looks(make(tmp_path / "whole", **method))
     again.train(resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{stop}"))
     assert again.state.global_step == 18
     for ours, theirs in zip(again.model.parameters(), whole.model.parameters(), strict=True):
