@@ -9,7 +9,6 @@ A test compares what the pages show with what is stored.
 import argparse
 import json
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,7 +63,6 @@ def _name(run: str) -> str:
 
 def pretrained() -> str:
     """The pretrained BERT: see `pretrained.py`."""
-    sys.path.insert(0, str(Path(__file__).parent))
     from pretrained import table
 
     return table()

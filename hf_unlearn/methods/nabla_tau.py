@@ -76,7 +76,7 @@ class NablaTauTrainer(RowTargetTrainer):
     descent beside it is heard; it ends where validation rows say that unseen data lie. A row that fell further is led
     back by the same term; within the slack it is left alone, for held to a target to the nat it would be learned
     again. Adam runs without momentum (β₁ = 0): pushed rows would run past their targets. The targets are measured
-    five times, with the current model unless its loss on validation rows was lower before. The run is
+    five times, with the current model unless validation rows say that it is worse than before. The run is
     prolonged as long as the rows stand above them on average ([`Prolonging`]).
 
     `variant="tokens"` is for causal LMs: the row says how much and its tokens say where ([`token_pull`]). With token

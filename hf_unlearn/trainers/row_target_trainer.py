@@ -43,8 +43,8 @@ class RowTargetConfig(PublishedConfig):
     Args:
         retrain_epochs: epochs that retraining would take; sets the next two. `None`: the recipe's, or 10.
         proxy_epochs: passes over the retain rows that train the proxy; `None` is 1/10 of `retrain_epochs`, at most 6.
-        num_train_epochs: passes over the retain rows; `None` is 1/15 of `retrain_epochs`, at most 4, and never fewer
-            than 40 steps and three visits of each forget row.
+        num_train_epochs: passes over the retain rows; `None` is 1/15 of `retrain_epochs`, at most 4, never fewer
+            than 40 steps and three visits of each forget row, and more while rows stand above their targets.
         adam_beta1: `None` is 0 with `variant="rows"`: momentum would carry rows past their targets.
         warmup_steps: steps, or a share below 1 of them; `None` is 0.1 with `variant="rows"`.
     """
@@ -74,8 +74,8 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
     """Gives a method [`row_targets`]: the log-odds that a model which never saw the row would give its label.
 
     A source that never saw the forget rows says how hard each is ([`TargetSource`]), and validation rows translate
-    ([`RowTargets`]). The targets are measured five times, with the current model unless its loss on validation rows
-    was lower before.
+    ([`RowTargets`]). The targets are measured five times, with the current model unless validation rows say that
+    it is worse than before, and the run goes on while the rows stand above them, where the method prolongs.
 
     Example:
 
