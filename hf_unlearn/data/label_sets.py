@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hf_unlearn.data.columns import arrow_column, require_column
-from hf_unlearn.data.labels import MISSING, assign_ids, sort_keys, with_column
+from hf_unlearn.data.labels import MISSING, translate, with_column
 from hf_unlearn.data.sources import Source
 from hf_unlearn.errors import RowError, UserError
 from hf_unlearn.tasks.label_sets import is_label_set
@@ -61,19 +61,13 @@ def encode_label_sets(
     for split, part in lists.items():
         keys[split], codes[split] = _keys_and_codes(part, label_column, source, split)
     ordered = lists["train"].names is not None and not _are_numbers(lists["train"].names)
-    ids, names = assign_ids(sort_keys(keys["train"], ordered), ordered, model_label2id)
     if not len(codes["train"]):
         raise UserError(f"column '{label_column}' of the training rows holds empty lists alone: no row has a label")
-    if len(names) < 2:
-        raise UserError(f"column '{label_column}' holds a single label in the training rows: name another column")
-    encoded = {}
-    for split, rows in source.splits().items():
-        used = {keys[split][code] for code in np.unique(codes[split])}
-        if unknown := sorted(used - ids.keys()):
-            raise UserError(f"the {split} rows have labels without training rows: {', '.join(unknown[:10])}")
-        to_id = np.array([ids.get(key, -1) for key in keys[split]], dtype=np.int64)
-        part = lists[split]
-        encoded[split] = _with_sets(rows, label_column, part.rows, part.owner, to_id[codes[split]], names)
+    ids, names = translate(keys, codes, ordered, model_label2id, label_column, "label", "labels")
+    encoded = {
+        split: _with_sets(rows, label_column, lists[split].rows, lists[split].owner, ids[split], names)
+        for split, rows in source.splits().items()
+    }
     return replace(source, **encoded), names
 
 

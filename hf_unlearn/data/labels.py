@@ -38,16 +38,8 @@ def encode_labels(
         keys[split], codes[split] = _keys_and_codes(rows, label_column, split)
         _check_present(codes[split], source, split)
     ordered = hasattr(source.train.features[label_column], "names")
-    ids, names = assign_ids(sort_keys(keys["train"], ordered), ordered, model_label2id)
-    if len(names) < 2:
-        raise UserError(f"column '{label_column}' holds a single class in the training rows: name another column")
-    features = {}
-    for split, rows in source.splits().items():
-        used = {keys[split][code] for code in np.unique(codes[split])}
-        if unknown := sorted(used - ids.keys()):
-            raise UserError(f"the {split} rows have classes without training rows: {', '.join(unknown[:10])}")
-        to_id = np.array([ids.get(key, -1) for key in keys[split]], dtype=np.int64)
-        features[split] = _with_ids(rows, label_column, to_id[codes[split]], names)
+    ids, names = translate(keys, codes, ordered, model_label2id, label_column)
+    features = {split: _with_ids(rows, label_column, ids[split], names) for split, rows in source.splits().items()}
     return replace(source, **features), names
 
 
@@ -126,6 +118,31 @@ def assign_ids(
         f"{', '.join(map(str, names[:10]))}{' …' if len(names) > 10 else ''}" for names in (unmatched, model_names)
     ]
     raise UserError(f"the data's classes {shown[0]} are not among the model's: {shown[1]}")
+
+
+def translate(
+    keys: dict[str, list[str]],
+    codes: dict[str, np.ndarray],
+    ordered: bool,
+    model_label2id: dict[str, int] | None,
+    column: str,
+    one: str = "class",
+    several: str = "classes",
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Each split's `codes`, places in its `keys`, as ids of the model; and the names in the order of the ids.
+
+    Raises `UserError` for a single class, and for classes that the model or the training rows do not know.
+    """
+    ids, names = assign_ids(sort_keys(keys["train"], ordered), ordered, model_label2id)
+    if len(names) < 2:
+        raise UserError(f"column '{column}' holds a single {one} in the training rows: name another column")
+    found = {}
+    for split, places in codes.items():
+        used = {keys[split][code] for code in np.unique(places)}
+        if unknown := sorted(used - ids.keys()):
+            raise UserError(f"the {split} rows have {several} without training rows: {', '.join(unknown[:10])}")
+        found[split] = np.array([ids.get(key, -1) for key in keys[split]], dtype=np.int64)[places]
+    return found, names
 
 
 def _with_ids(rows, column: str, ids: np.ndarray, names: list[str]):
