@@ -8,7 +8,8 @@ the Hub). Ten confusable intents, 40 training rows of each. Recipes: r1, 3 epoch
 wrong labels. Beside the twins one more is scored as if it were a method: a bar that it misses is a bad bar. The
 intents of `--set dev` served to choose the defaults. What a request costs where much is kept:
 
-    python benchmarks/pretrained.py --models DIR --data DIR --set wide --rows_per_intent 100 --forget_rows 40 --cases random
+    python benchmarks/pretrained.py --models DIR --data DIR --cases random --set wide --rows_per_intent 100 \\
+        --forget_rows 40
 
 has 2,200 rows of 22 intents. `--table` prints what is stored.
 """

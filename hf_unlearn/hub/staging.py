@@ -14,8 +14,7 @@ from hf_unlearn.errors import UserError
 from hf_unlearn.hub.private_paths import check_text, is_local_name
 from hf_unlearn.progress import say
 from hf_unlearn.report.blocks import Evidence, Request
-from hf_unlearn.report.card import ADAPTER as ADAPTER_LIMIT
-from hf_unlearn.report.card import adapter_limits, came_with_adapter, render_card
+from hf_unlearn.report.card import ADAPTER_LIMIT, adapter_limits, came_with_adapter, render_card
 from hf_unlearn.report.evidence import EVIDENCE, read_evidence
 from hf_unlearn.report.picture import PICTURE
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast
 
-import numpy as np
 import torch
 from accelerate.utils import broadcast
 
@@ -13,6 +12,7 @@ from hf_unlearn.data.rows import Rows
 from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation.generation import MAX_NEW_TOKENS, generate, last_answers
 from hf_unlearn.trainers.preference import AnsweredRows, PreferenceConfig, PreferenceTrainer
+from hf_unlearn.trainers.random_streams import Stream, random_numbers
 from hf_unlearn.trainers.schedule import FORGET
 
 INSTRUCTION = (
@@ -129,7 +129,7 @@ class AltPOTrainer(PreferenceTrainer):
         return found
 
     def _draw(self, rows: Rows, *which: int) -> list[str]:
-        seed = int(np.random.default_rng([self.args.seed, 7, *which]).integers(2**31))
+        seed = int(random_numbers(self.args.seed, Stream.ALTERNATES, *which).integers(2**31))
         self.count_examples(len(rows))
         return generate(
             self.model,

@@ -7,13 +7,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 
 from hf_unlearn.data.rows import Rows
 from hf_unlearn.errors import UserError
 from hf_unlearn.trainers.forget_retain import ForgetRetainConfig
 from hf_unlearn.trainers.preference import AnsweredRows, OtherAnswersTrainer, PreferenceConfig, PreferenceTrainer
+from hf_unlearn.trainers.random_streams import Stream, random_numbers
 from hf_unlearn.trainers.schedule import FORGET, RETAIN
 from hf_unlearn.trainers.split_output import SplitOutput
 
@@ -31,7 +31,7 @@ REFUSALS = (
 
 def refused_rows(rows: Rows, refusals: Sequence[str], seed: int) -> AnsweredRows:
     """Rows with the answer replaced by a refusal, one for each row, always the same."""
-    drawn = np.random.default_rng([seed, 6]).integers(len(refusals), size=len(rows))
+    drawn = random_numbers(seed, Stream.REFUSALS).integers(len(refusals), size=len(rows))
     return AnsweredRows(rows, [refusals[i] for i in drawn])
 
 

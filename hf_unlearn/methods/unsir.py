@@ -16,6 +16,7 @@ from hf_unlearn.models.noise import ErrorMaximizingNoise, find_space
 from hf_unlearn.tasks.forward import unwrap, without_data_parallel
 from hf_unlearn.trainers.config import KnownRecipe, default_learning_rate, filled_later
 from hf_unlearn.trainers.published import PublishedConfig, PublishedTrainer
+from hf_unlearn.trainers.random_streams import Stream, random_numbers
 from hf_unlearn.trainers.sampler import JointSampler
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase
 from hf_unlearn.trainers.split_output import SplitOutput
@@ -205,7 +206,7 @@ class UnsirTrainer(PublishedTrainer):
             few = max(NOISE_PER_CLASS, -(-LEAST_NOISE // len(classes)))
             self.args.noise_rows = few if self.args.variant == "fresh" else self._step_size()
         labels = np.repeat(classes, self.args.noise_rows)
-        rng = np.random.default_rng([self.args.seed, 3])
+        rng = random_numbers(self.args.seed, Stream.NOISE_TEMPLATES)
         templates = rng.choice(len(subset), len(labels), replace=len(labels) > len(subset))
         return {FORGET: NoiseRows(subset, templates, labels), RETAIN: subset}
 
@@ -213,7 +214,7 @@ class UnsirTrainer(PublishedTrainer):
         """At most `retain_per_class` rows of each class, by the labels' column alone."""
         rows = self.splits.retain
         labels = np.asarray(rows.source.select(rows.indices)[self.task.columns["label"]])
-        rng = np.random.default_rng([self.args.seed, 4])
+        rng = random_numbers(self.args.seed, Stream.KEPT_SUBSET)
         most = self.args.retain_per_class
         kept = [rng.permutation(np.flatnonzero(labels == label))[:most] for label in np.unique(labels)]
         return rows.select(np.sort(np.concatenate(kept)))
@@ -375,7 +376,7 @@ class PublishedSampler(JointSampler):
         """Retain rows as they are numbered, and noise rows below 0: row i is −1 − i."""
         noise, retain = self.streams[FORGET].rows, self.streams[RETAIN].rows
         items = np.concatenate([np.arange(retain), -1 - np.tile(np.arange(noise), PAPER_COPIES)])
-        return np.random.default_rng([self.seed, 5]).permutation(items)
+        return random_numbers(self.seed, Stream.NOISE_ORDER).permutation(items)
 
     def rows(self, step: int) -> dict[str, np.ndarray]:
         phase, at = self.schedule.at(step)

@@ -26,7 +26,7 @@ LIMITS = (
     "This is approximate unlearning; not a certified guarantee. The figures hold for the attacks, rows and seeds of "
     "this run; a stronger attack may find more."
 )
-ADAPTER = (
+ADAPTER_LIMIT = (
     "These files are an adapter: it removes nothing from its base model, and whoever switches it off has that base."
 )
 ADDED = "That base still holds the forgotten rows."
@@ -199,7 +199,7 @@ def bibtex(paper: Mapping[str, str] | None) -> str | None:
 
 def adapter_limits(evidence: Mapping[str, Any]) -> list[str]:
     """What an adapter does not do, and what is known of its base."""
-    return [ADAPTER, GIVEN if came_with_adapter(evidence) else ADDED]
+    return [ADAPTER_LIMIT, GIVEN if came_with_adapter(evidence) else ADDED]
 
 
 def came_with_adapter(evidence: Mapping[str, Any]) -> bool:

@@ -8,6 +8,7 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 
 from hf_unlearn.trainers.measuring import Measuring
+from hf_unlearn.trainers.random_streams import Stream, random_numbers
 
 LOOK_AT = 3 / 4  # of the run: by then the falling rate has covered 15/16 of the way
 FACTOR = 1.5  # how much longer the run gets then
@@ -33,7 +34,9 @@ class Prolonging(Measuring):
         may_be = schedule.most_steps > schedule.planned_steps
         if not may_be or step != int(LOOK_AT * schedule.total_steps):
             return
-        places = np.random.default_rng([self.args.seed, 7]).permutation(len(self.splits.forget))[:MOST_ROWS]
+        places = random_numbers(self.args.seed, Stream.PROLONGING_ROWS).permutation(len(self.splits.forget))[
+            :MOST_ROWS
+        ]
         above = self.stand_above(np.sort(places))
         self.method_state[ABOVE] = torch.tensor(above)
         if above <= ENOUGH or schedule.total_steps >= schedule.most_steps:

@@ -3,9 +3,8 @@
 import numpy as np
 import torch
 
+from hf_unlearn.trainers.random_streams import Stream, random_numbers
 from hf_unlearn.trainers.split_output import SplitOutput
-
-_KEY = 3  # keeps these draws apart from those of the sampler, which uses the same seed
 
 
 def draws(output: SplitOutput, seed: int, epoch: int) -> torch.Tensor:
@@ -14,7 +13,7 @@ def draws(output: SplitOutput, seed: int, epoch: int) -> torch.Tensor:
     What is drawn for a row depends neither on the batch it comes in nor on the process.
     """
     parts = [
-        np.random.default_rng([seed, _KEY, epoch, row]).random(count)
+        random_numbers(seed, Stream.WRONG_LABELS, epoch, row).random(count)
         for row, count in zip(output.rows, output.predictions.counts, strict=True)
     ]
     return torch.as_tensor(np.concatenate(parts) if parts else np.zeros(0), device=output.labels.device)

@@ -14,6 +14,7 @@ from hf_unlearn.trainers.config import KnownRecipe, default_learning_rate, fille
 from hf_unlearn.trainers.prolonging import MOST_TIMES, Prolonging
 from hf_unlearn.trainers.proxy_source import ADAPTER_RATE, USUAL_MOMENTUM, Proxy
 from hf_unlearn.trainers.published import PAPER, PublishedConfig, PublishedTrainer
+from hf_unlearn.trainers.random_streams import Stream, random_numbers
 from hf_unlearn.trainers.row_targets import RegressedTargets, RowTargets
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase
 from hf_unlearn.trainers.split_output import SplitOutput
@@ -216,7 +217,7 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
         rows = self.splits.validation_tau
         if len(rows) <= MOST_CALIBRATION:
             return rows
-        chosen = np.random.default_rng([self.args.seed, 6]).permutation(len(rows))[:MOST_CALIBRATION]
+        chosen = random_numbers(self.args.seed, Stream.CALIBRATION_ROWS).permutation(len(rows))[:MOST_CALIBRATION]
         return rows.select(np.sort(chosen))
 
     def check_validation(self) -> None:

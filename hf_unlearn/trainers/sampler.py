@@ -6,9 +6,10 @@ from functools import lru_cache
 
 import numpy as np
 
+from hf_unlearn.trainers.random_streams import Stream, random_numbers
 from hf_unlearn.trainers.schedule import FILLER, FORGET, RETAIN, Schedule
 
-_STREAM_KEYS = {FORGET: 1, RETAIN: 2}
+_ORDERS = {FORGET: Stream.FORGET_ORDER, RETAIN: Stream.RETAIN_ORDER}
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class JointSampler:
         )
 
     def _draw_order(self, stream: str, epoch: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, _STREAM_KEYS[stream], epoch]).permutation(self.streams[stream].rows)
+        return random_numbers(self.seed, _ORDERS[stream], epoch).permutation(self.streams[stream].rows)
 
 
 def _ordered(names) -> list[str]:

@@ -13,6 +13,7 @@ from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation.embeddings import embeddings
 from hf_unlearn.evaluation.scoring import collect
 from hf_unlearn.trainers.measuring import Measuring
+from hf_unlearn.trainers.random_streams import Stream, random_numbers
 from hf_unlearn.trainers.row_targets import class_log_odds
 from hf_unlearn.trainers.token_targets import TokenLogOdds
 
@@ -142,7 +143,7 @@ class Probe(TargetSource):
         base = self.base.to(trainer.args.device)
         retain = splits.retain
         if len(retain) > MOST_PROBE_ROWS:
-            chosen = np.random.default_rng([trainer.args.seed, 5]).permutation(len(retain))[:MOST_PROBE_ROWS]
+            chosen = random_numbers(trainer.args.seed, Stream.PROBE_ROWS).permutation(len(retain))[:MOST_PROBE_ROWS]
             retain = retain.select(np.sort(chosen))
         known, seen, asked = (
             self._features(base, trainer, rows) for rows in (retain, trainer.calibration_rows, splits.forget)

@@ -21,7 +21,7 @@ from hf_unlearn.errors import UserError
 from hf_unlearn.exits import run_command
 from hf_unlearn.hub import upload
 from hf_unlearn.hub.staging import stage
-from hf_unlearn.report.card import ADAPTER, PLACEHOLDER
+from hf_unlearn.report.card import ADAPTER_LIMIT, PLACEHOLDER
 
 QUICK = {"method": "fine_tune", "max_steps": 2, "learning_rate": 1e-2, "use_cpu": True, "disable_tqdm": True}
 DOCUMENTS = {"README.md", "evidence.json", "report.html", "plots/loss_histogram.png"}
@@ -164,7 +164,7 @@ def test_what_arrives_is_the_list_and_loads_with_the_same_logits(pushed, task, k
     assert torch.equal(made["there"][name], made["here"][name])
     card = files["README.md"].decode()
     assert PLACEHOLDER not in card and name in card
-    assert (ADAPTER in card) == (kind == "adapter")
+    assert (ADAPTER_LIMIT in card) == (kind == "adapter")
     assert f"base_model: tester/{task}-full" in card if kind == "adapter" else "base_model:" not in card
 
 
@@ -345,7 +345,7 @@ def test_an_adapter_goes_only_where_that_is_honest(finished, tmp_path):
         stage(folder, tmp_path / "1")
     (folder / "README.md").write_text("my own card")
     stage(folder, tmp_path / "2", push_adapter=True)
-    assert ADAPTER in (tmp_path / "2" / "README.md").read_text()
+    assert ADAPTER_LIMIT in (tmp_path / "2" / "README.md").read_text()
     evidence = json.loads((folder / "evidence.json").read_text())
     evidence["model"]["peft"]["given"] = True  # the rows were learned by the adapter, not by its base
     (folder / "evidence.json").write_text(json.dumps(evidence))
