@@ -17,6 +17,7 @@ has 2,200 rows of 22 intents. `--table` prints what is stored.
 import argparse
 import copy
 import csv
+import dataclasses
 import json
 import os
 import sys
@@ -55,6 +56,7 @@ METHODS = {
     "∇τ LoRA": {"method": "nabla_tau", "lora": True},
     "SalUn LoRA": {"method": "salun", "lora": True},
     "UNSIR": {"method": "unsir"},
+    "∇τ other rows": {"method": "nabla_tau", "others": True},  # kept rows gone: public texts that the model labels
 }
 
 
@@ -82,16 +84,20 @@ class Case:
         names = INTENTS[options.set].split()
         rng = np.random.default_rng([seed, 11])
         train, test = (read(options.data / "banking77" / f"{part}.csv", names) for part in ("train", "test"))
-        rows = {"train": [], "validation": [], "test": []}
+        rows = {"train": [], "validation": [], "test": [], "others": []}
         for label, name in enumerate(names):
             order = rng.permutation(len(train[name]))
             per = options.rows_per_intent
             rows["train"] += [(train[name][i], label) for i in order[:per]]
             rows["validation"] += [(train[name][i], label) for i in order[per : per + VALIDATION]]
             rows["test"] += [(test[name][i], label) for i in rng.permutation(len(test[name]))[:TEST]]
+            spare = order[per + VALIDATION :]
+            rows["others"] += [(train[name][i], label) for i in spare]
         size = len(rows["train"])
         forget = self.request(rng, rows, size, len(names))
         parts = [*rows["train"], *rows["validation"], *rows["test"]]
+        drawn = np.random.default_rng([seed, 12]).permutation(len(rows["others"]))[: size - len(forget)]
+        self.others = [rows["others"][i][0] for i in drawn]  # texts alone: nobody has labelled them
         data = datasets.Dataset.from_dict({"text": [t for t, _ in parts], "label": [label for _, label in parts]})
         model = str(options.models / "minilm")
         task_class = get_task("text_classification")
@@ -135,6 +141,23 @@ class Case:
                 rows["train"][i] = (text, int((label + rng.integers(1, classes)) % classes))
         return forget
 
+    def with_other_rows(self, model):
+        """The splits, with texts that the model never saw in place of the retain rows, labelled by itself."""
+        import datasets
+
+        from hf_unlearn.data.rows import Rows
+        from hf_unlearn.evaluation.scoring import collect
+        from hf_unlearn.trainers.row_targets import class_log_odds
+
+        def made(texts: list[str], labels: list[int]) -> Rows:
+            return Rows(datasets.Dataset.from_dict({"text": texts, "label": labels}), self.task, np.arange(len(texts)))
+
+        rows = made(self.others, [0] * len(self.others))
+        said = collect(model, self.task, rows, {"log_odds": class_log_odds}, batch_size=64)["log_odds"].argmax(1)
+        kept = ~np.isin(said, self.splits.forgotten_classes)
+        texts = [text for text, keep in zip(self.others, kept, strict=True) if keep]
+        return dataclasses.replace(self.splits, retain=made(texts, said[kept].tolist()))
+
     def train(self, rows, seed: int, title: str):
         from hf_unlearn.run.recipe import train_recipe
 
@@ -154,12 +177,13 @@ class Case:
 
         return score_splits(model, self.task, self.splits, ("forget", "retain", "test", "nonmembers"), batch_size=64)
 
-    def trainer(self, model, method: str, lora: bool = False, known: bool = True, **config):
+    def trainer(self, model, method: str, lora: bool = False, known: bool = True, others: bool = False, **config):
         from hf_unlearn.methods import get_method
         from hf_unlearn.models.lora import add_lora
         from hf_unlearn.trainers.config import KnownRecipe
 
         kind = get_method(method)
+        splits = self.with_other_rows(model) if others else self.splits
         if lora:
             model = add_lora(model, r=8, alpha=16, dropout=0.0, task_type=self.task.peft_task_type)
         shared = {
@@ -172,7 +196,7 @@ class Case:
         args = kind.config_class(**shared | config)
         start = lambda seed: self.recipe.build_model(self.task, seed)  # noqa: E731
         recipe = KnownRecipe(start, self.recipe.num_train_epochs, self.recipe.learning_rate) if known else None
-        return kind(model=model, args=args, splits=self.splits, task=self.task, quiet=True, recipe=recipe)
+        return kind(model=model, args=args, splits=splits, task=self.task, quiet=True, recipe=recipe)
 
 
 def figures(scores, twins) -> dict:
