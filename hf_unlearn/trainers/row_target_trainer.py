@@ -18,7 +18,7 @@ from hf_unlearn.trainers.random_streams import Stream, random_numbers
 from hf_unlearn.trainers.row_targets import RegressedTargets, RowTargets
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase
 from hf_unlearn.trainers.split_output import SplitOutput
-from hf_unlearn.trainers.target_sources import MOST_PROBE_ROWS, Asked, Asking, Probe, Said, TargetSource
+from hf_unlearn.trainers.target_sources import MOST_PROBE_ROWS, Asked, Asking, Blend, Probe, Said, TargetSource
 from hf_unlearn.trainers.token_targets import at_tokens, fit_tokens
 
 CHECKED_ROWS = 128  # forget and retain rows whose loss is compared with that of validation rows
@@ -32,7 +32,7 @@ BUDGET = {"proxy_epochs": (0.1, 6.0), "num_train_epochs": (1 / 15, 4.0)}  # shar
 RATE = 0.7  # of the recipe's peak learning rate, as far as the width of the model tells it where it is not known
 WORSE = 2.0  # standard errors of the mean difference, row by row, from which a model counts as damaged
 MOST_CALIBRATION = 2048  # validation rows that translate; more move no quantile by what matters
-LEAST_AGREEMENT = 0.2  # correlation on validation rows below which a probe says nothing of the model
+PROXY_SHARE = 0.25  # of the recipe: what a proxy beside a probe takes at most
 COSTS_THE_SAME = 0.5  # of the examples of retraining
 UNKNOWN_EPOCHS = 10.0  # assumed for retraining where the recipe is not known
 
@@ -43,9 +43,11 @@ class RowTargetConfig(PublishedConfig):
 
     Args:
         retrain_epochs: epochs that retraining would take; sets the next two. `None`: the recipe's, or 10.
-        proxy_epochs: passes over the retain rows that train the proxy; `None` is 1/10 of `retrain_epochs`, at most 6.
-        num_train_epochs: passes over the retain rows; `None` is 1/15 of `retrain_epochs`, at most 4, never fewer
-            than 40 steps and three visits of each forget row, and more while rows stand above their targets.
+        proxy_epochs: passes over the retain rows that train the proxy; `None` is 1/10 of `retrain_epochs`, at most 6,
+            and beside a probe 40 steps, but no more than a quarter of `retrain_epochs`.
+        num_train_epochs: passes over the retain rows; `None` is 1/15 of `retrain_epochs`, at most 4, and where the
+            recipe starts from a pretrained base no more than 40 steps; never fewer than 40 steps and three visits of
+            each forget row, and more while rows stand above their targets.
         adam_beta1: `None` is 0 with `variant="rows"`: momentum would carry rows past their targets.
         warmup_steps: steps, or a share below 1 of them; `None` is 0.1 with `variant="rows"`.
     """
@@ -111,13 +113,22 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
     ):
         args.retrain_epochs = args.retrain_epochs or (recipe and recipe.epochs) or UNKNOWN_EPOCHS
         self._calibrated: tuple[int, Said] | None = None
+        follows = _starts_pretrained(recipe, task) and args.variant in (None, "rows")
         for name, (share, most) in BUDGET.items():
             if getattr(args, name) is None:
-                setattr(args, name, min(most, share * args.retrain_epochs))
+                passes = min(most, share * args.retrain_epochs)
+                setattr(args, name, self._few_passes(args, splits, name, passes) if follows else passes)
         if args.learning_rate is None:
             known = recipe and recipe.rate_for(model, ADAPTER_RATE)
             args.learning_rate = RATE * (known or 2 * default_learning_rate(model))
         super().__init__(model, args, splits, task, recipe=recipe, **kwargs)
+
+    @staticmethod
+    def _few_passes(args: RowTargetConfig, splits: UnlearningSplits, name: str, passes: float) -> float:
+        """As many passes as 40 steps are, whatever is kept: a base that knows the language needs no more."""
+        step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        few = LEAST_STEPS * step / max(1, len(splits.retain))
+        return min(few, PROXY_SHARE * args.retrain_epochs) if name == "proxy_epochs" else min(few, passes)
 
     def default_forget_batch(self) -> int:
         """Per process and micro-batch: half of the retain rows."""
@@ -146,11 +157,13 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
         """Where the targets come from and, where the recipe is known, what the run costs beside it."""
         args, sizes = self.args, self.stream_sizes()
         kind = type(self.source or self.target_source())
-        what = {Probe: "a probe on the frozen base", Proxy: f"a proxy: {args.proxy_epochs:g} passes over the rest"}
-        lines = [f"targets from {what.get(kind, kind.name)}; it never sees the forget rows"]
+        proxy = f"a proxy: {args.proxy_epochs:.2g} passes over the rest"
+        what = {Blend: f"a probe on the frozen base and {proxy}", Proxy: proxy, Probe: "a probe on the frozen base"}
+        lines = [f"targets from {what.get(kind) or kind.name}; nothing of it sees the forget rows"]
         if self.recipe is not None and self.recipe.epochs:
             retain = sizes[RETAIN].rows
-            side = args.proxy_epochs * retain if kind is Proxy else min(retain, MOST_PROBE_ROWS)
+            side = args.proxy_epochs * retain if kind in (Proxy, Blend) else 0
+            side += min(retain, MOST_PROBE_ROWS) if kind in (Probe, Blend) else 0
             read = self.schedule.total_steps * sum(size.batch for size in sizes.values()) + side
             share = read / (self.recipe.epochs * retain)
             words = "; retraining costs about the same" if share > COSTS_THE_SAME else ""
@@ -267,20 +280,22 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
         return kind.from_tensors(self.method_state)
 
     def target_source(self) -> TargetSource:
-        """What tells how an unseen model would see the forget rows: a probe on the recipe's pretrained base, else a
+        """What tells how an unseen model would see the forget rows: a probe on the recipe's pretrained base, and a
         proxy."""
-        if self.recipe is None or not self.recipe.pretrained or not self.task.has_classes:
+        if self.recipe is None or not _starts_pretrained(self.recipe, self.task):
             return Proxy()  # without loading a base that nobody would ask
         base = self.recipe.start(self.args.seed)
-        return Probe(base) if base.config._name_or_path else Proxy()
+        return Blend(Probe(base), Proxy()) if base.config._name_or_path else Proxy()
 
     def ask_source(self) -> dict[str, torch.Tensor]:
         """What the source says of validation and forget rows, none of which it has seen."""
         asked = self.ask()
         if not self.task.has_classes:
             return self._language_state(asked)
-        labels = (self.labels_of(rows) for rows in (self.calibration_rows, self.splits.forget, self.splits.retain))
-        return RowTargets.from_answers(asked.validation.log_odds, asked.forget.log_odds, *labels).to_tensors()
+        rows = (self.calibration_rows, self.splits.forget, self.splits.retain)
+        labels, own, kept = (self.labels_of(part) for part in rows)
+        seen, said = asked.validation.log_odds, asked.forget.log_odds
+        return RowTargets.from_answers(seen, said, labels, own, kept, steadies=asked.steadies).to_tensors()
 
     def _language_state(self, asked: Asked) -> dict[str, torch.Tensor]:
         seen, said = (np.c_[each.log_odds, each.places] for each in (asked.validation, asked.forget))
@@ -292,30 +307,19 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
         return state
 
     def ask(self) -> Asked:
-        return self._ask(self.source or self.target_source())
-
-    def _ask(self, source: TargetSource) -> Asked:
-        """Its answers, if they have to do with the model's; else those of a proxy. Either is noted."""
+        source = self.source or self.target_source()
         asked = source.ask(self)
-        agreement = correlation(
-            *(self.own_log_odds(said, self.calibration_rows) for said in (asked.validation, self.calibrate()))
-        )
-        words = f"on validation rows its log-odds go with the model's at r = {agreement:.2f}"
-        if isinstance(source, Probe) and agreement < LEAST_AGREEMENT:
-            self.notes.append(f"A probe on the frozen base was tried for the targets, but {words}: a proxy is taken.")
-            return self._ask(Proxy())
+        words = f"on validation rows its log-odds go with the model's at r = {self.agreement(asked):.2f}"
         self.notes.append(f"Targets come from a {source.name} that never saw the forgotten rows; {words}.")
         return asked
+
+
+def _starts_pretrained(recipe: KnownRecipe | None, task: Task) -> bool:
+    """Whether a probe can be asked: there is a base, and rows have classes."""
+    return recipe is not None and recipe.pretrained and task.has_classes
 
 
 def is_worse(losses: np.ndarray, best: np.ndarray) -> bool:
     """Whether a model's losses on rows are above those of an earlier one, by more than chance: both `(rows,)`."""
     difference = losses - best
     return bool(difference.mean() > WORSE * difference.std() / len(difference) ** 0.5)
-
-
-def correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """Pearson's r; 0 where one of the two does not vary."""
-    if min(first.std(), second.std()) < 1e-12:
-        return 0.0
-    return float(np.corrcoef(first, second)[0, 1])

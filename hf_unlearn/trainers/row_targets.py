@@ -43,6 +43,9 @@ class RowTargets:
         right (`np.ndarray`): `(rows, classes)`, 1 for a row's own class, 0 for a wrong one, −1 for a pair to leave out
             (classes that no retained row has).
         removed (`RemovedClasses`, *optional*): forget rows whose class no retained row has.
+        steadies: draw targets of rows whose label is right towards the mean, by √r with r the correlation of source
+            and model on validation rows. A source that says little of single rows is then believed less, half way to
+            a regression, which would say the mean alone and leave no hard rows.
     """
 
     def __init__(
@@ -51,21 +54,29 @@ class RowTargets:
         proxy_forget: np.ndarray,
         right: np.ndarray,
         removed: "RemovedClasses | None" = None,
+        steadies: bool = False,
     ):
-        self.removed = removed
+        self.removed, self.steadies = removed, steadies
         self.proxy_validation = np.asarray(proxy_validation, dtype=np.float64)
         self.proxy_forget = np.asarray(proxy_forget, dtype=np.float64)
         self.right = np.asarray(right)
 
     @classmethod
     def from_answers(
-        cls, seen: np.ndarray, asked: np.ndarray, labels: np.ndarray, own: np.ndarray, kept: np.ndarray
+        cls,
+        seen: np.ndarray,
+        asked: np.ndarray,
+        labels: np.ndarray,
+        own: np.ndarray,
+        kept: np.ndarray,
+        steadies: bool = False,
     ) -> "RowTargets":
         """From what a source says, whichever labels rows have.
 
         Args:
             seen, asked: `(rows, classes)` and `(forget rows, classes)`, its log-odds of validation and forget rows.
             labels, own, kept: labels of validation, forget and retain rows, each `(rows,)`.
+            steadies: as for the class.
         """
         known = np.unique(kept)
         right = np.where(np.isin(np.arange(seen.shape[1]), known), 0, -1)[None].repeat(len(labels), 0)
@@ -73,11 +84,12 @@ class RowTargets:
         removed, gone = None, np.where(np.isin(own, known), -1, own)
         if (gone >= 0).any():
             removed = RemovedClasses(gone, seen[:, known].max(1), asked[:, known].max(1))
-        return cls(seen, asked[np.arange(len(own)), own], right, removed)
+        return cls(seen, asked[np.arange(len(own)), own], right, removed, steadies)
 
     def to_tensors(self) -> dict[str, torch.Tensor]:
         """All of it, by the names that checkpoints keep."""
         values = {"proxy_validation": self.proxy_validation, "proxy_forget": self.proxy_forget, "right": self.right}
+        values["steadies"] = np.array(self.steadies)
         if (removed := self.removed) is not None:
             values |= {"removed": removed.label}
             values |= {"sure_validation": removed.sure_validation, "sure_forget": removed.sure_forget}
@@ -92,7 +104,7 @@ class RowTargets:
                 *(tensors[name].numpy() for name in ("removed", "sure_validation", "sure_forget"))
             )
         seen, asked, right = (tensors[name].numpy() for name in ("proxy_validation", "proxy_forget", "right"))
-        return cls(seen, asked, right, removed)
+        return cls(seen, asked, right, removed, bool(tensors["steadies"]))
 
     def fit(self, validation: np.ndarray) -> tuple[np.ndarray, float]:
         """Targets `(forget rows,)` for a model with log-odds `validation` `(rows, classes)`, and the spread (standard
@@ -105,15 +117,30 @@ class RowTargets:
         proxy = np.concatenate([self.proxy_validation[own], self.proxy_validation[wrong]])
         model = np.concatenate([validation[own], validation[wrong]])
         targets = quantile_map(self.proxy_forget, proxy, model, weight)
+        if self.steadies:
+            level, right = validation[own].mean(), self.chance_right()
+            kept = max(0.0, correlation(self.proxy_validation[own], validation[own])) ** 0.5
+            targets += right * (1 - kept) * (level - targets)
         if self.removed is not None:
             targets = self.removed.fit(targets, validation)
         return targets, max(float(validation[own].std()), SMALLEST_SPREAD)
 
     def share_right(self) -> float:
         """Share of the forget rows whose label is right in the proxy's eyes, by maximum likelihood."""
+        return self._mixture()[0]
+
+    def chance_right(self) -> np.ndarray:
+        """Chance of each forget row that its label is right in the proxy's eyes, `(forget rows,)`."""
+        return self._mixture()[1]
+
+    def _mixture(self) -> tuple[float, np.ndarray]:
         own, wrong = self.proxy_validation[self.right == 1], self.proxy_validation[self.right == 0]
-        kept = self.proxy_forget if self.removed is None else self.proxy_forget[self.removed.label < 0]
-        return mixture_share(kept, own, wrong) if len(wrong) and len(kept) else 1.0
+        kept = np.ones(len(self.proxy_forget), dtype=bool) if self.removed is None else self.removed.label < 0
+        if not len(wrong) or not kept.any():
+            return 1.0, np.ones(len(kept))
+        chance = np.ones(len(kept))
+        share, chance[kept] = mixture(self.proxy_forget[kept], own, wrong)
+        return share, chance
 
 
 class RemovedClasses:
@@ -141,9 +168,9 @@ class RemovedClasses:
         return targets
 
 
-def mixture_share(values: np.ndarray, first: np.ndarray, second: np.ndarray, bins: int = 20) -> float:
-    """Share of `values` drawn from the distribution of `first` rather than of `second`: expectation maximization over
-    histograms whose bins hold equally many of both samples."""
+def mixture(values: np.ndarray, first: np.ndarray, second: np.ndarray, bins: int = 20) -> tuple[float, np.ndarray]:
+    """Share of `values` drawn from the distribution of `first` rather than of `second`, and each one's own chance:
+    expectation maximization over histograms whose bins hold equally many of both samples."""
     weight = np.concatenate([np.full(len(first), 1 / len(first)), np.full(len(second), 1 / len(second))])
     both = np.concatenate([first, second])
     order = np.argsort(both)
@@ -154,8 +181,9 @@ def mixture_share(values: np.ndarray, first: np.ndarray, second: np.ndarray, bin
     at = np.searchsorted(edges, values)
     share = 0.5
     for _ in range(200):
-        share = float(np.mean(share * f[at] / (share * f[at] + (1 - share) * g[at])))
-    return share
+        chance = share * f[at] / (share * f[at] + (1 - share) * g[at])
+        share = float(chance.mean())
+    return share, chance
 
 
 class RegressedTargets:
@@ -213,3 +241,10 @@ def quantile_map(values: np.ndarray, source: np.ndarray, target: np.ndarray, wei
 
 def _levels(weight: np.ndarray) -> np.ndarray:
     return (np.cumsum(weight) - weight / 2) / weight.sum()
+
+
+def correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Pearson's r; 0 where one of the two does not vary."""
+    if min(first.std(), second.std()) < 1e-12:
+        return 0.0
+    return float(np.corrcoef(first, second)[0, 1])

@@ -1,9 +1,8 @@
 """Where targets come from: something that never saw a forget row and says how likely its label is."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -14,11 +13,12 @@ from hf_unlearn.evaluation.embeddings import embeddings
 from hf_unlearn.evaluation.scoring import collect
 from hf_unlearn.trainers.measuring import Measuring
 from hf_unlearn.trainers.random_streams import Stream, random_numbers
-from hf_unlearn.trainers.row_targets import class_log_odds
+from hf_unlearn.trainers.row_targets import SMALLEST_SPREAD, class_log_odds, correlation
 from hf_unlearn.trainers.token_targets import TokenLogOdds
 
 STRENGTHS = (0.3, 3.0, 30.0, 300.0)  # inverse regularisation of the probe; validation rows choose
-MOST_PROBE_ROWS = 20_000  # of the retain rows; more change a linear probe little
+MOST_PROBE_ROWS = 4096  # of the retain rows; more change a linear probe little
+LEAST_AGREEMENT = 0.2  # correlation on validation rows below which a source says nothing of the model
 MOST_LOG_ODDS = 30.0  # nats; what a probe may say at most
 
 
@@ -50,10 +50,17 @@ class Asked:
     Args:
         validation: of the rows that translate from the source to the model.
         forget: of the forget rows.
+        steadies: whether a classifier's rows are believed as far as the source goes with the model
+            ([`~hf_unlearn.trainers.row_targets.RowTargets`]).
     """
 
     validation: Said
     forget: Said
+    steadies: bool = field(default=False, kw_only=True)
+
+    def divided(self, spread: float) -> "Asked":
+        """The log-odds in units of `spread`; tokens and places are dropped."""
+        return Asked(*(Said(said.log_odds / max(spread, SMALLEST_SPREAD)) for said in (self.validation, self.forget)))
 
 
 class Asking(Measuring):
@@ -92,6 +99,12 @@ class Asking(Measuring):
             return said.log_odds[:, 0]
         return said.log_odds[np.arange(len(rows)), self.labels_of(rows)]
 
+    def agreement(self, asked: Asked) -> float:
+        """Correlation of a source's log-odds on validation rows with those of the model as it is now."""
+        return correlation(
+            *(self.own_log_odds(said, self.calibration_rows) for said in (asked.validation, self.calibrate()))
+        )
+
     def look(self, rows: Rows, model: torch.nn.Module, *, places: bool = False) -> Said:
         """What a model says of rows, in row order on every process: one pass, counted as examples."""
         self.count_examples(len(rows))
@@ -112,9 +125,9 @@ class Asking(Measuring):
 
 class TargetSource(ABC):
     """Says, of validation and forget rows alike, how likely each class is (of a language model, how likely the answer
-    and its tokens), without having seen any of them."""
+    and its tokens), without having seen any of them. `name` is for notes."""
 
-    name: ClassVar[str]
+    name: str
 
     @abstractmethod
     def ask(self, trainer: Asking) -> Asked:
@@ -182,6 +195,41 @@ def probe_log_odds(model, features: np.ndarray, classes: int) -> np.ndarray:
     log_p[:, model.classes_] = model.predict_log_proba(features)
     log_p = log_p.clip(-MOST_LOG_ODDS, -np.exp(-MOST_LOG_ODDS))
     return log_p - np.log(-np.expm1(log_p))
+
+
+class Blend(TargetSource):
+    """Several sources that err in different ways: the mean of what they say, each in units of its own spread.
+
+    A probe knows all retain rows and only what the base makes of them; a proxy learned as the original did, and not
+    for long. Their errors on a row have little to do with each other. One whose log-odds on validation rows do not go
+    with the model's says nothing of it and is left out, in a note; the last is asked in any case.
+
+    Args:
+        sources: in the order in which they are asked; each is let go once it has answered.
+    """
+
+    def __init__(self, *sources: TargetSource):
+        self.sources = list(sources)
+        self.name = " and a ".join(source.name for source in sources)
+
+    def ask(self, trainer: Asking) -> Asked:
+        rows, names = trainer.calibration_rows, []
+        told: list[Asked] = []
+        while self.sources:
+            source = self.sources.pop(0)
+            asked = source.ask(trainer)
+            agreement = trainer.agreement(asked)
+            if agreement < LEAST_AGREEMENT and (self.sources or told):
+                trainer.notes.append(
+                    f"A {source.name} was tried for the targets, but on validation rows its log-odds go with the "
+                    f"model's at r = {agreement:.2f}: it is left out."
+                )
+                continue
+            told.append(asked.divided(trainer.own_log_odds(asked.validation, rows).std()))
+            names.append(source.name)
+        self.name = " and a ".join(names)
+        seen, said = _mean([asked.validation for asked in told]), _mean([asked.forget for asked in told])
+        return Asked(seen, said, steadies=True)
 
 
 class Oracle(TargetSource):

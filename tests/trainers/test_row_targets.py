@@ -4,7 +4,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hf_unlearn.tasks.predictions import Predictions
-from hf_unlearn.trainers.row_targets import RegressedTargets, RowTargets, class_log_odds, mixture_share, quantile_map
+from hf_unlearn.trainers.row_targets import RegressedTargets, RowTargets, class_log_odds, mixture, quantile_map
 
 
 def pairs(rng, rows, own_mean, wrong_mean, sd=1.0, classes=5):
@@ -74,7 +74,7 @@ def test_the_share_of_right_labels_is_found(share):
     rng = np.random.default_rng(2)
     own, wrong = rng.normal(2, 1.5, 500), rng.normal(-3, 1.5, 4500)
     values = np.concatenate([rng.normal(2, 1.5, int(1000 * share)), rng.normal(-3, 1.5, 1000 - int(1000 * share))])
-    assert mixture_share(values, own, wrong) == pytest.approx(share, abs=0.05)
+    assert mixture(values, own, wrong)[0] == pytest.approx(share, abs=0.05)
 
 
 def test_regressed_targets_use_the_level_and_the_place_of_a_row():
@@ -94,11 +94,37 @@ def test_regressed_targets_use_the_level_and_the_place_of_a_row():
     assert targets.max() <= log_odds.max() and targets.min() >= log_odds.min()
 
 
+def test_targets_of_right_labels_are_drawn_to_the_mean_as_far_as_the_source_is_unsure():
+    rng = np.random.default_rng(4)
+    truth = rng.normal(3, 2, 400)
+    proxy, right = np.full((400, 2), -9.0), np.tile([1, 0], (400, 1))
+    proxy[:, 0], model = truth + rng.normal(0, 3, 400), np.stack([truth, np.full(400, -9.0)], 1)
+    model[:, 1] += rng.normal(0, 0.1, 400)
+    proxy[:, 1] += rng.normal(0, 0.1, 400)
+    asked = np.r_[rng.choice(proxy[:, 0], 20), [-9.0] * 5]  # the last five look like rows with wrong labels
+    plain, _ = RowTargets(proxy, asked, right).fit(model)
+    made = RowTargets(proxy, asked, right, steadies=True)
+    drawn, _ = made.fit(model)
+    kept = np.corrcoef(proxy[:, 0], truth)[0, 1] ** 0.5
+    sure = made.chance_right()
+    assert sure[:20].min() > 0.9 and sure[20:].max() < 0.1
+    level = truth.mean()
+    assert drawn == pytest.approx(plain + sure * (1 - kept) * (level - plain))
+    assert drawn[20:] == pytest.approx(plain[20:], abs=0.5)
+    against = np.c_[-truth, proxy[:, 1]]  # then nothing is said but the mean
+    targets, _ = RowTargets(against, np.zeros(3), np.tile([1, -1], (400, 1)), steadies=True).fit(model)
+    assert targets == pytest.approx(level)
+
+
 @pytest.mark.parametrize("kept", [[0, 1, 2], [0, 2]])
 def test_targets_go_on_as_they_were_from_a_checkpoints_tensors(tmp_path, kept):
     rng = np.random.default_rng(0)
     seen, asked, now = rng.normal(size=(40, 3)), rng.normal(size=(9, 3)), rng.normal(size=(40, 3))
-    made = RowTargets.from_answers(seen, asked, np.arange(40) % 3, np.arange(9) % 3, np.array(kept))
+    labels = np.arange(40) % 3, np.arange(9) % 3, np.array(kept)
+    made = RowTargets.from_answers(seen, asked, *labels, steadies=len(kept) == 3)
+    assert (
+        not np.array_equal(made.fit(now)[0], RowTargets.from_answers(seen, asked, *labels).fit(now)[0]) or made.removed
+    )
     assert (made.removed is None) == (len(kept) == 3)
     save_file({**made.to_tensors(), "tau": torch.zeros(())}, tmp_path / "state.safetensors")
     again = RowTargets.from_tensors(load_file(tmp_path / "state.safetensors"))

@@ -14,7 +14,16 @@ from hf_unlearn.trainers.config import KnownRecipe
 from hf_unlearn.trainers.proxy_source import Proxy
 from hf_unlearn.trainers.row_target_trainer import is_worse
 from hf_unlearn.trainers.row_targets import RemovedClasses
-from hf_unlearn.trainers.target_sources import Oracle, Probe, fit_probe, probe_log_odds
+from hf_unlearn.trainers.target_sources import (
+    Asked,
+    Blend,
+    Oracle,
+    Probe,
+    Said,
+    TargetSource,
+    fit_probe,
+    probe_log_odds,
+)
 
 
 def make(folder, setup, base_name: str | None = "someone/base", **more):
@@ -51,33 +60,82 @@ def test_the_strength_is_chosen_by_rows_that_were_not_fitted():
     assert fit_probe(features[:60], labels[:60], features[:60], labels[:60]).C == 300.0
 
 
-@pytest.mark.parametrize("base, source", [("someone/base", Probe), (None, Proxy)])
-def test_a_pretrained_base_is_probed_and_scratch_gets_a_proxy(tmp_path, base, source):
+@pytest.mark.parametrize("base, source", [("someone/base", Blend), (None, Proxy)])
+def test_a_pretrained_base_is_probed_too_and_scratch_gets_a_proxy(tmp_path, base, source):
     assert type(make(tmp_path, text_setup(), base).target_source()) is source
+
+
+def test_a_pretrained_base_needs_forty_steps_of_either_whatever_is_kept(tmp_path):
+    retain = len(text_setup()[1].retain)
+    one, all_ = (make(tmp_path, text_setup(), per_device_train_batch_size=batch).args for batch in (1, retain))
+    assert one.proxy_epochs == pytest.approx(min(40 / retain, 3 / 4)) and all_.proxy_epochs == 3 / 4
+    assert one.num_train_epochs == pytest.approx(min(40 / retain, 3 / 15)) and all_.num_train_epochs == 3 / 15
+    assert make(tmp_path, text_setup(), proxy_epochs=0.5).args.proxy_epochs == 0.5
+    for other in (make(tmp_path, lm_setup()), make(tmp_path, text_setup(), variant="held")):  # nothing is probed
+        assert other.args.proxy_epochs == pytest.approx(0.3)
 
 
 @pytest.mark.parametrize("kind", ["image", "text"])
 def test_a_probe_trains_nothing_and_counts_what_it_reads(tmp_path, monkeypatch, kind):
-    monkeypatch.setattr("hf_unlearn.trainers.row_target_trainer.LEAST_AGREEMENT", -1.0)  # these rows are noise
     trainer = make(tmp_path, SETUPS[kind]())
+    trainer.source = Probe(trainer.recipe.start(0))
     monkeypatch.setattr("hf_unlearn.trainers.proxy_source.train_proxy", None)  # asking for one would raise
     trainer.train()
     splits = trainer.splits
     assert trainer.method_state["targets"].shape == (len(splits.forget),)
-    assert any("Targets come from a probe" in note for note in trainer.notes)
+    assert any("Targets come from a probe that" in note for note in trainer.notes)
     before = make(tmp_path, SETUPS[kind]())
+    before.source = Probe(trainer.recipe.start(0))
     before.ask_source()
     calibrated = len(splits.validation_tau)
     read = len(splits.retain) + len(splits.validation_tau) + len(splits.forget)
     assert int(before.method_state["side_examples"]) == read + calibrated
 
 
-def test_a_probe_that_says_nothing_of_the_model_gives_way_to_a_proxy(tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_unlearn.trainers.row_target_trainer.LEAST_AGREEMENT", 1.1)
+class Says(TargetSource):
+    """Log-odds that were written down beforehand."""
+
+    def __init__(self, name: str, *log_odds: np.ndarray):
+        self.name, self.log_odds = name, log_odds
+
+    def ask(self, trainer):
+        return Asked(*map(Said, self.log_odds))
+
+
+def test_a_blend_is_the_mean_in_units_of_each_ones_spread(tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_unlearn.trainers.target_sources.LEAST_AGREEMENT", -2.0)
+    trainer, rng = make(tmp_path, text_setup()), np.random.default_rng(0)
+    sizes = len(trainer.splits.validation_tau), len(trainer.splits.forget)
+    first, second = ([scale * rng.normal(size=(size, 4)) for size in sizes] for scale in (10.0, 2.0))
+    blend = Blend(Says("hare", *first), Says("tortoise", *second))
+    asked = blend.ask(trainer)
+    own = np.arange(sizes[0]), trainer.labels_of(trainer.splits.validation_tau)
+    expected = [(a / first[0][own].std() + b / second[0][own].std()) / 2 for a, b in zip(first, second, strict=True)]
+    assert np.allclose(asked.validation.log_odds, expected[0]) and np.allclose(asked.forget.log_odds, expected[1])
+    assert blend.name == "hare and a tortoise" and not trainer.notes
+
+
+def test_a_source_that_says_nothing_of_the_model_is_left_out_of_a_blend(tmp_path):
+    trainer = make(tmp_path, text_setup())
+    said = (
+        trainer.look(trainer.splits.validation_tau, trainer.model).log_odds,
+        np.zeros((len(trainer.splits.forget), 4)),
+    )
+    for order in (("against", "with"), ("with", "against")):
+        signs = {"with": 1, "against": -1}
+        blend = Blend(*(Says(name, *(signs[name] * part for part in said)) for name in order))
+        asked = blend.ask(trainer)
+        assert np.corrcoef(asked.validation.log_odds.ravel(), said[0].ravel())[0, 1] > 0.999
+        assert blend.name == "with" and "A against was tried" in trainer.notes.pop()
+    alone = Blend(Says("against", *(-part for part in said)))
+    assert alone.ask(trainer) and alone.name == "against"  # the only one there is
+
+
+def test_a_pretrained_base_gives_targets_from_both(tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_unlearn.trainers.target_sources.LEAST_AGREEMENT", -1.0)  # these rows are noise
     trainer = make(tmp_path, text_setup())
     trainer.train()
-    assert ["was tried" in note for note in trainer.notes if "log-odds go" in note] == [True, False]
-    assert "Targets come from a proxy" in trainer.notes[-1]
+    assert any("Targets come from a probe and a proxy that" in note for note in trainer.notes)
 
 
 def test_an_oracle_is_the_mean_of_its_twins(tmp_path):
