@@ -18,6 +18,7 @@ import argparse
 import copy
 import csv
 import dataclasses
+import itertools
 import json
 import os
 import sys
@@ -270,27 +271,36 @@ def run(options, kind: str, recipe: str, seed: int) -> dict:
 def table(folder: Path = RESULTS) -> str:
     """Markdown: one line a case, method and recipe; means over the seeds. `rms z` in units of one more twin's."""
     lines = [
-        "| forgotten, recipe | | forget | AUC | retain | test | rms z | examples |",
+        "| forgotten, recipe | | forget | AUC | retain | test | rms z | examples, CPU |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    runs = [json.loads(path.read_text()) for path in sorted(folder.glob("result_*.json"))]
-    for recipe in RECIPES:
-        for case in CASES:
-            found = [run for run in runs if (run["case"], run["recipe"]) == (case, recipe)]
-            if not found:
-                continue
-            twins = [twin for run in found for twin in run["twins"]]
-            seeds = "seed" if len(found) == 1 else "seeds"
-            name = f"{WORDS[case]}, {recipe} ({seeds} {', '.join(str(run['seed']) for run in found)})"
-            lines.append(f"| {name} | twins | {_cells(twins)} | | 100 % |")
-            for name in found[0]["methods"]:
-                pairs = [(run["methods"][name], run) for run in found if name in run["methods"]]
-                of = [method for method, _ in pairs]
-                z = np.mean([m["rows"]["rms_z"] / m["floor_rows"]["rms_z"] for m in of])
-                share = np.mean([m.get("examples", 0) / run["retrain"]["examples"] for m, run in pairs])
-                cost = "" if name in ("another twin", "do nothing") else f"{100 * share:.0f} %"
-                lines.append(f"| | {name} | {_cells(of)} | {z:.2f} | {cost} |")
+    for intents, recipe, case in itertools.product(("result", "wide"), RECIPES, CASES):
+        paths = sorted(folder.glob(f"{intents}_{case}_{recipe}_*.json"))
+        found = [json.loads(path.read_text()) for path in paths]
+        if not found:
+            continue
+        twins = [twin for run in found for twin in run["twins"]]
+        seeds = "seed" if len(found) == 1 else "seeds"
+        sizes = found[0]["splits"]
+        words = WORDS[case] if intents == "result" else f"{sizes['forget']} rows, {sizes['retain']:,} kept"
+        name = f"{words}, {recipe} ({seeds} {', '.join(str(run['seed']) for run in found)})"
+        lines.append(f"| {name} | twins | {_cells(twins)} | | 100 % |")
+        for name in list(dict.fromkeys(name for run in found for name in run["methods"])):
+            pairs = [(run["methods"][name], run) for run in found if name in run["methods"]]
+            of = [method for method, _ in pairs]
+            z = np.mean([m["rows"]["rms_z"] / m["floor_rows"]["rms_z"] for m in of])
+            cost = "" if name in ("another twin", "do nothing") else _cost(pairs)
+            lines.append(f"| | {name} | {_cells(of)} | {z:.2f} | {cost} |")
     return "\n".join(lines)
+
+
+def _cost(pairs: list[tuple[dict, dict]]) -> str:
+    """Mean share of the examples of a retraining, and where its CPU time was taken, of that."""
+    share = np.mean([method["examples"] / run["retrain"]["examples"] for method, run in pairs])
+    times = [
+        m["cpu_seconds"] / np.mean(run["retrain"]["cpu_seconds"]) for m, run in pairs if run["retrain"]["cpu_seconds"]
+    ]
+    return f"{100 * share:.0f} %" + (f", {100 * np.mean(times):.0f} %" if len(times) == len(pairs) else "")
 
 
 def _cells(found: list[dict]) -> str:
@@ -325,7 +335,11 @@ def main() -> None:
                 RESULTS.mkdir(parents=True, exist_ok=True)
                 path = RESULTS / f"{options.set}_{kind}_{recipe}_{options.rows_per_intent}_{seed}.json"
                 if path.is_file():
-                    result["methods"] = json.loads(path.read_text())["methods"] | result["methods"]
+                    earlier = json.loads(path.read_text())
+                    result["methods"] = earlier["methods"] | result["methods"]
+                    result["retrain"]["cpu_seconds"] = (
+                        result["retrain"]["cpu_seconds"] or earlier["retrain"]["cpu_seconds"]
+                    )
                 path.write_text(json.dumps(result, indent=1))
 
 
