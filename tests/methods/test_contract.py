@@ -26,7 +26,7 @@ OPTIONS = {
 }
 REMOVES_CLASSES = {"unsir"}
 REFUSES_MASKS = {"unsir"}
-REFUSES_FRESH_ADAPTERS = {"ssd"}
+REFUSES_FRESH_ADAPTERS = {"ssd", "msg"}
 KINDS = ("image", "sets", "lm")
 TWO_PROCESSES = (("npo", "lm"), ("neg_grad_plus", "image"))
 
