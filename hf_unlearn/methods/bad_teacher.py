@@ -39,7 +39,8 @@ class BadTeacherTrainer(UnlearningTrainer):
 
     Published code runs both teachers beside the model. Here the random network answers the forget rows once, and its
     logits are kept; the original is the model with its starting weights, which costs a copy of the trainable ones and
-    one more forward. The published retain rows are 30 % of all; here all are read.
+    one more forward. The published retain rows are 30 % of all; here all are read. The published mean is over rows and
+    classes, K times smaller.
 
     Example:
 

@@ -142,6 +142,13 @@ class LotusTrainer(PublishedTrainer):
             target = torch.nn.functional.one_hot(noisy.argmax(1), noisy.shape[1]).to(noisy)
         return mean_by_places(output, lambda log_probs, places: -(target[places] * log_probs).sum(1))
 
+    def _init_training_state(self, max_steps, num_update_steps_per_epoch, num_train_epochs, *args, **kwargs):
+        trained = super()._init_training_state(
+            max_steps, num_update_steps_per_epoch, num_train_epochs, *args, **kwargs
+        )
+        # A checkpoint of a run that is over: Trainer would take one more of the steps that it might have had.
+        return (num_train_epochs, 0) if self.state.global_step and self.method_state["over"] else trained
+
     def gumbel(self, output: SplitOutput) -> torch.Tensor:
         """Gumbel noise in the shape of the logits: a pure function of (seed, stream, pass, row)."""
         stream, columns = output.stream, output.logits.shape[1]

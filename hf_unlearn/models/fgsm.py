@@ -58,6 +58,12 @@ class SignedStep:
 
     def classes(self, batch: dict[str, Any]) -> torch.Tensor:
         """The class that the model sees in each row after the step, `(rows,)`."""
+        moved = self.moved(batch)
+        with eval_mode(self.model), torch.no_grad(), injected(self.model, self.space, moved):
+            return self.task.predict(self.model, batch).logits.argmax(1)
+
+    def moved(self, batch: dict[str, Any]) -> torch.Tensor:
+        """The rows' pixels or embeddings after the step."""
         assert self.low is not None and self.high is not None  # `see` comes first
         real, places = self._inputs(batch), free_places(batch, self.task.processor)
         shape = [-1 if axis == self._dim % real.dim() else 1 for axis in range(real.dim())]
@@ -66,10 +72,7 @@ class SignedStep:
         with eval_mode(self.model), torch.enable_grad(), injected(self.model, self.space, inputs):
             (slope,) = torch.autograd.grad(self.task.predict(self.model, batch).loss.sum(), inputs)
         moved = torch.clamp(real + self.share * (high - low) * slope.sign(), low, high)
-        if places is not None:
-            moved = torch.where(places[:, :, None], moved, real)
-        with eval_mode(self.model), torch.no_grad(), injected(self.model, self.space, moved):
-            return self.task.predict(self.model, batch).logits.argmax(1)
+        return moved if places is None else torch.where(places[:, :, None], moved, real)
 
     @property
     def _dim(self) -> int:

@@ -12,6 +12,7 @@ from toy import SETUPS, image_setup, splits_of, text_rows, text_setup
 from hf_unlearn.errors import UserError
 from hf_unlearn.methods import get_method
 from hf_unlearn.methods.boundary import output_layer
+from hf_unlearn.models.fgsm import SignedStep
 from hf_unlearn.models.start import drawn_anew
 
 ROLES = {"forget": 4, "retain": 8, "validation_tau": 4, "validation_stop": 4, "test": 4}
@@ -133,6 +134,9 @@ def test_boundary_shrink_moves_the_embeddings_of_texts_but_not_of_special_tokens
     low, high = real[free].amin(0), real[free].amax(0)
     moved = torch.where(free[:, :, None], torch.clamp(real + (high - low) * slope.sign(), low, high), real)
     assert torch.equal(found, logits(moved).argmax(1)) and not torch.equal(found, logits(real).argmax(1))
+    step = SignedStep(trainer.model, trainer.task, 1.0)
+    step.see([batch])
+    assert (step.moved(batch) - moved).abs().max() < 1e-12 and (moved - real).abs().max() > 0.01
     for epsilon in (0, 1.5):
         with pytest.raises(UserError, match="`epsilon` is"):
             make("boundary_shrink", tmp_path, epsilon=epsilon)
@@ -229,19 +233,38 @@ def test_lotus(tmp_path):
     assert trainer.unlearning_loss(**found).item() == pytest.approx(by_hand.item(), abs=1e-9)
 
 
-@pytest.mark.parametrize(("forget", "steps"), [([0.4], 1), ([0.9, 0.9, 0.48], 2 * 4), ([0.9], 3 * 4)])
-def test_lotus_ends_where_forget_rows_are_known_no_better_than_unseen_ones(tmp_path, monkeypatch, forget, steps):
-    trainer = make("lotus", tmp_path, num_train_epochs=3, per_device_train_batch_size=2, retain_share=1.0)
-    seen = list(forget)
+def unmeasured(trainer, monkeypatch, forget):
+    """Accuracies on the forget rows, one after the other, and 0.5 on validation rows."""
+    left = list(forget)
 
     def accuracy(rows):
-        return 0.5 if rows is trainer.splits.validation_tau else seen.pop(0) if len(seen) > 1 else seen[0]
+        return 0.5 if rows is trainer.splits.validation_tau else left.pop(0)
 
     monkeypatch.setattr(trainer, "accuracy", accuracy)
+    return trainer
+
+
+THREE_PASSES = {"num_train_epochs": 3, "per_device_train_batch_size": 2, "retain_share": 1.0}
+
+
+@pytest.mark.parametrize(("forget", "steps"), [([0.4], 1), ([0.9, 0.9, 0.48], 2 * 4), ([0.9] * 3, 3 * 4)])
+def test_lotus_ends_where_forget_rows_are_known_no_better_than_unseen_ones(tmp_path, monkeypatch, forget, steps):
+    trainer = unmeasured(make("lotus", tmp_path, **THREE_PASSES), monkeypatch, forget)
     trainer.train()
     assert trainer.state.global_step == steps
     assert float(trainer.method_state["temperature"]) == pytest.approx(math.exp(2 * (forget[-1] - 0.5)), abs=1e-9)
     assert bool(trainer.notes) == (steps == 1)
+
+
+def test_lotus_goes_on_from_a_checkpoint_as_it_went(tmp_path, monkeypatch):
+    keep = {"save_strategy": "steps", "save_steps": 2} | THREE_PASSES
+    whole = unmeasured(make("lotus", tmp_path / "whole", **keep), monkeypatch, [0.9, 0.8, 0.4])
+    whole.train()
+    for step, left in ((4, [0.4]), (8, [])):
+        again = unmeasured(make("lotus", tmp_path / "again", **THREE_PASSES), monkeypatch, left)
+        again.train(resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{step}"))
+        assert again.state.global_step == whole.state.global_step == 8
+        assert_equal(again.model, dict(whole.model.named_parameters()))
 
 
 def test_removed_classes_have_no_accuracy_to_keep(tmp_path):
