@@ -143,9 +143,8 @@ class LotusTrainer(PublishedTrainer):
         return mean_by_places(output, lambda log_probs, places: -(target[places] * log_probs).sum(1))
 
     def _init_training_state(self, max_steps, num_update_steps_per_epoch, num_train_epochs, *args, **kwargs):
-        trained = super()._init_training_state(
-            max_steps, num_update_steps_per_epoch, num_train_epochs, *args, **kwargs
-        )
+        sizes = (max_steps, num_update_steps_per_epoch, num_train_epochs)
+        trained = super()._init_training_state(*sizes, *args, **kwargs)
         # A checkpoint of a run that is over: Trainer would take one more of the steps that it might have had.
         return (num_train_epochs, 0) if self.state.global_step and self.method_state["over"] else trained
 
