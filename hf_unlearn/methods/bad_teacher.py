@@ -12,7 +12,8 @@ from hf_unlearn.tasks.predictions import Predictions
 from hf_unlearn.trainers.base import UnlearningTrainer
 from hf_unlearn.trainers.config import UnlearningConfig
 from hf_unlearn.trainers.forget_retain import divergence
-from hf_unlearn.trainers.originals import Pass, kept_logits, logits_by_row
+from hf_unlearn.trainers.kept_logits import kept_logits, logits_by_row
+from hf_unlearn.trainers.originals import Pass
 from hf_unlearn.trainers.split_output import SplitOutput
 
 

@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 from hf_unlearn.data.rows import AnyRows, Rows
 from hf_unlearn.errors import UserError
 from hf_unlearn.trainers.forget_retain import mean_by_places
-from hf_unlearn.trainers.originals import kept_logits, logits_by_row
+from hf_unlearn.trainers.kept_logits import kept_logits, logits_by_row
 from hf_unlearn.trainers.published import PAPER, PublishedConfig, PublishedTrainer
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase
 from hf_unlearn.trainers.split_output import SplitOutput

@@ -18,7 +18,6 @@ from hf_unlearn.tasks.forward import eval_mode, unwrap, without_data_parallel
 from hf_unlearn.tasks.predictions import Predictions
 from hf_unlearn.tasks.row_parts import by_row
 from hf_unlearn.trainers.part import TrainerPart
-from hf_unlearn.trainers.split_output import SplitOutput
 
 REFERENCE, START = "reference/", "start/"  # of the tensors among those of a checkpoint
 
@@ -167,16 +166,6 @@ class Originals(TrainerPart):
     def _wide_dtype(self) -> torch.dtype:
         """Of losses: float64 for models in it, else float32."""
         return torch.float64 if next(self.model.parameters()).dtype == torch.float64 else torch.float32
-
-
-def logits_by_row(predictions: Predictions) -> torch.Tensor:
-    """`(size, classes)`; of rows with sets of labels `(size, labels · 2)`, those of a row side by side."""
-    return predictions.logits.reshape(predictions.size, -1)
-
-
-def kept_logits(output: SplitOutput, kept: torch.Tensor) -> torch.Tensor:
-    """The rows of `kept`, which [`logits_by_row`] gave for a whole split, in the shape of `output.logits`."""
-    return kept.to(output.logits)[output.index].reshape(output.logits.shape)
 
 
 @contextmanager
