@@ -170,10 +170,11 @@ class BoundaryExpandingTrainer(BoundaryTrainer):
     @property
     def extra(self) -> torch.Tensor:
         """The added row of the output layer, its bias last: `(1, hidden + 1)`, a leaf that gradients reach."""
-        for name, value in self.method_state.items():
-            if name.startswith("extra") and value.device != self.args.device:
-                self.method_state[name] = value.to(self.args.device)
-        return self.method_state["extra"].requires_grad_()
+        state = self.method_state
+        if not state["extra"].requires_grad:  # as it was drawn, or read from a checkpoint
+            state |= {name: state[name].to(self.args.device) for name in ("extra", "extra_momentum")}
+            state["extra"].requires_grad_()
+        return state["extra"]
 
     @contextmanager
     def widened(self) -> Iterator[None]:
