@@ -29,6 +29,11 @@ METHODS = {
     "bad_teacher": "hf_unlearn.methods.bad_teacher:BadTeacherTrainer",
     "ssd": "hf_unlearn.methods.ssd:SSDTrainer",
     "influence": "hf_unlearn.methods.influence:InfluenceTrainer",
+    "gradient_ascent": "hf_unlearn.methods.gradient_ascent:GradientAscentTrainer",
+    "boundary_shrink": "hf_unlearn.methods.boundary:BoundaryShrinkTrainer",
+    "boundary_expanding": "hf_unlearn.methods.boundary:BoundaryExpandingTrainer",
+    "msg": "hf_unlearn.methods.msg:MSGTrainer",
+    "lotus": "hf_unlearn.methods.lotus:LotusTrainer",
 }
 _REGISTRY = Registry("method", METHODS, "hf_unlearn.trainers.base:UnlearningTrainer")
 

@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 from hf_unlearn.errors import UserError
 from hf_unlearn.saliency.soft_threshold import PREFIX, SoftThreshold
 from hf_unlearn.trainers.config import filled_later
+from hf_unlearn.trainers.published import SALUN_RELEASE
 from hf_unlearn.trainers.random_labels import draws, soft_losses, uniform_labels
 from hf_unlearn.trainers.row_target_trainer import RowTargetConfig, RowTargetTrainer
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase
@@ -40,9 +41,7 @@ class SalUnConfig(RowTargetConfig):
             those that moved least; falls linearly to 0 over the run. Keeps a copy of the weights.
     """
 
-    published: ClassVar[dict[str, Any]] = {
-        "optim": "sgd", "optim_args": "momentum=0.9", "weight_decay": 5e-4, "disable_dropout": False
-    }  # fmt: skip
+    published: ClassVar[dict[str, Any]] = SALUN_RELEASE
 
     variant: str = field(
         default="rows",

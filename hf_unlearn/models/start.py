@@ -15,7 +15,7 @@ from hf_unlearn.models import lora
 from hf_unlearn.models.weights import load_weights
 from hf_unlearn.report.evidence import EVIDENCE
 from hf_unlearn.tasks.base import Task
-from hf_unlearn.tasks.forward import unwrap
+from hf_unlearn.tasks.forward import kept_randomness, unwrap
 
 UNLEARNED = "unlearning"  # the tag of cards of unlearned models; what they name as their base learned the rows
 
@@ -41,6 +41,17 @@ def load_start(task: Task, base: str, seed: int, **options: Any) -> PreTrainedMo
     model = load_weights(task.auto_model(), base, is_base=True, **options, **labels)
     task.prepare_model(model)
     return model
+
+
+def drawn_anew(model: nn.Module, seed: int) -> PreTrainedModel:
+    """A network like `model`, inside all wrappers, with weights drawn from `seed`: on its device and of its type. The
+    global random generators stay as they were."""
+    plain = unwrap(model)
+    some = next(plain.parameters())
+    with kept_randomness(some.device):
+        torch.manual_seed(seed)
+        fresh = type(plain)(copy.deepcopy(plain.config))
+    return torch.nn.Module.to(fresh, device=some.device, dtype=some.dtype)
 
 
 def start_from(

@@ -20,7 +20,15 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in inner.named_parameters() if parameter.requires_grad}
 
 
-def measure_saliency(
+def measure_saliency(model: nn.Module, task: Task, rows, **options) -> dict[str, torch.Tensor]:
+    """|Σᵢ ∇θ ℓᵢ(θ)| / n over the n `rows`: the sum keeps its signs, the absolute value comes last.
+
+    `options`, the tensors that come back and what is raised are those of [`mean_gradients`].
+    """
+    return {name: values.abs_() for name, values in mean_gradients(model, task, rows, **options).items()}
+
+
+def mean_gradients(
     model: nn.Module,
     task: Task,
     rows,
@@ -35,7 +43,7 @@ def measure_saliency(
     rank: int | None = None,
     world_size: int | None = None,
 ) -> dict[str, torch.Tensor]:
-    """|Σᵢ ∇θ ℓᵢ(θ)| / n over the n `rows`, in eval mode: the sum keeps its signs, the absolute value comes last.
+    """Σᵢ ∇θ ℓᵢ(θ) / n over the n `rows`, in eval mode.
 
     Every row weighs the same, whatever the batches. Weights, buffers, training flags, `requires_grad` and the global
     random generators are the same afterwards; every `.grad` is `None`. Needs room for two more float32 copies of
@@ -44,7 +52,7 @@ def measure_saliency(
     Args:
         model: wrapped by DDP, or sharded by FSDP2, or plain.
         task: collates rows and turns the model's output into predictions.
-        rows (`Rows`): the forget rows.
+        rows (`Rows`): what the loss is about.
         batch_size: rows per forward on each process.
         device: where batches go; by default where the first parameter is.
         autocast: gives the context manager of one forward (mixed precision).
@@ -140,7 +148,7 @@ def _move_gradients(sums: dict[str, torch.Tensor | None], parameters: dict[str, 
 
 
 def _finish(total: torch.Tensor | None, parameter: nn.Parameter, n: int, processes: Shards) -> torch.Tensor:
-    """|sum over the processes| / n. A parameter that the loss does not reach has saliency 0."""
+    """Sum over the processes / n. It is 0 for a parameter that the loss does not reach."""
     if total is None:
         total = torch.zeros_like(parameter, dtype=torch.float32).detach()
     if is_dtensor(total) and is_dtensor(parameter):
@@ -148,4 +156,4 @@ def _finish(total: torch.Tensor | None, parameter: nn.Parameter, n: int, process
         scale = processes.size / n  # FSDP2 has averaged over the processes
     else:
         total, scale = processes.total(total), 1 / n
-    return total.mul_(scale).abs_().contiguous()
+    return total.mul_(scale).contiguous()

@@ -39,13 +39,6 @@ class EditTrainer(UnlearningTrainer):
         """The weights that may be edited, by name."""
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
-    def some_rows(self, rows: Rows, most: int) -> Rows:
-        """At most `most` of the rows, drawn with the run's seed."""
-        if len(rows) <= most:
-            return rows
-        generator = torch.Generator().manual_seed(self.args.seed)
-        return rows.select(torch.randperm(len(rows), generator=generator)[:most].tolist())
-
     def row_gradients(self, rows: Rows) -> Iterator[list[torch.Tensor]]:
         """The gradient of each row's loss, one row at a time, in the order of [`trained`]; in eval mode."""
         model, weights = self.model, list(self.trained().values())

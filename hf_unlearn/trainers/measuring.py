@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hf_unlearn.data.rows import Rows
+from hf_unlearn.data.rows import AnyRows, Rows
 from hf_unlearn.evaluation.metrics import evaluation_metrics
 from hf_unlearn.evaluation.scores import SplitScores
 from hf_unlearn.evaluation.scoring import collect, score
@@ -26,6 +26,13 @@ class Measuring(TrainerPart):
         """Add examples that were read outside the training steps to the cost."""
         before = self.method_state.get("side_examples", torch.zeros((), dtype=torch.int64))
         self.method_state["side_examples"] = before + int(n)
+
+    def some_rows(self, rows: Rows, most: int) -> Rows:
+        """At most `most` of the rows, drawn with the run's seed."""
+        if len(rows) <= most:
+            return rows
+        generator = torch.Generator().manual_seed(self.args.seed)
+        return rows.select(torch.randperm(len(rows), generator=generator)[:most].tolist())
 
     @property
     def examples(self) -> int:
@@ -61,7 +68,7 @@ class Measuring(TrainerPart):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def collect(self, rows: Rows, measure: Callable[[Predictions], torch.Tensor], model=None) -> np.ndarray:
+    def collect(self, rows: AnyRows, measure: Callable[[Predictions], torch.Tensor], model=None) -> np.ndarray:
         """Any figure of [`Predictions`] for `rows`, under the current or another model: `(rows, …)` in row order."""
         model = self.model_wrapped if model is None else model
         return collect(model, self.task, rows, {"figure": measure}, **self._scoring_options())["figure"]

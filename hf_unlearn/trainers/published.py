@@ -12,6 +12,8 @@ from hf_unlearn.trainers.config import UnlearningConfig, filled_later
 from hf_unlearn.trainers.sampler import JointSampler
 
 PAPER = "paper"
+SGD: dict[str, Any] = {"optim": "sgd", "optim_args": "momentum=0.9"}
+SALUN_RELEASE = {**SGD, "weight_decay": 5e-4, "disable_dropout": False}  # for every method that it has
 _OPTIMIZER = next(f.default for f in fields(TrainingArguments) if f.name == "optim")
 _USUAL = {
     "max_grad_norm": 1.0,
@@ -66,7 +68,7 @@ class PublishedTrainer(UnlearningTrainer):
     has: those of a smaller last batch weigh more than the others.
     """
 
-    config_class = PublishedConfig
+    config_class: ClassVar[type[PublishedConfig]] = PublishedConfig
     args: PublishedConfig
 
     @property

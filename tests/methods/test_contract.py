@@ -26,9 +26,15 @@ OPTIONS = {
 }
 REMOVES_CLASSES = {"unsir"}
 REFUSES_MASKS = {"unsir"}
-REFUSES_FRESH_ADAPTERS = {"ssd"}
+REFUSES_FRESH_ADAPTERS = {"ssd", "msg"}
 KINDS = ("image", "sets", "lm")
-TWO_PROCESSES = (("npo", "lm"), ("neg_grad_plus", "image"))
+TWO_PROCESSES = (
+    ("npo", "lm"),
+    ("neg_grad_plus", "image"),
+    ("boundary_expanding", "image"),
+    ("msg", "image"),
+    ("lotus", "sets"),
+)
 
 
 def serves(method: str, kind: str) -> bool:
