@@ -24,7 +24,7 @@ from hf_unlearn.evaluation.own_answers import NO_REACH, NO_RETAIN, ask_model, pr
 from hf_unlearn.evaluation.references import check_reference
 from hf_unlearn.methods import get_method
 from hf_unlearn.models import lora
-from hf_unlearn.models.weights import WIDENED, widen
+from hf_unlearn.models.weights import WIDENED, check_finite, widen
 from hf_unlearn.progress import ProgressBar, say
 from hf_unlearn.report.table import render_table
 from hf_unlearn.tasks import get_task, task_for, task_names
@@ -305,6 +305,8 @@ def _run(
     model: without the adapter if `unlearn` `added` it."""
     if folder is not None:
         check_room(Path(folder), "output_dir", trainer.model)
+    for name, model in (("model", trainer.model), *((f"retrained[{k}]", twin) for k, twin in enumerate(retrained))):
+        check_finite(model, name)
     rows.measure_digest()
     trainer.forget_digest = rows.digest
     before = score_model(trainer)

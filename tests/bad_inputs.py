@@ -424,6 +424,13 @@ FOUR_BITS = '{"model_type": "llama", "architectures": ["LlamaForCausalLM"], "voc
 FOUR_BITS += '"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": true}}'
 
 
+def spoiled(name: str, message: str, how: str, source: str = "MODEL", role: str = "model_name_or_path") -> Case:
+    """A copy of a model or an adapter, with other weights (`spoil` in test_bad_inputs.py)."""
+    keys = {"original": {"model": "HERE/m"}, "model_name_or_path": None} if role == "original" else {role: "HERE/m"}
+    keys = keys if role != "reference_model" else {role: ["HERE/m"]}
+    return Case(f"spoiled {source}: {name}", message, keys, base="given", files={"m": f"SPOILED {source} {how}"})
+
+
 def recipe(name: str, message: str, base: str = "text", **keys) -> Case:
     return Case(f"recipe: {name}", message, {"original": keys}, base=base)
 
@@ -455,6 +462,23 @@ MODELS = [
     model("a padding id beyond the vocabulary", "cannot be loaded", model_name_or_path="HERE/m",
           processor_name_or_path="PROCESSOR", files={
               "m/config.json": BERT[:-1] + ', "pad_token_id": 1000}', "m/model.safetensors": b""}),
+    spoiled("a layer is missing", "lacks 16 of the weights", "without:layer.1"),
+    spoiled("more layers than counted", "has more layers than its configuration counts", "more"),
+    spoiled("a head of other classes", "holds classifier.bias of shape 4 where the model has 2", "twice:classifier"),
+    spoiled("no finite number", "holds what is no finite number", "nan"),
+    spoiled("a base lacks a layer", "lacks 16 of the weights", "without:layer.1", role="original"),
+    spoiled("a base with more layers", "has more layers than", "more", role="original"),
+    spoiled("a base without a finite number", "holds what is no finite number", "nan", role="original"),
+    spoiled("a reference lacks a layer", "lacks 16 of the weights", "without:layer.1", role="reference_model"),
+    spoiled("a reference without a finite number", "holds what is no", "nan", role="reference_model"),
+    spoiled("a layer is missing", "lacks weights that its configuration asks for, e.g. bert.encoder.layer.1",
+            "without:layer.1", "ADAPTER"),
+    spoiled("its head is missing", "lacks weights that its configuration asks for, e.g. classifier",
+            "without:classifier", "ADAPTER"),
+    spoiled("no weights", "has no weights (adapter_model.safetensors)", "without:", "ADAPTER"),
+    spoiled("no finite number", "holds what is no finite number", "nan", "ADAPTER"),
+    spoiled("another rank", "lora_A.default.weight has another shape there", "twice:lora_A", "ADAPTER"),
+    spoiled("a head of other classes", "its head has other classes", "twice:classifier", "ADAPTER"),
     model("an unknown revision", "", model_name_or_path="nobody/nothing", model_revision="v9"),
     model("an adapter of nothing", "the base model of the adapter", model_name_or_path="HERE/m",
           processor_name_or_path="PROCESSOR", files={"m/adapter_config.json": ADAPTER}),
@@ -483,7 +507,7 @@ MODELS = [
     Case("recipe: a configuration that is no JSON", "is not valid JSON", argv=["--original_model_config", "{"]),
     Case("recipe: a configuration that is a list", "must be a mapping", argv=["--original_model_config", "[1]"]),
     architecture("a misspelled value", "bert has no 'hiden_size'; did you mean hidden_size?", hiden_size=8),
-    architecture("a word for a number", "bert", hidden_size="sixteen"),
+    architecture("a word for a number", "'hidden_size' expected int, got str", hidden_size="sixteen"),
     architecture("sizes that do not divide", "bert", hidden_size=15),
     architecture("no width", "bert", hidden_size=0),
     architecture("a negative width", "bert", hidden_size=-16),
