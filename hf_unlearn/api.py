@@ -21,7 +21,7 @@ from hf_unlearn.data.sources import TEST_NAMES, VALIDATION_NAMES, Source, join_f
 from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation.own_answers import NO_REACH, NO_RETAIN, ask_model, prompt_rows
-from hf_unlearn.evaluation.references import check_reference
+from hf_unlearn.evaluation.references import check_apart, check_reference
 from hf_unlearn.methods import get_method
 from hf_unlearn.models import lora
 from hf_unlearn.models.weights import WIDENED, check_finite, widen
@@ -312,6 +312,7 @@ def _run(
     before = score_model(trainer)
     twins = [score_model(trainer, twin) for twin in retrained]
     warnings = [check_reference(before, twin, f"retrained[{k}]") for k, twin in enumerate(twins)]
+    check_apart({f"retrained[{k}]": twin for k, twin in enumerate(twins)})
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
     seconds = time.perf_counter() - start

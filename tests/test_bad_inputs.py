@@ -31,13 +31,15 @@ def shared(tmp_path_factory) -> dict[str, str]:
     model = BertForSequenceClassification(BertConfig(**tiny.BERT, vocab_size=size, pad_token_id=0, **names))
     model.save_pretrained(folder / "model")
     tiny.processor_folder(folder / "model", "text_classification")
-    adapted(BertForSequenceClassification.from_pretrained(folder / "model")).save_pretrained(folder / "adapter")
+    base = BertForSequenceClassification.from_pretrained(folder / "model")
+    adapted(base).save_pretrained(folder / "adapter")
     tiny.processor_folder(folder / "adapter", "text_classification")
     LlamaForCausalLM(LlamaConfig(**tiny.LLAMA, vocab_size=size)).save_pretrained(folder / "lm")
     image_processor = tiny.processor_folder(folder / "image_processor", "image_classification")
     return {
         "DATA": str(data), "IMAGES": str(images), "PROCESSOR": str(processor), "MODEL": str(folder / "model"),
-        "LM": str(folder / "lm"), "ADAPTER": str(folder / "adapter"), "PIXELS": str(image_processor), "EMOTIONS": str(emotions),
+        "LM": str(folder / "lm"), "ADAPTER": str(folder / "adapter"), "PIXELS": str(image_processor),
+        "EMOTIONS": str(emotions),
     }  # fmt: skip
 
 

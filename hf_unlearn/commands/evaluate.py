@@ -16,7 +16,7 @@ from hf_unlearn.evaluation.generation import MAX_NEW_TOKENS
 from hf_unlearn.evaluation.language_metrics import DEFINITIONS
 from hf_unlearn.evaluation.language_table import LanguageData, language_block, measure
 from hf_unlearn.evaluation.perturbed import make_choices
-from hf_unlearn.evaluation.references import check_reference
+from hf_unlearn.evaluation.references import check_apart, check_reference
 from hf_unlearn.evaluation.stress import stress
 from hf_unlearn.progress import quiet_libraries, quietly, say
 from hf_unlearn.report.blocks import Evidence, Language, Method, Stress
@@ -118,8 +118,10 @@ def make_evidence(
     scores, language = score_models(own, arguments, data, models)
     original, unlearned = scores.get("original"), scores["unlearned"]
     twins = [scores[name] for name in models if name not in ("original", "unlearned")]
-    for k, reference in enumerate(twins[arguments.recipe.retrain :], 1):
-        stages.warn(data, check_reference(original, reference, f"reference {k}"))
+    given = {f"reference {k}": each for k, each in enumerate(twins[arguments.recipe.retrain :], 1)}
+    check_apart(given)
+    for name, reference in given.items():
+        stages.warn(data, check_reference(original, reference, name))
     evidence = account.make_evidence(
         account.Scored(original, unlearned, twins),
         method=MADE_ELSEWHERE,

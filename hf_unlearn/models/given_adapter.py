@@ -43,11 +43,13 @@ def put_on(base: "PreTrainedModel", where: str, config: "PeftConfig", name: str,
 
 def _lacks(where: str, key: str) -> UserError:
     short = key.removeprefix("base_model.model.")
-    return UserError(f"the adapter at {where} lacks weights that its configuration asks for, e.g. {short}: save it whole")
+    return UserError(
+        f"the adapter at {where} lacks weights that its configuration asks for, e.g. {short}: save it whole"
+    )
 
 
 def _what_differs(told: str, config: "PeftConfig") -> str:
-    """From what peft says: a head of other classes, a weight of another shape, or an adapter of another architecture."""
+    """From what peft says: a head of other classes, a weight of another shape, or another architecture."""
     keys = OTHER_SHAPE.findall(told)
     whole = getattr(config, "modules_to_save", None) or []
     if not keys:

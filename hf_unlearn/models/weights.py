@@ -66,7 +66,7 @@ def load_weights(
 
 
 def check_finite(model: nn.Module, name: str) -> None:
-    """Raises `UserError` naming the first weight that holds a number that is not finite; quantized ones are not read."""
+    """Raises `UserError` naming the first weight that holds what is no finite number; quantized ones are not read."""
     if key := first_not_finite(model):
         raise UserError(f"{name}: the weight {key} holds what is no finite number; name a model that is whole")
 

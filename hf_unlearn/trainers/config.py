@@ -32,6 +32,8 @@ _NOT_HERE = {  # arguments of TrainingArguments that would be without effect, or
     "bf16_full_eval": _SCORED,
     "fp16_full_eval": _SCORED,
     "include_num_input_tokens_seen": "batches hold rows of two kinds, whose tokens Trainer cannot count",
+    "eval_do_concat_batches": _SCORED,
+    "eval_use_gather_object": _SCORED,
     "hub_always_push": "a result is pushed once, in the end",
 }
 _ACCELERATOR = ("split_batches", "dispatch_batches")
@@ -57,6 +59,7 @@ _ALSO_SHAPES = {
     "data_seed",
     "fp16",
     "lr_scheduler_kwargs",
+    "neftune_noise_alpha",
     "optim_args",
     "warmup_steps",
 }
@@ -139,12 +142,18 @@ class UnlearningConfig(TrainingArguments):
         check_ranges(vars(self))
         defaults = {f.name: f.default for f in fields(TrainingArguments)}
         for name, reason in _NOT_HERE.items():
-            if getattr(self, name) not in (defaults[name], None, [], False):
+            value, default = getattr(self, name), defaults[name]
+            if value != default and (default is True or value not in (None, [], False)):
                 raise UserError(f"`{name}` cannot be used here: {reason}")
         super().__post_init__()
         for name in _ACCELERATOR:
             if getattr(self.accelerator_config, name, None):
                 raise UserError(f"`accelerator_config`: {name} is without effect here: {_DRAWN}")
+        if self.neftune_noise_alpha and self.disable_dropout is not False:
+            raise UserError(
+                "`neftune_noise_alpha` adds noise in train mode alone, which `disable_dropout` leaves out: switch it "
+                "off, or leave the noise out"
+            )
         if self.saliency_mask and not os.path.isfile(self.saliency_mask):
             raise UserError("`saliency_mask` names no file; leave it out to measure a mask")
         if self.hub_strategy != HubStrategy.END:

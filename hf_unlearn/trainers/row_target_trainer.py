@@ -32,7 +32,6 @@ RATE = 0.7  # of the recipe's peak learning rate, as far as the width of the mod
 WORSE = 2.0  # standard errors of the mean difference, row by row, from which a model counts as damaged
 MOST_CALIBRATION = 2048  # validation rows that translate; more move no quantile by what matters
 LEAST_AGREEMENT = 0.2  # correlation on validation rows below which a probe says nothing of the model
-COSTS_THE_SAME = 0.5  # of the examples of retraining
 UNKNOWN_EPOCHS = 10.0  # assumed for retraining where the recipe is not known
 
 
@@ -148,15 +147,18 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
         what = {Probe: "a probe on the frozen base", Proxy: f"a proxy: {args.proxy_epochs:g} passes over the rest"}
         lines = [f"targets from {what.get(kind, kind.name)}; it never sees the forget rows"]
         if self.recipe is not None and self.recipe.epochs:
-            retain = sizes[RETAIN].rows
-            side = args.proxy_epochs * retain if kind is Proxy else min(retain, MOST_PROBE_ROWS)
-            read = self.schedule.total_steps * sum(size.batch for size in sizes.values()) + side
-            share = read / (self.recipe.epochs * retain)
-            words = "; retraining costs about the same" if share > COSTS_THE_SAME else ""
-            lines.append(f"reads about {share:.0%} of the examples of retraining{words}")
+            read = self.schedule.total_steps * sum(size.batch for size in sizes.values()) + self.rows_beside_steps()
+            share = read / (self.recipe.epochs * sizes[RETAIN].rows)
+            lines.append(f"reads about {share:.0%} of the examples of retraining")
         if self.schedule.most_steps > self.schedule.total_steps:
             lines.append(f"up to {self.schedule.most_steps:,} steps, as long as rows stand above their targets")
         return lines
+
+    def rows_beside_steps(self) -> int:
+        """Those that the source of the targets reads."""
+        retain = self.stream_sizes()[RETAIN].rows
+        is_proxy = type(self.source or self.target_source()) is Proxy
+        return round(self.args.proxy_epochs * retain) if is_proxy else min(retain, MOST_PROBE_ROWS)
 
     def row_targets(self, forget: SplitOutput) -> torch.Tensor:
         """Target log-odds of the micro-batch's forget rows, `(size,)`; measured anew when the time has come."""
