@@ -4,7 +4,7 @@ import difflib
 import itertools
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from numbers import Integral
@@ -32,6 +32,7 @@ from hf_unlearn.tasks.base import Task
 from hf_unlearn.tasks.forward import unwrap
 from hf_unlearn.trainers.handover import check_room, final_model, save_result, score_model, trainer_evidence
 from hf_unlearn.trainers.known_base import known_base
+from hf_unlearn.trainers.ranges import check_ranges
 
 if TYPE_CHECKING:
     import datasets
@@ -131,6 +132,11 @@ def unlearn(
 
     Raises `UserError` for whatever does not fit together; nothing is trained then.
     """
+    check_ranges({"max_length": max_length, "split_seed": split_seed})
+    if isinstance(retrained, nn.Module):
+        raise UserError("retrained= takes a list of models; put the one into a list")
+    if output_dir is not None:
+        check_room(Path(output_dir), "output_dir", model)
     with _folder(output_dir) as folder, _given_adapter(model):
         args = _config(get_method(method).config_class, folder, config)
         given = {"task": task, "columns": columns, "max_length": max_length, "forget_duplicates": forget_duplicates}
@@ -200,7 +206,7 @@ def _request(forget: Forget, rows: int, seed: int) -> ForgetRequest:
         return forget
     if isinstance(forget, float):
         return ForgetRequest(fraction=forget, seed=seed)
-    given: list[Any] = [forget] if isinstance(forget, str) else list(forget)
+    given: list[Any] = [forget] if isinstance(forget, str) else list(forget) if isinstance(forget, Iterable) else []
     if given and all(isinstance(item, str) for item in given):
         return ForgetRequest(classes=given)
     if not given or not all(isinstance(item, Integral) and not isinstance(item, bool) for item in given):
@@ -303,8 +309,6 @@ def _run(
 ) -> nn.Module:
     """Train, and put the evidence beside the trainer, measured on what is saved or given back. Returns the unlearned
     model: without the adapter if `unlearn` `added` it."""
-    if folder is not None:
-        check_room(Path(folder), "output_dir", trainer.model)
     for name, model in (("model", trainer.model), *((f"retrained[{k}]", twin) for k, twin in enumerate(retrained))):
         check_finite(model, name)
     rows.measure_digest()

@@ -145,6 +145,18 @@ COMMAND_LINES = [
     Case("scheduler options", "--lr_scheduler_type linear", argv=["--lr_scheduler_kwargs", '{"a": 1}']),
     Case("scheduler options no JSON", "refused by transformers", argv=["--lr_scheduler_kwargs", "{"]),
     Case("accelerator: split batches", "split_batches", argv=["--accelerator_config", '{"split_batches": true}']),
+    Case("accelerator: even batches", "even_batches", argv=["--accelerator_config", '{"even_batches": false}']),
+    Case("accelerator: accumulation", "--gradient_accumulation_steps alone", argv=[
+        "--accelerator_config", '{"gradient_accumulation_kwargs": {"num_steps": 4}}']),
+    Case("how often nothing is saved", "--save_steps is without effect while --save_strategy is no", argv=[
+        "--save_steps", "3"]),
+    Case("how many of no checkpoints", "--save_total_limit is without effect", argv=["--save_total_limit", "3"]),
+    Case("how often nothing is evaluated", "--eval_steps is without effect while --eval_strategy is epoch", argv=[
+        "--eval_strategy", "epoch", "--eval_steps", "3"]),
+    Case("adapter of the recipe", "--original_lora_r shapes an adapter", argv=["--original_lora_r", "4"]),
+    Case("revision of no model", "--model_revision is that of --model_name_or_path", argv=["--model_revision", "v1"]),
+    Case("warm-up of a constant rate", "the schedule constant has none", argv=[
+        "--original_lr_scheduler_type", "constant", "--original_warmup_steps", "5"]),
     Case("accelerator: dispatch", "dispatch_batches", argv=["--accelerator_config", '{"dispatch_batches": true}']),
     Case("no accelerator file", "refused by transformers", argv=["--accelerator_config", "nowhere.json"]),
     Case("no deepspeed file", "deepspeed", argv=["--deepspeed", "nowhere.json"]),

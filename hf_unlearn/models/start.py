@@ -80,6 +80,8 @@ def _config_of(name: str, options: dict[str, Any]) -> type:
     """The configuration's class; the weights are read only where they are used."""
     from transformers import AutoConfig
 
+    if name.startswith((".", "/", "~")) and not Path(name).is_dir():  # the Hub would call it no repository
+        raise UserError(f"base '{name}' cannot be loaded: there is no such folder")
     known = {key: options[key] for key in ("revision", "trust_remote_code", "token") if key in options}
     try:
         return type(AutoConfig.from_pretrained(name, **known))

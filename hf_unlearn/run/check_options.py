@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+from dataclasses import fields
 from typing import Any
 
 from hf_unlearn.errors import UserError, in_one_line
@@ -28,6 +29,20 @@ def check_optimizer(trainer: Any) -> None:
             raise UserError(f"--optim_args is without effect with --optim {name}; leave it out")
     except (ValueError, AttributeError) as error:
         raise UserError(f"--optim_args is '{given}': {in_one_line(error)}") from None
+
+
+def check_times(trainer: Any) -> None:
+    """Raises `UserError` where it is said how often to save or evaluate, and not that it is done at all."""
+    defaults = {f.name: f.default for f in fields(type(trainer))}
+    for what in ("save", "eval"):
+        strategy = getattr(trainer, f"{what}_strategy")
+        strategy = getattr(strategy, "value", strategy)
+        names = [f"{what}_steps"] if strategy != "steps" else []
+        names += ["save_total_limit"] if what == "save" and strategy == "no" else []
+        for name in names:
+            if getattr(trainer, name) != defaults[name]:
+                mend = f"say --{what}_strategy steps, or leave it out"
+                raise UserError(f"--{name} is without effect while --{what}_strategy is {strategy}; {mend}")
 
 
 def check_recomputing(trainer: Any) -> None:

@@ -15,7 +15,7 @@ from hf_unlearn.evaluation.own_answers import NO_RETAIN
 from hf_unlearn.hub.upload import check_can_push, check_repo_id
 from hf_unlearn.models import lora
 from hf_unlearn.run.arguments import Arguments, LoraArguments
-from hf_unlearn.run.check_options import check_optimizer, check_recomputing, check_scheduler
+from hf_unlearn.run.check_options import check_optimizer, check_recomputing, check_scheduler, check_times
 from hf_unlearn.run.loading import check_place, complete_recipe
 from hf_unlearn.run.recipe import Recipe
 from hf_unlearn.run.recipe_cache import default_cache_dir
@@ -104,6 +104,14 @@ def _check_without_effect(arguments: Arguments) -> None:
         for name in ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_modules_to_save"):
             if getattr(options, name) != LORA_DEFAULTS[name]:
                 raise UserError(f"--{name} shapes an adapter that --use_peft adds; add that, or leave it out")
+    if not recipe.original_use_peft:
+        for name in ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules"):
+            if getattr(recipe, f"original_{name}") != LORA_DEFAULTS[name]:
+                raise UserError(
+                    f"--original_{name} shapes an adapter that --original_use_peft adds; add that, or leave it out"
+                )
+    if arguments.model.model_revision not in (None, "main") and arguments.model.model_name_or_path is None:
+        raise UserError("--model_revision is that of --model_name_or_path; name the model too, or leave it out")
     if options.lora_dropout and arguments.trainer.disable_dropout is not False:
         raise UserError("--lora_dropout is without effect while --disable_dropout is on; switch it off, or leave both")
     if options.save_adapter and not options.use_peft and arguments.model.model_name_or_path is None:
@@ -184,6 +192,7 @@ def _check_training(trainer) -> None:
         raise UserError("--load_best_model_at_end needs --eval_strategy and --save_strategy, the same for both")
     if trainer.load_best_model_at_end and trainer.metric_for_best_model.removeprefix("eval_") not in BEST:
         raise UserError(f"--metric_for_best_model is {trainer.metric_for_best_model}; it is one of {', '.join(BEST)}")
+    check_times(trainer)
     check_optimizer(trainer)
     check_recomputing(trainer)
     if trainer.max_steps != -1 and trainer.max_steps < 1:
@@ -227,6 +236,8 @@ def _check_loading(arguments: Arguments) -> None:
 def _check_recipe(arguments: Arguments) -> None:
     recipe = Recipe.from_arguments(arguments.recipe, arguments.model.dtype)
     check_scheduler(recipe.lr_scheduler_type, None, "original_")
+    if recipe.lr_scheduler_type == "constant" and recipe.warmup_steps:
+        raise UserError("--original_warmup_steps: the schedule constant has none; say constant_with_warmup")
     _check_cache(arguments)
     _check_architecture(recipe)
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from hf_unlearn.errors import UserError
@@ -59,10 +60,10 @@ RANGES: dict[str, Range] = {name: limits for limits, names in _BY_RANGE.items() 
 
 
 def check_ranges(values: Mapping[str, Any]) -> None:
-    """Raises `UserError` for the first number in `values` that its argument cannot be; `None` and texts pass."""
+    """Raises `UserError` for the first of `values` that its argument cannot be; `None` passes."""
     for name, value in values.items():
         limits = RANGES.get(name)
-        if limits is None or isinstance(value, bool) or not isinstance(value, (int, float)):
+        if limits is None or value is None or isinstance(value, bool):
             continue
-        if value not in limits:
+        if not isinstance(value, Real) or float(value) not in limits:
             raise UserError(f"`{name}` is {value}; {limits.words}")
