@@ -132,11 +132,7 @@ def unlearn(
 
     Raises `UserError` for whatever does not fit together; nothing is trained then.
     """
-    check_ranges({"max_length": max_length, "split_seed": split_seed})
-    if isinstance(retrained, nn.Module):
-        raise UserError("retrained= takes a list of models; put the one into a list")
-    if output_dir is not None:
-        check_room(Path(output_dir), "output_dir", model)
+    _check_given(model, retrained, output_dir, max_length=max_length, split_seed=split_seed)
     with _folder(output_dir) as folder, _given_adapter(model):
         args = _config(get_method(method).config_class, folder, config)
         given = {"task": task, "columns": columns, "max_length": max_length, "forget_duplicates": forget_duplicates}
@@ -145,9 +141,20 @@ def unlearn(
         parts = {"splits": rows.splits, "task": rows.task, "recipe": _recipe(recipe, base, model, rows)}
         trained = _trained(model, rows, args.seed, use_peft=use_peft, dtype=dtype)
         trainer = get_method(method)(model=trained, args=args, callbacks=callbacks, quiet=True, **parts)
-        _show_progress(trainer)
         unlearned = _run(trainer, rows, retrained, folder=output_dir, added=trained is not model)
     return _result(trainer, unlearned, output_dir)
+
+
+def _check_given(
+    model: nn.Module, retrained: Sequence[nn.Module], output_dir: str | Path | None, **numbers: int | None
+) -> None:
+    """Raises `UserError` for numbers out of their ranges, twins that are no list of models, and a folder that cannot
+    hold the result."""
+    check_ranges(numbers)
+    if isinstance(retrained, nn.Module) or not all(isinstance(twin, nn.Module) for twin in retrained):
+        raise UserError("retrained= takes a list of models, loaded with from_pretrained")
+    if output_dir is not None:
+        check_room(Path(output_dir), "output_dir", model)
 
 
 def _show_progress(trainer: "UnlearningTrainer") -> None:
@@ -309,6 +316,7 @@ def _run(
 ) -> nn.Module:
     """Train, and put the evidence beside the trainer, measured on what is saved or given back. Returns the unlearned
     model: without the adapter if `unlearn` `added` it."""
+    _show_progress(trainer)
     for name, model in (("model", trainer.model), *((f"retrained[{k}]", twin) for k, twin in enumerate(retrained))):
         check_finite(model, name)
     rows.measure_digest()

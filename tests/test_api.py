@@ -182,6 +182,7 @@ def test_the_tasks_are_told_by_the_models_class():
         ({"learning_rate": "fast"}, "`learning_rate` is fast; give a number above 0"),
         ({"num_train_epochs": [1]}, "`num_train_epochs` is [1]; give a number above 0"),
         ({"retrained": torch.nn.Linear(1, 1)}, "retrained= takes a list"),
+        ({"retrained": ["twin"]}, "retrained= takes a list"),
         ({"base": "./nope"}, "base './nope' cannot be loaded: there is no such folder"),
         ({"lerning_rate": 1}, "no argument 'lerning_rate'; did you mean learning_rate"),
         ({"method": "nabla"}, "unknown `method`"),

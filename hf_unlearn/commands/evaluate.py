@@ -1,6 +1,7 @@
 """`hf-unlearn evaluate`: the evidence for a model that was unlearned elsewhere."""
 
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -222,6 +223,7 @@ def _settle_models(own: EvaluateArguments, arguments: Arguments) -> bool:
     """
     if own.unlearned_model is None:
         raise UserError("no --unlearned_model; name the model to be judged")
+    own.unlearned_model = os.path.expanduser(own.unlearned_model)
     given = arguments.model.model_name_or_path
     if given is not None and same_model(given, own.unlearned_model):
         raise UserError("--unlearned_model is the original (--model_name_or_path); name the one that was unlearned")

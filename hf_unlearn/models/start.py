@@ -70,6 +70,7 @@ def start_from(
 
         return make
 
+    base = str(base)  # a path too
     kind = _config_of(base, options)
     if kind is not type(inner.config):
         raise UserError(f"base '{base}' has a {kind.__name__}, and the model a {type(inner.config).__name__}")

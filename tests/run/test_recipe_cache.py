@@ -1,5 +1,6 @@
 """A cache entry is found by everything that shaped its model, and trusted only while it is whole."""
 
+import dataclasses
 import json
 import shutil
 
@@ -11,6 +12,7 @@ from toy import image_setup, lm_setup, text_setup
 
 from hf_unlearn.cli import main
 from hf_unlearn.data.rows import Rows
+from hf_unlearn.errors import NonFiniteLossError
 from hf_unlearn.run.recipe import Recipe, train_recipe
 from hf_unlearn.run.recipe_cache import MADE, base_identity, entries
 from hf_unlearn.tasks import get_task
@@ -96,6 +98,13 @@ def test_a_cache_that_cannot_be_written_loses_nothing(tmp_path, capsys, monkeypa
     monkeypatch.setattr(type(task.processor), "save_pretrained", full)
     assert made(tmp_path, task, splits.retain).examples > 0
     assert "not kept in the cache" in capsys.readouterr().out and not list(tmp_path.iterdir())
+
+
+def test_a_recipe_that_diverges_is_no_original(tmp_path):
+    _, splits, task = image_setup()
+    with pytest.raises(NonFiniteLossError, match="training ended in weights that are not finite; lower `original_lea"):
+        made(tmp_path, task, splits.retain, dataclasses.replace(VIT, learning_rate=1e38, num_train_epochs=3))
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_command_lists_and_clears(tmp_path, capsys):
