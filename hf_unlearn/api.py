@@ -4,7 +4,7 @@ import difflib
 import itertools
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from numbers import Integral
@@ -21,10 +21,10 @@ from hf_unlearn.data.sources import TEST_NAMES, VALIDATION_NAMES, Source, join_f
 from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation.own_answers import NO_REACH, NO_RETAIN, ask_model, prompt_rows
-from hf_unlearn.evaluation.references import check_reference
+from hf_unlearn.evaluation.references import check_apart, check_reference
 from hf_unlearn.methods import get_method
 from hf_unlearn.models import lora
-from hf_unlearn.models.weights import WIDENED, widen
+from hf_unlearn.models.weights import WIDENED, check_finite, widen
 from hf_unlearn.progress import ProgressBar, say
 from hf_unlearn.report.table import render_table
 from hf_unlearn.tasks import get_task, task_for, task_names
@@ -32,6 +32,7 @@ from hf_unlearn.tasks.base import Task
 from hf_unlearn.tasks.forward import unwrap
 from hf_unlearn.trainers.handover import check_room, final_model, save_result, score_model, trainer_evidence
 from hf_unlearn.trainers.known_base import known_base
+from hf_unlearn.trainers.ranges import check_ranges
 
 if TYPE_CHECKING:
     import datasets
@@ -131,6 +132,7 @@ def unlearn(
 
     Raises `UserError` for whatever does not fit together; nothing is trained then.
     """
+    _check_given(model, retrained, output_dir, max_length=max_length, split_seed=split_seed)
     with _folder(output_dir) as folder, _given_adapter(model):
         args = _config(get_method(method).config_class, folder, config)
         given = {"task": task, "columns": columns, "max_length": max_length, "forget_duplicates": forget_duplicates}
@@ -139,9 +141,20 @@ def unlearn(
         parts = {"splits": rows.splits, "task": rows.task, "recipe": _recipe(recipe, base, model, rows)}
         trained = _trained(model, rows, args.seed, use_peft=use_peft, dtype=dtype)
         trainer = get_method(method)(model=trained, args=args, callbacks=callbacks, quiet=True, **parts)
-        _show_progress(trainer)
         unlearned = _run(trainer, rows, retrained, folder=output_dir, added=trained is not model)
     return _result(trainer, unlearned, output_dir)
+
+
+def _check_given(
+    model: nn.Module, retrained: Sequence[nn.Module], output_dir: str | Path | None, **numbers: int | None
+) -> None:
+    """Raises `UserError` for numbers out of their ranges, twins that are no list of models, and a folder that cannot
+    hold the result."""
+    check_ranges(numbers)
+    if isinstance(retrained, nn.Module) or not all(isinstance(twin, nn.Module) for twin in retrained):
+        raise UserError("retrained= takes a list of models, loaded with from_pretrained")
+    if output_dir is not None:
+        check_room(Path(output_dir), "output_dir", model)
 
 
 def _show_progress(trainer: "UnlearningTrainer") -> None:
@@ -200,7 +213,7 @@ def _request(forget: Forget, rows: int, seed: int) -> ForgetRequest:
         return forget
     if isinstance(forget, float):
         return ForgetRequest(fraction=forget, seed=seed)
-    given: list[Any] = [forget] if isinstance(forget, str) else list(forget)
+    given: list[Any] = [forget] if isinstance(forget, str) else list(forget) if isinstance(forget, Iterable) else []
     if given and all(isinstance(item, str) for item in given):
         return ForgetRequest(classes=given)
     if not given or not all(isinstance(item, Integral) and not isinstance(item, bool) for item in given):
@@ -303,13 +316,15 @@ def _run(
 ) -> nn.Module:
     """Train, and put the evidence beside the trainer, measured on what is saved or given back. Returns the unlearned
     model: without the adapter if `unlearn` `added` it."""
-    if folder is not None:
-        check_room(Path(folder), "output_dir", trainer.model)
+    _show_progress(trainer)
+    for name, model in (("model", trainer.model), *((f"retrained[{k}]", twin) for k, twin in enumerate(retrained))):
+        check_finite(model, name)
     rows.measure_digest()
     trainer.forget_digest = rows.digest
     before = score_model(trainer)
     twins = [score_model(trainer, twin) for twin in retrained]
     warnings = [check_reference(before, twin, f"retrained[{k}]") for k, twin in enumerate(twins)]
+    check_apart({f"retrained[{k}]": twin for k, twin in enumerate(twins)})
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
     seconds = time.perf_counter() - start

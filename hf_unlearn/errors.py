@@ -10,9 +10,11 @@ class UserError(Exception):
 
 
 def in_one_line(error: Exception, most: int = 300) -> str:
-    """What a library says in an error: its first line that holds something, without backquotes."""
+    """What a library says in an error: its first line that holds something, and the next one where that ends in a
+    colon, without backquotes."""
     lines = [line.strip() for line in str(error).replace("`", "'").splitlines() if line.strip()]
-    return lines[0][:most] if lines else type(error).__name__
+    told = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
+    return told[:most] or type(error).__name__
 
 
 class RowError(UserError):

@@ -24,6 +24,8 @@ COMMAND_NAMES = {
     "validation": "validation_split",
     "test": "test_split",
 }
+# What torch.save says where it cannot write, in place of the system's own error.
+UNWRITTEN = re.compile(r"inline_container\.cc.*(unexpected pos|failed writing file)", re.DOTALL)
 FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
 
 
@@ -63,15 +65,21 @@ def leave(status: int) -> None:
     sys.exit(status)
 
 
-def _no_room(error: Exception) -> str | None:
-    """Says that disk or memory ran out, where that is what happened; libraries wrap the system's own error."""
-    number = getattr(error, "errno", None)
-    if number not in FULL and "os error 28" in str(error):
+def no_room(error: Exception) -> str | None:
+    """What disk ran out, where that is what happened; libraries wrap the system's own error."""
+    number, told = getattr(error, "errno", None), str(error)
+    if number not in FULL and ("os error 28" in told or UNWRITTEN.search(told)):
         number = errno.ENOSPC
-    if number in FULL:
-        name = getattr(error, "filename", None)
-        where = f" ({name})" if name else ""
-        return f"{FULL[number]}{where}; make room, and start again or resume from the last checkpoint"
+    if number not in FULL:
+        return None
+    name = getattr(error, "filename", None)
+    return f"{FULL[number]} ({name})" if name else FULL[number]
+
+
+def _no_room(error: Exception) -> str | None:
+    """Says that disk or memory ran out, where that is what happened."""
+    if full := no_room(error):
+        return f"{full}; make room, and start again or resume from the last checkpoint"
     if type(error).__name__ == "OutOfMemoryError":
         return "the accelerator's memory is full; lower the batch sizes, or add --gradient_checkpointing"
     return None

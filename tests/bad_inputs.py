@@ -30,7 +30,7 @@ SHARE = ("0", "-0.5", "1.5", "nan")
 # Numbers that an argument cannot be. Each is refused by the argument's name before anything is loaded.
 NUMBERS: dict[str, tuple[str, ...]] = {
     "learning_rate": ABOVE_0,
-    "num_train_epochs": ABOVE_0,
+    "num_train_epochs": (*ABOVE_0, "1e308"),
     "proxy_epochs": ABOVE_0,
     "retrain_epochs": ABOVE_0,
     "logging_steps": ("0", "-3", "nan"),
@@ -43,7 +43,8 @@ NUMBERS: dict[str, tuple[str, ...]] = {
     "gradient_accumulation_steps": ("0", "-1"),
     "weight_decay": NOT_BELOW_0,
     "warmup_steps": NOT_BELOW_0,
-    "adam_epsilon": NOT_BELOW_0,
+    "adam_epsilon": ABOVE_0,
+    "dataloader_prefetch_factor": ("0", "-2"),
     "max_grad_norm": NOT_BELOW_0,
     "adam_beta1": ("1", "2", "-0.1", "nan"),
     "adam_beta2": ("1", "2", "-0.1", "nan"),
@@ -101,6 +102,8 @@ WITHOUT_EFFECT = {
     "batch_eval_metrics": "true",
     "prediction_loss_only": "true",
     "eval_accumulation_steps": "2",
+    "eval_do_concat_batches": "false",
+    "eval_use_gather_object": "true",
     "bf16_full_eval": "true",
     "auto_find_batch_size": "true",
     "label_smoothing_factor": "0.1",
@@ -127,10 +130,33 @@ COMMAND_LINES = [
     Case("tracker not installed", "pip install comet_ml", argv=["--report_to", "comet_ml"]),
     Case("liger not installed", "liger", argv=["--use_liger_kernel", "true"]),
     Case("optimizer not installed", "bitsandbytes", argv=["--optim", "adamw_bnb_8bit"]),
+    Case("options of the optimizer", "give key=value", argv=["--optim_args", "nonsense"]),
+    Case("options that the optimizer leaves unread", "without effect with --optim adamw_torch_fused", argv=[
+        "--optim_args", "momentum=0.9"]),
+    Case("options of another optimizer", "without effect with --optim sgd", argv=[
+        "--optim", "sgd", "--optim_args", "rank=2"]),
+    Case("options of the optimizer in words", "could not convert", argv=[
+        "--optim", "sgd", "--optim_args", "momentum=high"]),
+    Case("options of recomputing", "torch has no 'a'; it has use_reentrant", argv=[
+        "--gradient_checkpointing", "true", "--gradient_checkpointing_kwargs", '{"a": 1}']),
+    Case("options of recomputing that is off", "goes with --gradient_checkpointing", argv=[
+        "--gradient_checkpointing_kwargs", '{"use_reentrant": false}']),
     Case("two precisions", "refused by transformers", argv=["--bf16", "true", "--fp16", "true"]),
     Case("scheduler options", "--lr_scheduler_type linear", argv=["--lr_scheduler_kwargs", '{"a": 1}']),
     Case("scheduler options no JSON", "refused by transformers", argv=["--lr_scheduler_kwargs", "{"]),
     Case("accelerator: split batches", "split_batches", argv=["--accelerator_config", '{"split_batches": true}']),
+    Case("accelerator: even batches", "even_batches", argv=["--accelerator_config", '{"even_batches": false}']),
+    Case("accelerator: accumulation", "--gradient_accumulation_steps alone", argv=[
+        "--accelerator_config", '{"gradient_accumulation_kwargs": {"num_steps": 4}}']),
+    Case("how often nothing is saved", "--save_steps is without effect while --save_strategy is no", argv=[
+        "--save_steps", "3"]),
+    Case("how many of no checkpoints", "--save_total_limit is without effect", argv=["--save_total_limit", "3"]),
+    Case("how often nothing is evaluated", "--eval_steps is without effect while --eval_strategy is epoch", argv=[
+        "--eval_strategy", "epoch", "--eval_steps", "3"]),
+    Case("adapter of the recipe", "--original_lora_r shapes an adapter", argv=["--original_lora_r", "4"]),
+    Case("revision of no model", "--model_revision is that of --model_name_or_path", argv=["--model_revision", "v1"]),
+    Case("warm-up of a constant rate", "the schedule constant has none", argv=[
+        "--original_lr_scheduler_type", "constant", "--original_warmup_steps", "5"]),
     Case("accelerator: dispatch", "dispatch_batches", argv=["--accelerator_config", '{"dispatch_batches": true}']),
     Case("no accelerator file", "refused by transformers", argv=["--accelerator_config", "nowhere.json"]),
     Case("no deepspeed file", "deepspeed", argv=["--deepspeed", "nowhere.json"]),
@@ -148,6 +174,10 @@ COMMAND_LINES = [
     Case("pushing checkpoints", "--hub_strategy is 'end' here", argv=["--hub_strategy", "every_save"]),
     Case("adapter's rank without adapter", "--lora_r shapes an adapter", argv=["--lora_r", "4"]),
     Case("adapter's layers without adapter", "--lora_target_modules", argv=["--lora_target_modules", "query"]),
+    Case("adapter's dropout that is off", "--lora_dropout is without effect while", argv=[
+        "--use_peft", "true", "--lora_dropout", "0.1"]),
+    Case("noise on embeddings that is off", "--neftune_noise_alpha adds noise in train mode", argv=[
+        "--neftune_noise_alpha", "5"]),
     Case("adapter to save", "--save_adapter", argv=["--save_adapter", "true"]),
     Case("ids' column without ids", "--id_column is the column of --forget_ids", argv=["--id_column", "row_id"]),
     Case("two requests", "2 forget requests", argv=["--forget_fraction", "0.1", "--forget_where", f"text={SECRET}"]),
@@ -213,6 +243,7 @@ PATHS = [
          files={"link": "-> nowhere"}),
     Case("cache is a file", "--cache_dir", config={"cache_dir": "HERE/f"}, files={"f": "x"}, base="digits"),
     Case("cache below a file", "lies below a file", config={"cache_dir": "HERE/f/c"}, files={"f": "x"}, base="digits"),
+    Case("cache in the output", "--cache_dir lies in --output_dir", config={"cache_dir": "HERE/new/out/c"}),
     Case("no checkpoint", "no checkpoint there", config={"resume_from_checkpoint": "last"}),
     Case("no such checkpoint", "no checkpoint there", config={"resume_from_checkpoint": "HERE/checkpoint-3"}),
     Case("an empty checkpoint", "no checkpoint there", config={"resume_from_checkpoint": "HERE/checkpoint-3"},
@@ -424,6 +455,13 @@ FOUR_BITS = '{"model_type": "llama", "architectures": ["LlamaForCausalLM"], "voc
 FOUR_BITS += '"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": true}}'
 
 
+def spoiled(name: str, message: str, how: str, source: str = "MODEL", role: str = "model_name_or_path") -> Case:
+    """A copy of a model or an adapter, with other weights (`spoil` in test_bad_inputs.py)."""
+    keys = {"original": {"model": "HERE/m"}, "model_name_or_path": None} if role == "original" else {role: "HERE/m"}
+    keys = keys if role != "reference_model" else {role: ["HERE/m"]}
+    return Case(f"spoiled {source}: {name}", message, keys, base="given", files={"m": f"SPOILED {source} {how}"})
+
+
 def recipe(name: str, message: str, base: str = "text", **keys) -> Case:
     return Case(f"recipe: {name}", message, {"original": keys}, base=base)
 
@@ -455,6 +493,23 @@ MODELS = [
     model("a padding id beyond the vocabulary", "cannot be loaded", model_name_or_path="HERE/m",
           processor_name_or_path="PROCESSOR", files={
               "m/config.json": BERT[:-1] + ', "pad_token_id": 1000}', "m/model.safetensors": b""}),
+    spoiled("a layer is missing", "lacks 16 of the weights", "without:layer.1"),
+    spoiled("more layers than counted", "has more layers than its configuration counts", "more"),
+    spoiled("a head of other classes", "holds classifier.bias of shape 4 where the model has 2", "twice:classifier"),
+    spoiled("no finite number", "holds what is no finite number", "nan"),
+    spoiled("a base lacks a layer", "lacks 16 of the weights", "without:layer.1", role="original"),
+    spoiled("a base with more layers", "has more layers than", "more", role="original"),
+    spoiled("a base without a finite number", "holds what is no finite number", "nan", role="original"),
+    spoiled("a reference lacks a layer", "lacks 16 of the weights", "without:layer.1", role="reference_model"),
+    spoiled("a reference without a finite number", "holds what is no", "nan", role="reference_model"),
+    spoiled("a layer is missing", "lacks weights that its configuration asks for, e.g. bert.encoder.layer.1",
+            "without:layer.1", "ADAPTER"),
+    spoiled("its head is missing", "lacks weights that its configuration asks for, e.g. classifier",
+            "without:classifier", "ADAPTER"),
+    spoiled("no weights", "has no weights (adapter_model.safetensors)", "without:", "ADAPTER"),
+    spoiled("no finite number", "holds what is no finite number", "nan", "ADAPTER"),
+    spoiled("another rank", "lora_A.default.weight has another shape there", "twice:lora_A", "ADAPTER"),
+    spoiled("a head of other classes", "its head has other classes", "twice:classifier", "ADAPTER"),
     model("an unknown revision", "", model_name_or_path="nobody/nothing", model_revision="v9"),
     model("an adapter of nothing", "the base model of the adapter", model_name_or_path="HERE/m",
           processor_name_or_path="PROCESSOR", files={"m/adapter_config.json": ADAPTER}),
@@ -469,6 +524,7 @@ MODELS = [
     model("no such refusals", "--refusals", base="lm", method="idk_dpo", refusals="HERE/none.txt", proxy_epochs=None),
     model("no such processor", "no folder", processor_name_or_path="HERE/nowhere"),
     model("no such reference", "no folder ./nope", reference_model=["./nope"]),
+    model("a reference twice", "--reference_model names one model twice", reference_model=["LM", "LM"]),
     model("the original as reference", "--reference_model is the model that must forget", reference_model=["MODEL"]),
     model("no such base", "no folder ./nope", original={"model": "./nope"}, retrain=1),
     model("the base is the original", "--original_model is the model that must forget", original={"model": "MODEL"}),
@@ -483,12 +539,16 @@ MODELS = [
     Case("recipe: a configuration that is no JSON", "is not valid JSON", argv=["--original_model_config", "{"]),
     Case("recipe: a configuration that is a list", "must be a mapping", argv=["--original_model_config", "[1]"]),
     architecture("a misspelled value", "bert has no 'hiden_size'; did you mean hidden_size?", hiden_size=8),
-    architecture("a word for a number", "bert", hidden_size="sixteen"),
+    architecture("a word for a number", "'hidden_size' expected int, got str", hidden_size="sixteen"),
     architecture("sizes that do not divide", "bert", hidden_size=15),
     architecture("no width", "bert", hidden_size=0),
     architecture("a negative width", "bert", hidden_size=-16),
     architecture("no heads", "bert", num_attention_heads=0),
     architecture("a padding id beyond the vocabulary", "bert", pad_token_id=100000),
+    architecture("no blocks", "num_hidden_layers is 0; give 1 or more", num_hidden_layers=0),
+    architecture("fewer than no blocks", "num_hidden_layers is -1; give 1 or more", "lm", num_hidden_layers=-1),
+    architecture("classes", "the classes come from the data; leave num_labels out", num_labels=5),
+    architecture("names of classes", "the classes come from the data; leave id2label out", id2label={"0": "a"}),
     architecture("an unknown activation", "bert", hidden_act="wavy"),
     architecture("patches of nothing", "vit", base="digits", patch_size=0),
     architecture("a patch larger than the image", "cannot read the data's rows", base="digits", patch_size=16),

@@ -175,6 +175,15 @@ def test_the_tasks_are_told_by_the_models_class():
         ({"forget": [-1]}, "not among the 40 training rows"),
         ({"forget": 1.0}, "between 0 and 1"),
         ({"forget": range(40)}, "takes all 40 training rows"),
+        ({"forget": None}, "forget= takes"),
+        ({"forget": 3}, "forget= takes"),
+        ({"max_length": 0}, "`max_length` is 0; give a number above 0"),
+        ({"split_seed": -1}, "`split_seed` is -1"),
+        ({"learning_rate": "fast"}, "`learning_rate` is fast; give a number above 0"),
+        ({"num_train_epochs": [1]}, "`num_train_epochs` is [1]; give a number above 0"),
+        ({"retrained": torch.nn.Linear(1, 1)}, "retrained= takes a list"),
+        ({"retrained": ["twin"]}, "retrained= takes a list"),
+        ({"base": "./nope"}, "base './nope' cannot be loaded: there is no such folder"),
         ({"lerning_rate": 1}, "no argument 'lerning_rate'; did you mean learning_rate"),
         ({"method": "nabla"}, "unknown `method`"),
         ({"task": "regression"}, "unknown `task`"),
@@ -187,6 +196,18 @@ def test_mistakes_are_one_line(tmp_path, more, said):
     with pytest.raises(UserError, match=re.escape(said)) as error:
         unlearn(model, processor, data, **QUICK | {"forget": [1], "output_dir": tmp_path / "out"} | more)
     assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
+
+
+def test_numbers_that_are_none_and_a_folder_that_is_a_file(tmp_path):
+    model, processor, data, _ = setup()
+    (tmp_path / "file").write_text("x")
+    for folder in ("file", "file/below"):
+        with pytest.raises(UserError, match="`output_dir` .* cannot be written to"):
+            unlearn(model, processor, data, forget=[1], output_dir=tmp_path / folder, **QUICK)
+    with torch.no_grad():
+        next(model.parameters()).view(-1)[3] = float("nan")
+    with pytest.raises(UserError, match="model: the weight .* holds what is no finite number"):
+        unlearn(model, processor, data, forget=[1], **QUICK)
 
 
 def test_unseen_rows_are_needed(tmp_path):

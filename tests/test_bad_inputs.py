@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import bad_inputs
 import processes
 import pytest
 import tiny
+import torch
 import transformers
 from bad_inputs import CASES, PROCESSES, SECRET, Case
 
@@ -29,12 +31,23 @@ def shared(tmp_path_factory) -> dict[str, str]:
     model = BertForSequenceClassification(BertConfig(**tiny.BERT, vocab_size=size, pad_token_id=0, **names))
     model.save_pretrained(folder / "model")
     tiny.processor_folder(folder / "model", "text_classification")
+    base = BertForSequenceClassification.from_pretrained(folder / "model")
+    adapted(base).save_pretrained(folder / "adapter")
+    tiny.processor_folder(folder / "adapter", "text_classification")
     LlamaForCausalLM(LlamaConfig(**tiny.LLAMA, vocab_size=size)).save_pretrained(folder / "lm")
     image_processor = tiny.processor_folder(folder / "image_processor", "image_classification")
     return {
         "DATA": str(data), "IMAGES": str(images), "PROCESSOR": str(processor), "MODEL": str(folder / "model"),
-        "LM": str(folder / "lm"), "PIXELS": str(image_processor), "EMOTIONS": str(emotions),
+        "LM": str(folder / "lm"), "ADAPTER": str(folder / "adapter"), "PIXELS": str(image_processor),
+        "EMOTIONS": str(emotions),
     }  # fmt: skip
+
+
+def adapted(model):
+    from peft import LoraConfig, get_peft_model
+
+    parts = {"target_modules": ["query", "value"], "modules_to_save": ["classifier"]}
+    return get_peft_model(model, LoraConfig(r=2, task_type="SEQ_CLS", **parts))
 
 
 def original(kind: str, values: dict) -> dict:
@@ -74,6 +87,8 @@ def prepare(case: Case, folder: Path, shared: dict[str, str]) -> list[str]:
         path.parent.mkdir(parents=True, exist_ok=True)
         if content == "-> nowhere":
             path.symlink_to(folder / "nowhere")
+        elif isinstance(content, str) and content.startswith("SPOILED "):
+            spoil(Path(settle(content.split()[1])), path, content.split()[2])
         elif isinstance(content, str) and content.startswith("EDIT "):
             path.write_text(json.dumps(edited_evidence(*content.removeprefix("EDIT ").split("=", 1))))
         else:
@@ -90,6 +105,28 @@ def prepare(case: Case, folder: Path, shared: dict[str, str]) -> list[str]:
     if case.command == "train" and "--config" not in argv:
         argv = ["--config", path, *argv]
     return [case.command, *argv]
+
+
+def spoil(source: Path, folder: Path, how: str) -> None:
+    """A copy of a model's or an adapter's folder with other weights."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(source, folder)
+    (file,) = folder.glob("*.safetensors")
+    weights = load_file(file)
+    if how.startswith("without:"):
+        weights = {name: value for name, value in weights.items() if how.partition(":")[2] not in name}
+    elif how == "nan":
+        weights = {name: value * float("nan") if "layer.1" in name else value for name, value in weights.items()}
+    elif how == "more":
+        weights |= {name.replace("layer.1", "layer.2"): value.clone() for name, value in weights.items()}
+    else:  # of another shape
+        part = {name: value for name, value in weights.items() if how.partition(":")[2] in name}
+        weights |= {name: torch.cat([value, value]) for name, value in part.items()}
+    if weights:
+        save_file(weights, file, metadata={"format": "pt"})
+    else:
+        file.unlink()
 
 
 def edited_evidence(place: str, value: str) -> dict:

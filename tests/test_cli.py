@@ -291,3 +291,12 @@ def test_json_is_all_that_is_printed(capsys, tmp_path, models):
     say("a later command speaks again")
     assert capsys.readouterr().out
     assert printed == json.loads((tmp_path / "new" / "out" / "evidence.json").read_text())
+
+
+def test_a_plan_names_one_cost(capsys, tmp_path):
+    config = tiny.own_data(tmp_path, "text_classification")
+    config["original"]["num_train_epochs"] = 3
+    assert main(["--config", tiny.write_config(tmp_path, config), "--json", "--dry_run"]) == 0
+    told = " ".join(line["text"] for line in json.loads(capsys.readouterr().out)["plan"])
+    shares = re.findall(r"(\d+) ?% of (?:the examples of|one) retraining", told)
+    assert len(shares) == 2 and shares[0] == shares[1], told

@@ -30,7 +30,13 @@ def test_a_broken_run(capsys):
 
 
 @pytest.mark.parametrize(
-    "error", [OSError(errno.ENOSPC, "No space left on device", "model.safetensors"), RuntimeError("I/O (os error 28)")]
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device", "model.safetensors"),
+        RuntimeError("I/O (os error 28)"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 27328 vs 27220"),
+        RuntimeError("[enforce fail at inline_container.cc:858] . PytorchStreamWriter failed writing file data/0"),
+    ],
 )
 def test_a_full_disk_is_one_line(capsys, error):
     status, said = end(error, capsys)

@@ -1,6 +1,7 @@
 """`hf-unlearn evaluate`: the evidence for a model that was unlearned elsewhere."""
 
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from hf_unlearn.evaluation.generation import MAX_NEW_TOKENS
 from hf_unlearn.evaluation.language_metrics import DEFINITIONS
 from hf_unlearn.evaluation.language_table import LanguageData, language_block, measure
 from hf_unlearn.evaluation.perturbed import make_choices
-from hf_unlearn.evaluation.references import check_reference
+from hf_unlearn.evaluation.references import check_apart, check_reference
 from hf_unlearn.evaluation.stress import stress
 from hf_unlearn.progress import quiet_libraries, quietly, say
 from hf_unlearn.report.blocks import Evidence, Language, Method, Stress
@@ -118,8 +119,10 @@ def make_evidence(
     scores, language = score_models(own, arguments, data, models)
     original, unlearned = scores.get("original"), scores["unlearned"]
     twins = [scores[name] for name in models if name not in ("original", "unlearned")]
-    for k, reference in enumerate(twins[arguments.recipe.retrain :], 1):
-        stages.warn(data, check_reference(original, reference, f"reference {k}"))
+    given = {f"reference {k}": each for k, each in enumerate(twins[arguments.recipe.retrain :], 1)}
+    check_apart(given)
+    for name, reference in given.items():
+        stages.warn(data, check_reference(original, reference, name))
     evidence = account.make_evidence(
         account.Scored(original, unlearned, twins),
         method=MADE_ELSEWHERE,
@@ -220,6 +223,7 @@ def _settle_models(own: EvaluateArguments, arguments: Arguments) -> bool:
     """
     if own.unlearned_model is None:
         raise UserError("no --unlearned_model; name the model to be judged")
+    own.unlearned_model = os.path.expanduser(own.unlearned_model)
     given = arguments.model.model_name_or_path
     if given is not None and same_model(given, own.unlearned_model):
         raise UserError("--unlearned_model is the original (--model_name_or_path); name the one that was unlearned")

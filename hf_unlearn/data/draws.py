@@ -26,7 +26,10 @@ def draw(
     if groups is not None:
         distinct, owner = np.unique(groups, return_inverse=True)
         if len(distinct) < 2:
-            raise UserError("rows of a single group cannot be divided by group: name another group column or none")
+            raise UserError(
+                "the groups are too few: held-out, forgotten and kept rows need groups of their own; name another "
+                "group column or none"
+            )
         wanted = min(max(round(count / size * len(distinct)), 1), len(distinct) - 1)
         taken = np.zeros(len(distinct), dtype=bool)
         taken[rng.choice(len(distinct), wanted, replace=False)] = True

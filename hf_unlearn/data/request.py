@@ -208,7 +208,7 @@ class ForgetRequest:
     def _note_held_out(self, count: int) -> None:
         if count:
             self.notes.append(
-                f"{count} rows of the request were held out before training, so nothing is to be forgotten"
+                f"{count} rows of the request were held out before training, so no model has to forget them"
             )
 
 

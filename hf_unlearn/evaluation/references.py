@@ -1,5 +1,7 @@
 """A retrained model made elsewhere is a yardstick only if it never saw the forgotten rows, and is any good."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from hf_unlearn.errors import UserError
@@ -28,6 +30,15 @@ def check_reference(original: ModelScores | None, reference: ModelScores, name: 
     if original is not None and (worse := _how_much_worse(original["test"], reference["test"])):
         warnings.append(f"Attention: {name} is far worse than the original on unseen rows ({worse}): no yardstick.")
     return warnings
+
+
+def check_apart(references: Mapping[str, ModelScores]) -> None:
+    """Raises `UserError` for two references, by name, that are one: no distance would lie between them."""
+    names = list(references)
+    for k, name in enumerate(names):
+        for other in names[:k]:
+            if np.array_equal(references[name]["forget"].log_odds, references[other]["forget"].log_odds):
+                raise UserError(f"{name} is {other} once more: name models of separate trainings")
 
 
 def knows_forgotten(reference: ModelScores) -> bool:

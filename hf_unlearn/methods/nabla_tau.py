@@ -142,6 +142,9 @@ class NablaTauTrainer(RowTargetTrainer):
         proxy = super().plan() if self.args.variant in ("rows", "tokens") else []
         return [f"variant {self.args.variant}, {passes:.2f} passes over the retain rows", *proxy]
 
+    def rows_beside_steps(self) -> int:
+        return super().rows_beside_steps() if self.args.variant in ("rows", "tokens") else 0
+
     def prepare(self) -> dict[str, torch.Tensor]:
         self.check_validation()
         if self.by_tokens:

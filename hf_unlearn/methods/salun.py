@@ -163,6 +163,9 @@ class SalUnTrainer(RowTargetTrainer):
         lines = [f"variant {args.variant}, labels {args.labels}, mixing {args.mixing}, {passes}"]
         return lines + (super().plan() if args.variant == "rows" else [])
 
+    def rows_beside_steps(self) -> int:
+        return super().rows_beside_steps() if self.args.variant == "rows" else 0
+
     def prepare(self) -> dict[str, torch.Tensor]:
         state: dict[str, torch.Tensor] = {}
         if self.args.variant == "rows":

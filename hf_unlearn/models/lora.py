@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from hf_unlearn.errors import UserError
+from hf_unlearn.models.given_adapter import put_on
 from hf_unlearn.models.weights import load_weights
 from hf_unlearn.tasks.forward import kept_randomness, without_wrappers
 
@@ -139,7 +140,7 @@ def load_adapter_model(
     Raises:
         `UserError`: the base cannot be loaded or does not fit, or the adapter is a prompt.
     """
-    from peft import PeftConfig, PeftModel
+    from peft import PeftConfig
 
     hub = {key: kwargs[key] for key in _HUB_KEYS if key in kwargs} | ({"revision": revision} if revision else {})
     config = PeftConfig.from_pretrained(name_or_path, **hub)
@@ -154,11 +155,7 @@ def load_adapter_model(
         plain = load_weights(auto_model, base, is_base=True, revision=config.revision or "main", **kwargs)
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"cannot load {base}, the base model of the adapter at {name_or_path}") from error
-    try:
-        model = PeftModel.from_pretrained(plain, name_or_path, adapter_name=ADAPTER, is_trainable=True, **hub)
-    except (RuntimeError, ValueError) as error:
-        why = "its head has other classes" if config.modules_to_save else "it was made for another model"
-        raise UserError(f"the adapter at {name_or_path} does not fit {base}: {why}") from error
+    model = put_on(plain, name_or_path, config, ADAPTER, **hub)
     add_reference_adapter(model)
     return model
 

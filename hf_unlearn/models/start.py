@@ -81,6 +81,7 @@ def start_from(
 
         return make
 
+    base = str(base)  # a path too
     kind = _config_of(base, options)
     if kind is not type(inner.config):
         raise UserError(f"base '{base}' has a {kind.__name__}, and the model a {type(inner.config).__name__}")
@@ -91,6 +92,8 @@ def _config_of(name: str, options: dict[str, Any]) -> type:
     """The configuration's class; the weights are read only where they are used."""
     from transformers import AutoConfig
 
+    if name.startswith((".", "/", "~")) and not Path(name).is_dir():  # the Hub would call it no repository
+        raise UserError(f"base '{name}' cannot be loaded: there is no such folder")
     known = {key: options[key] for key in ("revision", "trust_remote_code", "token") if key in options}
     try:
         return type(AutoConfig.from_pretrained(name, **known))

@@ -1,5 +1,6 @@
 """Everything a run can be told: dataclasses, filled from the command line and from a YAML file of defaults."""
 
+import os
 import sys
 from argparse import Namespace
 from dataclasses import dataclass, field, fields, make_dataclass
@@ -250,6 +251,16 @@ REQUESTS = (
     "forget_file",
     "forget_prompt",
 )
+PLACES = (
+    "model_name_or_path",
+    "processor_name_or_path",
+    "base_model",
+    "original_model",
+    "reference_model",
+    "cache_dir",
+    "resume_from_checkpoint",
+    "saliency_mask",
+)
 BESIDE_REQUEST = ("group_column", "id_column")  # belong to one kind of request
 
 
@@ -296,6 +307,8 @@ def _arguments(namespace: Namespace, data_arguments: type, config_class: type) -
     from hf_unlearn.trainers.ranges import check_ranges
 
     check_ranges(vars(namespace))
+    for name in PLACES:  # a file's ~ is no shell's, and reaches us as it is
+        setattr(namespace, name, _at_home(getattr(namespace, name, None)))
 
     def fill(group: type):
         return group(**{f.name: getattr(namespace, f.name) for f in fields(group) if f.init})
@@ -308,6 +321,13 @@ def _arguments(namespace: Namespace, data_arguments: type, config_class: type) -
     except (ValueError, TypeError, ImportError, OSError, AttributeError, KeyError) as error:  # from TrainingArguments
         raise UserError(f"the arguments are refused by transformers: {in_one_line(error)}") from None
     return Arguments(run, model, data, request, lora, recipe, trainer)
+
+
+def _at_home(place: Any) -> Any:
+    """A path, or a list of paths, with the user's folder in the place of its ~."""
+    if isinstance(place, list):
+        return [_at_home(each) for each in place]
+    return os.path.expanduser(place) if isinstance(place, str) else place
 
 
 def _without_overridden_request(values: dict[str, Any], argv: list[str]) -> dict[str, Any]:

@@ -10,11 +10,12 @@ from accelerate.utils import DistributedType
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from hf_unlearn.data import tofu
-from hf_unlearn.errors import UserError, in_one_line
+from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation.own_answers import NO_RETAIN
 from hf_unlearn.hub.upload import check_can_push, check_repo_id
 from hf_unlearn.models import lora
 from hf_unlearn.run.arguments import Arguments, LoraArguments
+from hf_unlearn.run.check_options import check_optimizer, check_recomputing, check_scheduler, check_times
 from hf_unlearn.run.loading import check_place, complete_recipe
 from hf_unlearn.run.recipe import Recipe
 from hf_unlearn.run.recipe_cache import default_cache_dir
@@ -31,6 +32,8 @@ TRACKER_PACKAGES = {
     "wandb": "wandb",
 }
 BEST = ("validation_loss", "validation_accuracy")
+BLOCKS = "num_hidden_layers"
+OF_THE_DATA = ("num_labels", "id2label", "label2id")
 LORA_DEFAULTS = {f.name: f.default for f in fields(LoraArguments)}
 
 
@@ -69,7 +72,10 @@ def check(arguments: Arguments) -> None:
         raise UserError("--base_model goes with --model_name_or_path; in a recipe the base is --original_model")
     given = arguments.model.model_name_or_path
     base = arguments.recipe.original_model or arguments.model.base_model
-    for reference in arguments.recipe.reference_model or []:
+    references = arguments.recipe.reference_model or []
+    if any(_same(one, other) for k, one in enumerate(references) for other in references[:k]):
+        raise UserError("--reference_model names one model twice; name each once: two retrainings differ by chance")
+    for reference in references:
         if given is not None and _same(given, reference):
             raise UserError("--reference_model is the model that must forget; name models that never saw the rows")
     if given is not None and base is not None and _same(given, base):
@@ -98,6 +104,16 @@ def _check_without_effect(arguments: Arguments) -> None:
         for name in ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_modules_to_save"):
             if getattr(options, name) != LORA_DEFAULTS[name]:
                 raise UserError(f"--{name} shapes an adapter that --use_peft adds; add that, or leave it out")
+    if not recipe.original_use_peft:
+        for name in ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules"):
+            if getattr(recipe, f"original_{name}") != LORA_DEFAULTS[name]:
+                raise UserError(
+                    f"--original_{name} shapes an adapter that --original_use_peft adds; add that, or leave it out"
+                )
+    if arguments.model.model_revision not in (None, "main") and arguments.model.model_name_or_path is None:
+        raise UserError("--model_revision is that of --model_name_or_path; name the model too, or leave it out")
+    if options.lora_dropout and arguments.trainer.disable_dropout is not False:
+        raise UserError("--lora_dropout is without effect while --disable_dropout is on; switch it off, or leave both")
     if options.save_adapter and not options.use_peft and arguments.model.model_name_or_path is None:
         raise UserError("--save_adapter: there is no adapter; add one with --use_peft")
     if recipe.original_seed + recipe.retrain >= 2**32:
@@ -172,39 +188,22 @@ def _check_prompts(arguments: Arguments) -> None:
 
 def _check_training(trainer) -> None:
     """What Trainer would refuse only once it has begun."""
-    from transformers import Trainer
-
     if trainer.load_best_model_at_end and "no" in (trainer.eval_strategy, trainer.save_strategy):
         raise UserError("--load_best_model_at_end needs --eval_strategy and --save_strategy, the same for both")
     if trainer.load_best_model_at_end and trainer.metric_for_best_model.removeprefix("eval_") not in BEST:
         raise UserError(f"--metric_for_best_model is {trainer.metric_for_best_model}; it is one of {', '.join(BEST)}")
-    try:
-        Trainer.get_optimizer_cls_and_kwargs(trainer)
-    except ImportError as error:
-        raise UserError(f"--optim {getattr(trainer.optim, 'value', trainer.optim)}: {in_one_line(error)}") from None
-    except ValueError:
-        pass  # it asks for a model
+    check_times(trainer)
+    check_optimizer(trainer)
+    check_recomputing(trainer)
     if trainer.max_steps != -1 and trainer.max_steps < 1:
         raise UserError(f"--max_steps is {trainer.max_steps}; give a number above 0, or leave it out")
-    _check_scheduler(trainer.lr_scheduler_type, trainer.lr_scheduler_kwargs, "")
+    check_scheduler(trainer.lr_scheduler_type, trainer.lr_scheduler_kwargs, "")
     if trainer.use_liger_kernel and importlib.util.find_spec("liger_kernel") is None:
         raise UserError("--use_liger_kernel: the package liger_kernel is not installed; pip install liger-kernel")
     if trainer.deepspeed and importlib.util.find_spec("deepspeed") is None:
         raise UserError("--deepspeed: the package deepspeed is not installed; pip install deepspeed")
     if getattr(trainer, "saliency_mask", None):
         check_file(trainer.saliency_mask)
-
-
-def _check_scheduler(name, options, prefix: str) -> None:
-    import torch
-    from transformers import get_scheduler
-
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    try:
-        get_scheduler(name, optimizer, 0, 1, scheduler_specific_kwargs=options)
-    except (ValueError, TypeError) as error:
-        shown = getattr(name, "value", name)
-        raise UserError(f"--{prefix}lr_scheduler_type {shown}: {in_one_line(error)}") from None
 
 
 def _check_loading(arguments: Arguments) -> None:
@@ -235,14 +234,28 @@ def _check_loading(arguments: Arguments) -> None:
 
 
 def _check_recipe(arguments: Arguments) -> None:
-    from transformers import AutoConfig
-
     recipe = Recipe.from_arguments(arguments.recipe, arguments.model.dtype)
-    _check_scheduler(recipe.lr_scheduler_type, None, "original_")
+    check_scheduler(recipe.lr_scheduler_type, None, "original_")
+    if recipe.lr_scheduler_type == "constant" and recipe.warmup_steps:
+        raise UserError("--original_warmup_steps: the schedule constant has none; say constant_with_warmup")
+    _check_cache(arguments)
+    _check_architecture(recipe)
+
+
+def _check_cache(arguments: Arguments) -> None:
+    """The folder of originals and twins can be written to, and is no part of what is handed on."""
     if arguments.recipe.cache_dir:
         check_folder(Path(arguments.recipe.cache_dir), f"--cache_dir {arguments.recipe.cache_dir}")
     else:
         check_folder(default_cache_dir(), "the folder of originals and twins (HF_UNLEARN_CACHE)")
+    cache = Path(arguments.recipe.cache_dir or default_cache_dir()).absolute()
+    if cache.is_relative_to(Path(arguments.trainer.output_dir).absolute()):
+        raise UserError("--cache_dir lies in --output_dir: originals in it remember the rows; name a folder elsewhere")
+
+
+def _check_architecture(recipe: Recipe) -> None:
+    from transformers import AutoConfig
+
     if recipe.model_type is None:
         return
     try:
@@ -251,7 +264,13 @@ def _check_recipe(arguments: Arguments) -> None:
         close = difflib.get_close_matches(recipe.model_type, list(CONFIG_MAPPING_NAMES), n=1)
         hint = f"did you mean {close[0]}?" if close else "name an architecture of transformers, e.g. vit"
         raise UserError(f"--original_model_type {recipe.model_type} is unknown; {hint}") from None
-    for key in recipe.config_values():
+    names = known.attribute_map
+    for key, value in recipe.config_values().items():
+        if key in OF_THE_DATA:
+            raise UserError(f"--original_model_config: the classes come from the data; leave {key} out")
+        counts_blocks = names.get(key, key) == names.get(BLOCKS, BLOCKS)
+        if counts_blocks and isinstance(value, int) and value < 1:
+            raise UserError(f"--original_model_config: {key} is {value}; give 1 or more")
         if not hasattr(known, key):
             close = difflib.get_close_matches(key, list(known.to_dict()), n=1)
             hint = f"; did you mean {close[0]}?" if close else ""

@@ -60,7 +60,9 @@ def load_model(arguments: Arguments, task: Task, name: str):
 def merge_unquantized(arguments: Arguments, task: Task, model):
     """A plain model: the adapter of `model` merged into its base, which is loaded once more, in its full width."""
     name = base_name(model) or ""
-    labels = {"num_labels": len(task.label_names), "ignore_mismatched_sizes": True} if task.label_names else {}
+    labels: dict[str, Any] = {}
+    if task.label_names:
+        labels = {"num_labels": len(task.label_names), "ignore_mismatched_sizes": True}
     options = load_options(arguments, name)
     for kept_from in ("quantization_config", "device_map"):
         options.pop(kept_from, None)

@@ -60,9 +60,11 @@ def _costs(arguments: Arguments, data: Data, trainer: UnlearningTrainer) -> Plan
 
 
 def _unlearning_rows(trainer: UnlearningTrainer) -> int:
-    """Rows that the planned steps read."""
+    """Rows that the planned run reads: in its steps, and for what it measures before them."""
     sizes = trainer.stream_sizes()
-    return sum(phase.steps * sum(sizes[s].batch for s in phase.streams) for phase in trainer.schedule.phases)
+    return trainer.rows_beside_steps() + sum(
+        phase.steps * sum(sizes[s].batch for s in phase.streams) for phase in trainer.schedule.phases
+    )
 
 
 def _tried(arguments: Arguments, data: Data, trainer: UnlearningTrainer, rows: int) -> Plan:

@@ -12,12 +12,12 @@ import torch
 from transformers import AutoConfig, PrinterCallback, Trainer, TrainingArguments, set_seed
 
 from hf_unlearn.data.rows import Rows
-from hf_unlearn.errors import UserError
+from hf_unlearn.errors import NonFiniteLossError, UserError
 from hf_unlearn.evaluation.comparison import ModelScores
 from hf_unlearn.hub.private_paths import is_local_name
 from hf_unlearn.models import lora
 from hf_unlearn.models.start import labels_of, load_start
-from hf_unlearn.models.weights import load_weights
+from hf_unlearn.models.weights import first_not_finite, load_weights
 from hf_unlearn.progress import ProgressBar
 from hf_unlearn.run.recipe_cache import default_cache_dir, entry_key, keep_entry, read_entry
 from hf_unlearn.tasks.base import Task
@@ -162,6 +162,7 @@ def train_recipe(
 
     Raises:
         `UserError`: fewer rows than one batch.
+        `NonFiniteLossError`: the training left no numbers.
     """
     load_kwargs = load_kwargs or {}
     # The model settles how rows are encoded (padding, longest input), and the cache's key is made from encoded rows.
@@ -188,6 +189,8 @@ def train_recipe(
         start = time.perf_counter()
         trainer.train()
         seconds = time.perf_counter() - start
+    if first_not_finite(model):
+        raise NonFiniteLossError(f"{title} ended in weights that are not finite; lower `original_learning_rate`")
     examples = trainer.state.global_step * recipe.batch_size
     if trainer.is_world_process_zero():
         made = {"seconds": seconds, "examples": examples, "rows": len(rows), "seed": seed, "recipe": asdict(recipe)}

@@ -16,6 +16,7 @@ from typing import Any
 
 from hf_unlearn.data.content import features_digest
 from hf_unlearn.data.rows import Rows
+from hf_unlearn.exits import no_room
 from hf_unlearn.models.checksums import digests, file_digest, find_damaged
 from hf_unlearn.progress import say
 from hf_unlearn.tasks.base import Task
@@ -108,8 +109,11 @@ def keep_entry(folder: Path, model, task: Task, made: dict[str, Any]) -> None:
         (scratch / MADE).write_text(json.dumps(made), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         scratch.rename(folder)
-    except OSError as error:
-        say(f"not kept in the cache {folder.parent} ({error.strerror}): it is made again the next time")
+    except Exception as error:  # safetensors and tokenizers wrap the system's own
+        reason = no_room(error) or getattr(error, "strerror", None)
+        if reason is None:
+            raise
+        say(f"not kept in the cache {folder.parent} ({reason}): it is made again the next time")
     finally:
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)

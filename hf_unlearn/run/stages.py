@@ -21,7 +21,7 @@ from hf_unlearn.errors import NonFiniteLossError, UserError
 from hf_unlearn.evaluation.account import SCORED, Scored
 from hf_unlearn.evaluation.answers import UNLEARNED
 from hf_unlearn.evaluation.comparison import ModelScores
-from hf_unlearn.evaluation.references import check_reference
+from hf_unlearn.evaluation.references import check_apart, check_reference
 from hf_unlearn.evaluation.scoring import score_splits
 from hf_unlearn.methods import get_method
 from hf_unlearn.models import lora
@@ -83,6 +83,7 @@ def check_references(arguments: Arguments, data: Data, before: ModelScores, refe
         reference.scores = score_model(arguments, data, reference.model, f"reference {k} of {len(references)}")
         reference.model.to("cpu")
         warn(data, check_reference(before, reference.scores, f"reference {k}"))
+    check_apart({f"reference {k}": each.scores for k, each in enumerate(references, 1) if each.scores})
 
 
 def warn(data: Data, warnings: list[str]) -> None:

@@ -185,6 +185,10 @@ class UnlearningTrainer(StepMeans, Measuring, Originals, Loading, Pushing):
         """What a dry run says of the method, a line each."""
         return []
 
+    def rows_beside_steps(self) -> int:
+        """Rows that a whole training reads beside those of its steps, as far as a plan can tell."""
+        return 0
+
     def _first_of_step(self, key: str) -> bool:
         """True for the first call with `key` in an optimizer step, however many micro-batches the step has."""
         first = self._asked_at.get(key) != self.state.global_step
@@ -314,9 +318,9 @@ class UnlearningTrainer(StepMeans, Measuring, Originals, Loading, Pushing):
         if self.args.world_size > 1:
             finite = self.accelerator.reduce(finite.float(), reduction="sum") == self.args.world_size
         if not bool(finite):
-            raise NonFiniteLossError(
-                f"the loss or its gradient is not finite at step {self.state.global_step + 1}; lower `learning_rate`"
-            )
+            step, decay = self.state.global_step + 1, self.args.weight_decay
+            what = "lower `learning_rate`" + (f", or `weight_decay`, which is {decay:g}" if decay > 1 else "")
+            raise NonFiniteLossError(f"the loss or its gradient is not finite at step {step}; {what}")
         return grad_norm
 
     # The run around the steps.

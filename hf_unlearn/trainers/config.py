@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from transformers import PreTrainedModel, TrainingArguments
+from transformers.trainer_pt_utils import AcceleratorConfig
 from transformers.trainer_utils import HubStrategy
 
 from hf_unlearn.errors import UserError
@@ -32,9 +33,11 @@ _NOT_HERE = {  # arguments of TrainingArguments that would be without effect, or
     "bf16_full_eval": _SCORED,
     "fp16_full_eval": _SCORED,
     "include_num_input_tokens_seen": "batches hold rows of two kinds, whose tokens Trainer cannot count",
+    "eval_do_concat_batches": _SCORED,
+    "eval_use_gather_object": _SCORED,
     "hub_always_push": "a result is pushed once, in the end",
 }
-_ACCELERATOR = ("split_batches", "dispatch_batches")
+_ACCELERATOR = ("split_batches", "dispatch_batches", "even_batches", "use_seedable_sampler")
 _SHAPES_STEPS = {
     "num_train_epochs",
     "per_device_train_batch_size",
@@ -57,6 +60,7 @@ _ALSO_SHAPES = {
     "data_seed",
     "fp16",
     "lr_scheduler_kwargs",
+    "neftune_noise_alpha",
     "optim_args",
     "warmup_steps",
 }
@@ -139,12 +143,23 @@ class UnlearningConfig(TrainingArguments):
         check_ranges(vars(self))
         defaults = {f.name: f.default for f in fields(TrainingArguments)}
         for name, reason in _NOT_HERE.items():
-            if getattr(self, name) not in (defaults[name], None, [], False):
+            value, default = getattr(self, name), defaults[name]
+            if value != default and (default is True or value not in (None, [], False)):
                 raise UserError(f"`{name}` cannot be used here: {reason}")
         super().__post_init__()
+        usual = AcceleratorConfig()
         for name in _ACCELERATOR:
-            if getattr(self.accelerator_config, name, None):
+            if (getattr(self.accelerator_config, name, None) or False) != (getattr(usual, name, None) or False):
                 raise UserError(f"`accelerator_config`: {name} is without effect here: {_DRAWN}")
+        if getattr(self.accelerator_config, "gradient_accumulation_kwargs", None):
+            raise UserError(
+                "`accelerator_config`: say how many micro-batches with `gradient_accumulation_steps` alone"
+            )
+        if self.neftune_noise_alpha and self.disable_dropout is not False:
+            raise UserError(
+                "`neftune_noise_alpha` adds noise in train mode alone, which `disable_dropout` leaves out: switch it "
+                "off, or leave the noise out"
+            )
         if self.saliency_mask and not os.path.isfile(self.saliency_mask):
             raise UserError("`saliency_mask` names no file; leave it out to measure a mask")
         if self.hub_strategy != HubStrategy.END:

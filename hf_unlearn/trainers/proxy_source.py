@@ -28,23 +28,29 @@ class Proxy(TargetSource):
     It is a model of its own, or, where the model was given with an adapter, that model with another adapter in its
     place for the while. If a proxy that keeps the model's lowest layers tells forget rows from validation rows, these
     layers remember them, and one that keeps nothing takes its place.
+
+    Args:
+        haste: times the recipe's learning rate.
     """
 
     name = "proxy"
+
+    def __init__(self, haste: float = 1.0):
+        self.haste = haste
 
     def ask(self, trainer: Asking) -> Asked:
         model, seed = trainer.accelerator.unwrap_model(trainer.model), trainer.args.seed
         if lora.came_with_adapter(model):
             with lora.proxy_adapter(model, seed) as proxy:  # inside, `trainer.model` may be it
-                return trainer.ask_model(train_proxy(trainer, proxy))
+                return trainer.ask_model(train_proxy(trainer, proxy, self.haste))
         start = trainer.recipe.start if trainer.recipe else None
         untrained = make_proxy(model, seed, start)
         is_clean = starts_clean(model, unwrap(untrained) if start else None)
-        asked = trainer.ask_model(train_proxy(trainer, untrained))
+        asked = trainer.ask_model(train_proxy(trainer, untrained, self.haste))
         if is_clean or (auc := remembered(trainer, asked)) is None:
             return asked
         trainer.notes.append(PROXY_REMEMBERS.format(auc=auc))
-        return trainer.ask_model(train_proxy(trainer, make_proxy(model, seed, start, keeps=False)))
+        return trainer.ask_model(train_proxy(trainer, make_proxy(model, seed, start, keeps=False), self.haste))
 
 
 def remembered(trainer: Asking, asked: Asked) -> float | None:
@@ -56,17 +62,18 @@ def remembered(trainer: Asking, asked: Asked) -> float | None:
     return found.value
 
 
-def train_proxy(trainer: Asking, proxy: torch.nn.Module) -> torch.nn.Module:
+def train_proxy(trainer: Asking, proxy: torch.nn.Module, haste: float = 1.0) -> torch.nn.Module:
     """The proxy after its training on the retain rows; what that reads is counted on `trainer`."""
     args, recipe = trainer.args, trainer.recipe
     shared = {f.name for f in dataclasses.fields(UnlearningConfig) if f.init}
     values = {f.name: getattr(args, f.name) for f in dataclasses.fields(args) if f.name in shared}
+    rate = (recipe and recipe.rate_for(proxy, ADAPTER_RATE)) or 2 * default_learning_rate(proxy)
     with tempfile.TemporaryDirectory() as scratch:
         values |= {
             "output_dir": scratch,
             "num_train_epochs": trainer.proxy_epochs,
             "max_steps": -1,
-            "learning_rate": (recipe and recipe.rate_for(proxy, ADAPTER_RATE)) or 2 * default_learning_rate(proxy),
+            "learning_rate": haste * rate,
             "disable_dropout": False,  # it is trained as a model is trained
             "adam_beta1": USUAL_MOMENTUM,
             "warmup_steps": 0.0,

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from hf_unlearn.errors import UserError
@@ -31,6 +32,7 @@ class Range:
 
 
 ABOVE_0 = Range("give a number above 0", open_low=True)
+EPOCHS = Range("give a number above 0, at most a million", high=1e6, open_low=True)
 NOT_BELOW_0 = Range("give 0 or more")
 SEED = Range("give a whole number from 0 to 4294967295", high=2**32 - 1)
 DECAY = Range("it must lie in [0, 1)", high=1.0, open_high=True)
@@ -39,14 +41,15 @@ INNER_SHARE = Range("it must lie between 0 and 1, both excluded, e.g. 0.1", high
 
 _BY_RANGE = {
     ABOVE_0: """
-        learning_rate num_train_epochs per_device_train_batch_size per_device_forget_batch_size
+        learning_rate adam_epsilon dataloader_prefetch_factor per_device_train_batch_size per_device_forget_batch_size
         per_device_eval_batch_size gradient_accumulation_steps logging_steps save_steps eval_steps save_total_limit
-        ddp_timeout torch_empty_cache_steps retrain_epochs proxy_epochs retain_per_class noise_rows noise_steps
+        ddp_timeout torch_empty_cache_steps retain_per_class noise_rows noise_steps
         noise_learning_rate impair_steps repair_steps impair_learning_rate repair_learning_rate max_length
-        max_train_rows lora_r lora_alpha original_num_train_epochs original_learning_rate original_batch_size
+        max_train_rows lora_r lora_alpha original_learning_rate original_batch_size
         original_gradient_accumulation_steps original_lora_r original_lora_alpha""",
+    EPOCHS: "num_train_epochs retrain_epochs proxy_epochs original_num_train_epochs",
     NOT_BELOW_0: """
-        weight_decay warmup_steps adam_epsilon max_grad_norm eval_delay dataloader_num_workers noise_penalty
+        weight_decay warmup_steps max_grad_norm eval_delay dataloader_num_workers noise_penalty
         neftune_noise_alpha generate retrain original_warmup_steps original_weight_decay""",
     SEED: "seed data_seed split_seed original_seed",
     DECAY: "adam_beta1 adam_beta2 lora_dropout original_lora_dropout",
@@ -57,10 +60,10 @@ RANGES: dict[str, Range] = {name: limits for limits, names in _BY_RANGE.items() 
 
 
 def check_ranges(values: Mapping[str, Any]) -> None:
-    """Raises `UserError` for the first number in `values` that its argument cannot be; `None` and texts pass."""
+    """Raises `UserError` for the first of `values` that its argument cannot be; `None` passes."""
     for name, value in values.items():
         limits = RANGES.get(name)
-        if limits is None or isinstance(value, bool) or not isinstance(value, (int, float)):
+        if limits is None or value is None or isinstance(value, bool):
             continue
-        if value not in limits:
+        if not isinstance(value, Real) or float(value) not in limits:
             raise UserError(f"`{name}` is {value}; {limits.words}")

@@ -32,8 +32,9 @@ BUDGET = {"proxy_epochs": (0.1, 6.0), "num_train_epochs": (1 / 15, 4.0)}  # shar
 RATE = 0.7  # of the recipe's peak learning rate, as far as the width of the model tells it where it is not known
 WORSE = 2.0  # standard errors of the mean difference, row by row, from which a model counts as damaged
 MOST_CALIBRATION = 2048  # validation rows that translate; more move no quantile by what matters
-PROXY_SHARE = 0.25  # of the recipe: what a proxy beside a probe takes at most
-COSTS_THE_SAME = 0.5  # of the examples of retraining
+HASTE = 2.0  # times the recipe's rate, for a proxy that is trained a fraction as long
+ENOUGH_PROXY_STEPS = 80  # from which a probe has nothing to add
+PROXY_STEPS, PROXY_SHARE = 160, 0.25  # of a proxy from a pretrained base; but at most this share of the recipe
 UNKNOWN_EPOCHS = 10.0  # assumed for retraining where the recipe is not known
 
 
@@ -44,7 +45,7 @@ class RowTargetConfig(PublishedConfig):
     Args:
         retrain_epochs: epochs that retraining would take; sets the next two. `None`: the recipe's, or 10.
         proxy_epochs: passes over the retain rows that train the proxy; `None` is 1/10 of `retrain_epochs`, at most 6,
-            and beside a probe 40 steps, but no more than a quarter of `retrain_epochs`.
+            and of a classifier from a pretrained base 160 steps, but no more than a quarter of `retrain_epochs`.
         num_train_epochs: passes over the retain rows; `None` is 1/15 of `retrain_epochs`, at most 4, and where the
             recipe starts from a pretrained base no more than 40 steps; never fewer than 40 steps and three visits of
             each forget row, and more while rows stand above their targets.
@@ -125,10 +126,12 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
 
     @staticmethod
     def _few_passes(args: RowTargetConfig, splits: UnlearningSplits, name: str, passes: float) -> float:
-        """As many passes as 40 steps are, whatever is kept: a base that knows the language needs no more."""
+        """As many passes as so many steps are, whatever is kept: a base that knows the language needs no more."""
         step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-        few = LEAST_STEPS * step / max(1, len(splits.retain))
-        return min(few, PROXY_SHARE * args.retrain_epochs) if name == "proxy_epochs" else min(few, passes)
+        one = step / max(1, len(splits.retain))  # a step, as a share of a pass
+        if name == "proxy_epochs":
+            return min(PROXY_STEPS * one, PROXY_SHARE * args.retrain_epochs)
+        return min(LEAST_STEPS * one, passes)
 
     def default_forget_batch(self) -> int:
         """Per process and micro-batch: half of the retain rows."""
@@ -156,21 +159,23 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
     def plan(self) -> list[str]:
         """Where the targets come from and, where the recipe is known, what the run costs beside it."""
         args, sizes = self.args, self.stream_sizes()
-        kind = type(self.source or self.target_source())
+        source = self.source or self.target_source()
         proxy = f"a proxy: {args.proxy_epochs:.2g} passes over the rest"
-        what = {Blend: f"a probe on the frozen base and {proxy}", Proxy: proxy, Probe: "a probe on the frozen base"}
-        lines = [f"targets from {what.get(kind) or kind.name}; nothing of it sees the forget rows"]
+        words = {"proxy": proxy, "probe": "a probe on the frozen base", "probe and a proxy": f"a probe and {proxy}"}
+        lines = [f"targets from {words.get(source.name, source.name)}; nothing of it sees the forget rows"]
         if self.recipe is not None and self.recipe.epochs:
-            retain = sizes[RETAIN].rows
-            side = args.proxy_epochs * retain if kind in (Proxy, Blend) else 0
-            side += min(retain, MOST_PROBE_ROWS) if kind in (Probe, Blend) else 0
-            read = self.schedule.total_steps * sum(size.batch for size in sizes.values()) + side
-            share = read / (self.recipe.epochs * retain)
-            words = "; retraining costs about the same" if share > COSTS_THE_SAME else ""
-            lines.append(f"reads about {share:.0%} of the examples of retraining{words}")
+            read = self.schedule.total_steps * sum(size.batch for size in sizes.values()) + self.rows_beside_steps()
+            share = read / (self.recipe.epochs * sizes[RETAIN].rows)
+            lines.append(f"reads about {share:.0%} of the examples of retraining")
         if self.schedule.most_steps > self.schedule.total_steps:
             lines.append(f"up to {self.schedule.most_steps:,} steps, as long as rows stand above their targets")
         return lines
+
+    def rows_beside_steps(self) -> int:
+        """Those that the source of the targets reads."""
+        retain, name = self.stream_sizes()[RETAIN].rows, (self.source or self.target_source()).name
+        probed = min(retain, MOST_PROBE_ROWS) if Probe.name in name else 0
+        return probed + (round(self.args.proxy_epochs * retain) if Proxy.name in name else 0)
 
     def row_targets(self, forget: SplitOutput) -> torch.Tensor:
         """Target log-odds of the micro-batch's forget rows, `(size,)`; measured anew when the time has come."""
@@ -280,22 +285,27 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
         return kind.from_tensors(self.method_state)
 
     def target_source(self) -> TargetSource:
-        """What tells how an unseen model would see the forget rows: a probe on the recipe's pretrained base, and a
-        proxy."""
+        """What tells how an unseen model would see the forget rows: a proxy, and beside one that is short a probe on
+        the recipe's pretrained base."""
         if self.recipe is None or not _starts_pretrained(self.recipe, self.task):
             return Proxy()  # without loading a base that nobody would ask
         base = self.recipe.start(self.args.seed)
-        return Blend(Probe(base), Proxy()) if base.config._name_or_path else Proxy()
+        if not base.config._name_or_path:
+            return Proxy()
+        proxy = Proxy(haste=HASTE)
+        steps = self.args.proxy_epochs * self.stream_sizes()[RETAIN].batches
+        return Blend(proxy) if steps >= ENOUGH_PROXY_STEPS else Blend(Probe(base), proxy)
 
     def ask_source(self) -> dict[str, torch.Tensor]:
         """What the source says of validation and forget rows, none of which it has seen."""
         asked = self.ask()
         if not self.task.has_classes:
             return self._language_state(asked)
-        rows = (self.calibration_rows, self.splits.forget, self.splits.retain)
-        labels, own, kept = (self.labels_of(part) for part in rows)
+        labels, own = (self.labels_of(rows) for rows in (self.calibration_rows, self.splits.forget))
         seen, said = asked.validation.log_odds, asked.forget.log_odds
-        return RowTargets.from_answers(seen, said, labels, own, kept, steadies=asked.steadies).to_tensors()
+        return RowTargets.from_answers(
+            seen, said, labels, own, self.kept_classes, steadies=asked.steadies
+        ).to_tensors()
 
     def _language_state(self, asked: Asked) -> dict[str, torch.Tensor]:
         seen, said = (np.c_[each.log_odds, each.places] for each in (asked.validation, asked.forget))

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from functools import cached_property
 from operator import attrgetter
 
 import numpy as np
@@ -18,7 +19,6 @@ from hf_unlearn.trainers.token_targets import TokenLogOdds
 
 STRENGTHS = (0.3, 3.0, 30.0, 300.0)  # inverse regularisation of the probe; validation rows choose
 MOST_PROBE_ROWS = 4096  # of the retain rows; more change a linear probe little
-LEAST_AGREEMENT = 0.2  # correlation on validation rows below which a source says nothing of the model
 MOST_LOG_ODDS = 30.0  # nats; what a probe may say at most
 
 
@@ -92,6 +92,11 @@ class Asking(Measuring):
     def labels_of(rows: Rows) -> np.ndarray:
         """Class ids, `(rows,)`."""
         return np.array([int(features["labels"]) for features in rows.__getitems__(range(len(rows)))])
+
+    @cached_property
+    def kept_classes(self) -> np.ndarray:
+        """Ids of the classes that retain rows have, ascending."""
+        return np.unique(self.labels_of(self.splits.retain))
 
     def own_log_odds(self, said: Said, rows: Rows) -> np.ndarray:
         """Those of the rows' own labels, `(rows,)`; of a causal LM those of the answers."""
@@ -198,11 +203,11 @@ def probe_log_odds(model, features: np.ndarray, classes: int) -> np.ndarray:
 
 
 class Blend(TargetSource):
-    """Several sources that err in different ways: the mean of what they say, each in units of its own spread.
+    """What several sources say together, and believed as far as it goes with the model (`Asked.steadies`).
 
-    A probe knows all retain rows and only what the base makes of them; a proxy learned as the original did, and not
-    for long. Their errors on a row have little to do with each other. One whose log-odds on validation rows do not go
-    with the model's says nothing of it and is left out, in a note; the last is asked in any case.
+    Each is taken in units of its own spread, with a weight of 0 or more: those with which their sum comes closest to
+    the model on validation rows, in the least squares (no source has seen these, and nor has the model). A probe knows
+    all retain rows and only what the base makes of them; a proxy learned as the original did, and not for long.
 
     Args:
         sources: in the order in which they are asked; each is let go once it has answered.
@@ -218,18 +223,30 @@ class Blend(TargetSource):
         while self.sources:
             source = self.sources.pop(0)
             asked = source.ask(trainer)
-            agreement = trainer.agreement(asked)
-            if agreement < LEAST_AGREEMENT and (self.sources or told):
-                trainer.notes.append(
-                    f"A {source.name} was tried for the targets, but on validation rows its log-odds go with the "
-                    f"model's at r = {agreement:.2f}: it is left out."
-                )
-                continue
             told.append(asked.divided(trainer.own_log_odds(asked.validation, rows).std()))
             names.append(source.name)
-        self.name = " and a ".join(names)
-        seen, said = _mean([asked.validation for asked in told]), _mean([asked.forget for asked in told])
+        weights = self._weights(trainer, told)
+        self.name = " and a ".join(name for name, weight in zip(names, weights, strict=True) if weight > 0)
+        if self.name != " and a ".join(names):
+            left = " and a ".join(name for name, weight in zip(names, weights, strict=True) if weight == 0)
+            trainer.notes.append(f"A {left} was asked for targets too; validation rows give it no weight.")
+        seen, said = (
+            Said(sum(w * part.log_odds for w, part in zip(weights, parts, strict=True)))
+            for parts in ([asked.validation for asked in told], [asked.forget for asked in told])
+        )
         return Asked(seen, said, steadies=True)
+
+    @staticmethod
+    def _weights(trainer: Asking, told: list[Asked]) -> np.ndarray:
+        """One for each source, `(sources,)`; the last has all where none goes with the model."""
+        from scipy.optimize import nnls
+
+        rows = trainer.calibration_rows
+        kept = np.isin(trainer.labels_of(rows), trainer.kept_classes)
+        each = np.stack([trainer.own_log_odds(asked.validation, rows)[kept] for asked in told], axis=1)
+        model = trainer.own_log_odds(trainer.calibrate(), rows)[kept]
+        weights, _ = nnls(each - each.mean(0), model - model.mean())
+        return weights if weights.any() else np.eye(len(told))[-1]
 
 
 class Oracle(TargetSource):

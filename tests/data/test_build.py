@@ -76,7 +76,7 @@ def test_draws_are_exact_seeded_and_proportional():
     groups = np.repeat(np.arange(10), 10)
     chosen, left = draw(100, 30, 0, groups=groups)
     assert len(chosen) == 30 and not set(groups[chosen]) & set(groups[left])
-    with pytest.raises(UserError, match="single group"):
+    with pytest.raises(UserError, match="groups are too few"):
         draw(5, 2, 0, groups=np.zeros(5))
 
 

@@ -162,7 +162,7 @@ def test_rows_that_were_held_out_need_no_forgetting(source, tmp_path):
     (tmp_path / "ids.txt").write_text("100\n103\n")
     request = ForgetRequest(ids_file=str(tmp_path / "ids.txt"), id_column="id")
     assert request.select(held).tolist() == [0]
-    assert request.notes == ["1 rows of the request were held out before training, so nothing is to be forgotten"]
+    assert request.notes == ["1 rows of the request were held out before training, so no model has to forget them"]
     own = ForgetRequest(rows=np.arange(5))
     assert own.select(held).tolist() == [0, 1] and own.notes[0].startswith("3 rows")
     assert ForgetRequest(where=["id=101", "id=104"]).select(held).tolist() == [1]
@@ -192,7 +192,7 @@ def test_held_out_rows_of_a_class_need_no_forgetting():
     held = Source("mine", rows.select([3, 4, 5]), held_out=rows.select([0, 1, 2]), places={"train": np.arange(3, 6)})
     request = ForgetRequest(classes=["a"])
     assert request.select(held, "label", ["a", "b"]).tolist() == [1]
-    assert request.notes == ["2 rows of the request were held out before training, so nothing is to be forgotten"]
+    assert request.notes == ["2 rows of the request were held out before training, so no model has to forget them"]
 
 
 def test_held_out_rows_of_a_request_are_found_whatever_its_kind(tmp_path):

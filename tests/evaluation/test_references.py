@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hf_unlearn.errors import UserError
-from hf_unlearn.evaluation.references import check_reference, knows_forgotten
+from hf_unlearn.evaluation.references import check_apart, check_reference, knows_forgotten
 from hf_unlearn.evaluation.scores import SplitScores
 
 
@@ -37,6 +37,12 @@ def test_one_that_is_far_worse_is_told():
     (warning,) = check_reference(model(0, forget=5.0), model(1, forget=-1.0, retain=0.0, test=-1.0), "reference 1")
     assert "far worse" in warning and "% right" in warning
     assert check_reference(None, model(1, forget=-1.0, test=-1.0), "reference 1") == []
+
+
+def test_one_that_is_there_twice_is_refused():
+    check_apart({"first": model(1), "second": model(2)})
+    with pytest.raises(UserError, match="third is first once more"):
+        check_apart({"first": model(1), "second": model(2), "third": model(1)})
 
 
 def test_the_original_itself_is_refused():

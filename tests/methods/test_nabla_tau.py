@@ -130,6 +130,11 @@ def test_what_retraining_takes_sets_the_budget(tmp_path):
     assert (trainer.args.proxy_epochs, trainer.args.num_train_epochs) == (6.0, 4.0)
 
 
+@pytest.mark.parametrize("variant, epochs", [("rows", 2), ("held", 0), ("paper", 0)])
+def test_a_plan_counts_what_the_targets_read(tmp_path, variant, epochs):
+    assert make(tmp_path, variant=variant, proxy_epochs=2).rows_beside_steps() == epochs * 30
+
+
 def test_examples_count_everything_that_was_read(tmp_path):
     trainer = make(tmp_path)
     trainer.train()

@@ -116,3 +116,12 @@ def test_a_file_of_arguments_beside_the_program_is_not_read(tmp_path, monkeypatc
     (tmp_path / "prog.args").write_text("--seed 5")
     monkeypatch.setattr("sys.argv", [str(tmp_path / "prog.py")])
     assert parse_arguments().trainer.seed == 42
+
+
+def test_the_home_folder_of_a_file_is_the_users(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    text = "model_name_or_path: ~/model\nreference_model: [~/a, b]\noutput_dir: ~/out\ncache_dir: ~/cache\n"
+    arguments = parse(tmp_path, text)
+    assert arguments.model.model_name_or_path == str(tmp_path / "model")
+    assert arguments.recipe.reference_model == [str(tmp_path / "a"), "b"]
+    assert (arguments.trainer.output_dir, arguments.recipe.cache_dir) == (f"{tmp_path}/out", f"{tmp_path}/cache")

@@ -1,15 +1,18 @@
 """A cache entry is found by everything that shaped its model, and trusted only while it is whole."""
 
+import dataclasses
 import json
 import shutil
 
 import pytest
 import tiny
 import torch
+from safetensors import SafetensorError
 from toy import image_setup, lm_setup, text_setup
 
 from hf_unlearn.cli import main
 from hf_unlearn.data.rows import Rows
+from hf_unlearn.errors import NonFiniteLossError
 from hf_unlearn.run.recipe import Recipe, train_recipe
 from hf_unlearn.run.recipe_cache import MADE, base_identity, entries
 from hf_unlearn.tasks import get_task
@@ -81,15 +84,27 @@ def test_a_damaged_entry_is_a_miss_and_told(tmp_path, capsys, damage):
     assert made(tmp_path, task, splits.retain).cached
 
 
-def test_a_cache_that_cannot_be_written_loses_nothing(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [OSError(28, "No space left on device"), OSError(30, "Read-only file system"),
+     SafetensorError("I/O error: No space left on device (os error 28)")],
+)  # fmt: skip
+def test_a_cache_that_cannot_be_written_loses_nothing(tmp_path, capsys, monkeypatch, error):
     _, splits, task = image_setup()
 
     def full(*_, **__):
-        raise OSError(28, "No space left on device")
+        raise error
 
     monkeypatch.setattr(type(task.processor), "save_pretrained", full)
     assert made(tmp_path, task, splits.retain).examples > 0
-    assert "No space left on device" in capsys.readouterr().out and not list(tmp_path.iterdir())
+    assert "not kept in the cache" in capsys.readouterr().out and not list(tmp_path.iterdir())
+
+
+def test_a_recipe_that_diverges_is_no_original(tmp_path):
+    _, splits, task = image_setup()
+    with pytest.raises(NonFiniteLossError, match="training ended in weights that are not finite; lower `original_lea"):
+        made(tmp_path, task, splits.retain, dataclasses.replace(VIT, learning_rate=1e38, num_train_epochs=3))
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_command_lists_and_clears(tmp_path, capsys):

@@ -116,7 +116,7 @@ def test_a_proxy_that_remembers_is_replaced_by_one_that_keeps_nothing(tmp_path, 
         return Said(-rng.normal(forget_loss if rows is splits.forget else 1.0, 0.2, (len(rows), 1)).repeat(4, 1))
 
     monkeypatch.setattr(trainer, "look", look)
-    monkeypatch.setattr(proxy_source, "train_proxy", lambda trainer, proxy: proxy)
+    monkeypatch.setattr(proxy_source, "train_proxy", lambda trainer, proxy, *_: proxy)
     asked = Proxy().ask(trainer)
     remembers = forget_loss == 0.1
     assert bool(kept(model, seen[-1][0])) == (not remembers)

@@ -65,10 +65,32 @@ def test_a_pretrained_base_is_probed_too_and_scratch_gets_a_proxy(tmp_path, base
     assert type(make(tmp_path, text_setup(), base).target_source()) is source
 
 
-def test_a_pretrained_base_needs_forty_steps_of_either_whatever_is_kept(tmp_path):
+def test_a_proxy_that_is_trained_for_long_needs_no_probe(tmp_path, monkeypatch):
+    kinds = {}
+    for enough in (1, 10_000):
+        monkeypatch.setattr("hf_unlearn.trainers.row_target_trainer.ENOUGH_PROXY_STEPS", enough)
+        kinds[enough] = [type(source) for source in make(tmp_path, text_setup()).target_source().sources]
+    assert kinds == {1: [Proxy], 10_000: [Probe, Proxy]}
+
+
+def test_a_proxy_in_haste_is_trained_at_a_higher_rate(tmp_path, monkeypatch):
+    trainer, rates = make(tmp_path, text_setup()), []
+
+    def note(proxy, args, *rest, **options):
+        rates.append(args.learning_rate)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hf_unlearn.trainers.proxy_source.RetainOnlyTrainer", note)
+    for proxy in (Proxy(), trainer.target_source().sources[-1]):
+        with pytest.raises(KeyboardInterrupt):
+            proxy.ask(trainer)
+    assert rates == [1e-3, 2e-3]
+
+
+def test_steps_on_a_pretrained_base_do_not_grow_with_what_is_kept(tmp_path):
     retain = len(text_setup()[1].retain)
     one, all_ = (make(tmp_path, text_setup(), per_device_train_batch_size=batch).args for batch in (1, retain))
-    assert one.proxy_epochs == pytest.approx(min(40 / retain, 3 / 4)) and all_.proxy_epochs == 3 / 4
+    assert one.proxy_epochs == pytest.approx(min(160 / retain, 3 / 4)) and all_.proxy_epochs == 3 / 4
     assert one.num_train_epochs == pytest.approx(min(40 / retain, 3 / 15)) and all_.num_train_epochs == 3 / 15
     assert make(tmp_path, text_setup(), proxy_epochs=0.5).args.proxy_epochs == 0.5
     for other in (make(tmp_path, lm_setup()), make(tmp_path, text_setup(), variant="held")):  # nothing is probed
@@ -102,40 +124,45 @@ class Says(TargetSource):
         return Asked(*map(Said, self.log_odds))
 
 
-def test_a_blend_is_the_mean_in_units_of_each_ones_spread(tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_unlearn.trainers.target_sources.LEAST_AGREEMENT", -2.0)
+def test_a_blend_comes_as_near_to_the_model_as_its_sources_can(tmp_path):
     trainer, rng = make(tmp_path, text_setup()), np.random.default_rng(0)
-    sizes = len(trainer.splits.validation_tau), len(trainer.splits.forget)
-    first, second = ([scale * rng.normal(size=(size, 4)) for size in sizes] for scale in (10.0, 2.0))
-    blend = Blend(Says("hare", *first), Says("tortoise", *second))
+    rows, count = trainer.splits.validation_tau, len(trainer.splits.forget)
+    own = np.arange(len(rows)), trainer.labels_of(rows)
+    model = trainer.look(rows, trainer.model).log_odds
+    unit = model[own].std()
+    seen = [scale * (model / unit + noise * rng.normal(size=model.shape)) for scale, noise in ((50, 1), (5, 0.2))]
+    forget = [rng.normal(size=(count, 4)) for _ in seen]
+    blend = Blend(Says("hare", seen[0], forget[0]), Says("tortoise", seen[1], forget[1]))
     asked = blend.ask(trainer)
-    own = np.arange(sizes[0]), trainer.labels_of(trainer.splits.validation_tau)
-    expected = [(a / first[0][own].std() + b / second[0][own].std()) / 2 for a, b in zip(first, second, strict=True)]
-    assert np.allclose(asked.validation.log_odds, expected[0]) and np.allclose(asked.forget.log_odds, expected[1])
-    assert blend.name == "hare and a tortoise" and not trainer.notes
-
-
-def test_a_source_that_says_nothing_of_the_model_is_left_out_of_a_blend(tmp_path):
-    trainer = make(tmp_path, text_setup())
-    said = (
-        trainer.look(trainer.splits.validation_tau, trainer.model).log_odds,
-        np.zeros((len(trainer.splits.forget), 4)),
+    spreads = [said[own].std() for said in seen]
+    each = np.stack([said[own] / spread for said, spread in zip(seen, spreads, strict=True)], axis=1)
+    weights = np.linalg.lstsq(each - each.mean(0), model[own] - model[own].mean(), rcond=None)[0]
+    assert 0 < weights[0] < 0.5 * weights[1]
+    assert asked.forget.log_odds == pytest.approx(
+        weights[0] * forget[0] / spreads[0] + weights[1] * forget[1] / spreads[1]
     )
+    assert asked.steadies and blend.name == "hare and a tortoise" and not trainer.notes
+
+
+def test_a_source_that_goes_against_the_model_gets_no_weight(tmp_path):
+    trainer = make(tmp_path, text_setup())
+    seen = trainer.look(trainer.splits.validation_tau, trainer.model).log_odds
+    said = seen, np.zeros((len(trainer.splits.forget), 4))
+    signs = {"with": 1, "against": -1}
     for order in (("against", "with"), ("with", "against")):
-        signs = {"with": 1, "against": -1}
         blend = Blend(*(Says(name, *(signs[name] * part for part in said)) for name in order))
         asked = blend.ask(trainer)
-        assert np.corrcoef(asked.validation.log_odds.ravel(), said[0].ravel())[0, 1] > 0.999
-        assert blend.name == "with" and "A against was tried" in trainer.notes.pop()
+        assert np.corrcoef(asked.validation.log_odds.ravel(), seen.ravel())[0, 1] > 0.999
+        assert blend.name == "with" and "A against was asked" in trainer.notes.pop()
     alone = Blend(Says("against", *(-part for part in said)))
     assert alone.ask(trainer) and alone.name == "against"  # the only one there is
 
 
-def test_a_pretrained_base_gives_targets_from_both(tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_unlearn.trainers.target_sources.LEAST_AGREEMENT", -1.0)  # these rows are noise
+def test_a_pretrained_base_gives_targets(tmp_path):
     trainer = make(tmp_path, text_setup())
     trainer.train()
-    assert any("Targets come from a probe and a proxy that" in note for note in trainer.notes)
+    assert any("Targets come from a p" in note for note in trainer.notes)
+    assert bool(trainer.method_state["steadies"])
 
 
 def test_an_oracle_is_the_mean_of_its_twins(tmp_path):
@@ -181,7 +208,7 @@ def test_every_row_is_looked_at_once_by_the_proxy_and_counted(tmp_path, monkeypa
     (kind, config, values), (model, splits, task) = FORMS[form], lm_setup()
     args = config(output_dir=str(tmp_path), use_cpu=True, disable_tqdm=True, report_to="none", **values)
     trainer = kind(model, args, splits, task, quiet=True)
-    monkeypatch.setattr("hf_unlearn.trainers.proxy_source.train_proxy", lambda trainer, proxy: other(proxy))
+    monkeypatch.setattr("hf_unlearn.trainers.proxy_source.train_proxy", lambda trainer, proxy, *_: other(proxy))
     seen, predict = {"model": 0, "proxy": 0}, task.predict
 
     def counting(which, batch):
