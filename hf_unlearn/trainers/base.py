@@ -185,6 +185,10 @@ class UnlearningTrainer(StepMeans, Measuring, Originals, Loading, Pushing):
         """What a dry run says of the method, a line each."""
         return []
 
+    def side_rows(self) -> int:
+        """Rows that are read beside the steps, to make targets. A dry run reckons with them."""
+        return 0
+
     def _first_of_step(self, key: str) -> bool:
         """True for the first call with `key` in an optimizer step, however many micro-batches the step has."""
         first = self._asked_at.get(key) != self.state.global_step

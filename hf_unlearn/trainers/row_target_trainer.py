@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -144,19 +145,33 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
     def plan(self) -> list[str]:
         """Where the targets come from and, where the recipe is known, what the run costs beside it."""
         args, sizes = self.args, self.stream_sizes()
-        kind = type(self.source or self.target_source())
-        what = {Probe: "a probe on the frozen base", Proxy: f"a proxy: {args.proxy_epochs:g} passes over the rest"}
+        kind = self.source_kind
+        passes = f"{args.proxy_epochs:g} {'pass' if args.proxy_epochs == 1 else 'passes'}"
+        what = {Probe: "a probe on the frozen base", Proxy: f"a proxy: {passes} over the rest"}
         lines = [f"targets from {what.get(kind, kind.name)}; it never sees the forget rows"]
         if self.recipe is not None and self.recipe.epochs:
             retain = sizes[RETAIN].rows
-            side = args.proxy_epochs * retain if kind is Proxy else min(retain, MOST_PROBE_ROWS)
-            read = self.schedule.total_steps * sum(size.batch for size in sizes.values()) + side
+            read = self.schedule.total_steps * sum(size.batch for size in sizes.values()) + self.side_rows()
             share = read / (self.recipe.epochs * retain)
             words = "; retraining costs about the same" if share > COSTS_THE_SAME else ""
             lines.append(f"reads about {share:.0%} of the examples of retraining{words}")
         if self.schedule.most_steps > self.schedule.total_steps:
             lines.append(f"up to {self.schedule.most_steps:,} steps, as long as rows stand above their targets")
         return lines
+
+    def side_rows(self) -> int:
+        """Those of the proxy's training, or the probe's. Variants that hold no row to a target have none."""
+        if self.args.variant not in (None, "rows", "tokens"):
+            return 0
+        retain = self.stream_sizes()[RETAIN].rows
+        if self.source_kind is Proxy:
+            return round((self.args.proxy_epochs or 0) * retain)
+        return min(retain, MOST_PROBE_ROWS) if self.source_kind is Probe else 0
+
+    @cached_property
+    def source_kind(self) -> type[TargetSource]:
+        """Of the source that will be asked; finding out may load the recipe's base."""
+        return type(self.source or self.target_source())
 
     def row_targets(self, forget: SplitOutput) -> torch.Tensor:
         """Target log-odds of the micro-batch's forget rows, `(size,)`; measured anew when the time has come."""
