@@ -32,7 +32,7 @@ def cache(argv: list[str] | None = None) -> None:
         print(f"{entry.folder.name:<38}{entry.size / 2**20:>10,.1f} MB   {entry.title}")
     total = sum(entry.size for entry in found) / 2**20
     what = "removed from" if given.clear is not None else "in"
-    print(f"{len(found)} entries of {total:,.1f} MB {what} {folder}")
+    print(f"{len(found)} {'entry' if len(found) == 1 else 'entries'} of {total:,.1f} MB {what} {folder}")
     if found and given.clear is None:
         print(REMEMBERS)
     print(f"Rows as they were read stay in the datasets cache: {datasets_cache()}")

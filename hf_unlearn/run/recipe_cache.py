@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_unlearn.models.chat_model import KEPT
 from hf_unlearn.models.checksums import digests, file_digest, find_damaged
 from hf_unlearn.progress import say
 
@@ -138,6 +139,8 @@ def entries(cache: Path) -> Iterator[Entry]:
             title = "left by a run that was cut off"
         elif (folder / MADE).is_file():
             title = _title(folder)
+        elif folder.name == KEPT and (folder / "config.json").is_file():
+            title = "the demo's chat model, which knows none of your rows"
         else:
             continue
         yield Entry(folder, sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()), title)
