@@ -1,5 +1,6 @@
 """Weights as they come from a folder or the Hub, and as they are trained: whole, and wide enough to move."""
 
+import logging
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ def load_weights(auto_model: Any, name: str, *, is_base: bool = False, **options
 
     Raises `UserError` naming the first weight that is missing.
     """
+    logging.getLogger("transformers.modeling_utils").addFilter(_no_report)
     model, info = auto_model.from_pretrained(name, output_loading_info=True, **options)
     missing = sorted([*info["missing_keys"], *(key for key, *_ in info.get("mismatched_keys", ()))])
     if is_base:
@@ -41,6 +43,11 @@ def load_weights(auto_model: Any, name: str, *, is_base: bool = False, **options
             "whole model, or mend config.json"
         )
     return model
+
+
+def _no_report(record: logging.LogRecord) -> bool:
+    """Without the table of what is missing: a base's new head is meant to be, and all else is refused by name."""
+    return " LOAD REPORT" not in record.getMessage()
 
 
 def trains_narrow(model: nn.Module) -> bool:
