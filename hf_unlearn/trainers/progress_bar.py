@@ -43,8 +43,8 @@ class ProgressBar(TrainerCallback):
             self.bar.set_description(self._name(state.global_step), refresh=False)
             self.bar.total = state.max_steps  # a run may be prolonged
             self.bar.update(state.global_step - self.bar.n)
-        elif self.speaks and time.perf_counter() - self.last > EVERY:
-            self._say_line(state)
+        elif self.speaks and state.global_step < state.max_steps and time.perf_counter() - self.last > EVERY:
+            self._say_line(state)  # the end has a line of its own
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         self.figures |= {name: f"{logs[name]:.3f}" for name in self.shown if name in (logs or {})}
