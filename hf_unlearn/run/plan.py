@@ -72,8 +72,8 @@ def _yardstick(arguments: Arguments) -> str:
     twins, given = arguments.recipe.retrain, len(arguments.recipe.reference_model or [])
     if twins or given:
         return ", ".join(f"{count} {what}" for count, what in ((twins, "twins"), (given, "given models")) if count)
-    how = "" if arguments.has_recipe else "say how the model was made (original: …) and "
-    return f"no twins, and the evidence no yardstick: {how}ask for --retrain 2, or name a --reference_model"
+    recipe = "" if arguments.has_recipe else "original: … and "
+    return f"no twins: the evidence will have no yardstick ({recipe}--retrain 2, or --reference_model)"
 
 
 def _rows_of_steps(trainer: UnlearningTrainer) -> int:
