@@ -25,13 +25,14 @@ from hf_unlearn.evaluation.references import check_apart, check_reference
 from hf_unlearn.methods import get_method
 from hf_unlearn.models import lora
 from hf_unlearn.models.weights import WIDENED, check_finite, widen
-from hf_unlearn.progress import ProgressBar, say
+from hf_unlearn.progress import say
 from hf_unlearn.report.table import render_table
 from hf_unlearn.tasks import get_task, task_for, task_names
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.tasks.forward import unwrap
 from hf_unlearn.trainers.handover import check_room, final_model, save_result, score_model, trainer_evidence
 from hf_unlearn.trainers.known_base import known_base
+from hf_unlearn.trainers.progress_bar import ProgressBar
 from hf_unlearn.trainers.ranges import check_ranges
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import errno
 import json
+import logging
 import os
 import re
 import sys
@@ -32,6 +33,7 @@ FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used 
 def run_command(command: Callable[[list[str] | None], None], argv: list[str] | None) -> int:
     """Run a command and turn the expected ends into one line on stderr: exit status 2 for a mistake in the input, 1
     for a run that broke down, 130 or 143 for one that was stopped."""
+    logging.getLogger("transformers.utils.import_utils").addFilter(_of_use)
     try:
         command(argv)
     except UserError as error:
@@ -47,6 +49,11 @@ def run_command(command: Callable[[list[str] | None], None], argv: list[str] | N
             return _fail(reason, 1)
         raise
     return 0
+
+
+def _of_use(record: logging.LogRecord) -> bool:
+    """Not of use: which image processors of models that nobody asked for do without torchvision."""
+    return "requires torchvision (not installed)" not in record.getMessage()
 
 
 def in_command_words(message: str) -> str:

@@ -238,8 +238,15 @@ def test_a_dry_run_writes_nothing(capsys, tmp_path, models):
     assert main(["--config", path, "--dry_run"]) == 0
     out = capsys.readouterr().out
     assert "forget 12, retain 48" in out and "nothing was written" in out and "steps of 4 forget rows" in out
-    assert re.search(r"^time       about \d+ s: unlearning \d+ s \(1 cpu", out, re.M) and "MB a process" in out
+    assert re.search(r"^time       about \d+ s: unlearning \d+ s \(1 cpu process, ", out, re.M)
+    assert "MB a process" in out and "validation for targets " in out
+    assert re.search(r"^retrain    no twins: .* \(original: … and --retrain 2, or", out, re.M)
+    assert re.search(r"^cost       reads as many rows as \d+\.\d epochs of retraining", out, re.M)
     assert sorted(tmp_path.iterdir()) == [Path(path)]
+    path = tiny.write_config(tmp_path, {key: value for key, value in config.items() if key != "num_train_epochs"})
+    assert main(["--config", path, "--dry_run", "--output_dir", str(models)]) == 0
+    out = capsys.readouterr().out
+    assert "not empty: train refuses it" in out and re.search(r"^time .*: unlearning \d+ s; at most \d+ s ", out, re.M)
 
 
 def test_command_line(capsys):
@@ -250,7 +257,27 @@ def test_command_line(capsys):
     words = capsys.readouterr().out
     assert words.startswith('complete -o default -W "') and {"train", "--forget_ids", "--bf16"} <= set(words.split())
     assert cli.main(["env"]) == 0
-    assert "torch" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "torch " in told and "{" not in told and "seed" not in told
+
+
+def test_the_cache_says_where_rows_stay(capsys, tmp_path, monkeypatch):
+    import datasets
+
+    monkeypatch.setenv("HF_UNLEARN_CACHE", str(tmp_path))
+    (tmp_path / "smollm2-135m-instruct").mkdir()
+    (tmp_path / "smollm2-135m-instruct" / "config.json").write_text("{}")
+    assert cli.main(["cache"]) == 0
+    told = capsys.readouterr().out
+    assert "the demo's chat model" in told and "1 entry of" in told
+    assert cli.main(["cache", "--clear"]) == 0 and not list(tmp_path.iterdir())
+    assert f"datasets cache: {datasets.config.HF_DATASETS_CACHE}" in told
+
+
+def test_every_flag_has_a_text_of_its_own(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["evaluate", "--help"])
+    assert "Switches --classifier_attacks off." in " ".join(capsys.readouterr().out.split())
 
 
 def test_report(capsys, tmp_path, models):

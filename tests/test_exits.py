@@ -1,6 +1,7 @@
 """How a command ends: Python's names of arguments become the command's, and running out of room is one line."""
 
 import errno
+import logging
 
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
@@ -22,6 +23,21 @@ def test_arguments_have_their_names_on_either_side(capsys):
     status, said = end(error, capsys)
     assert status == 2 and said == "hf-unlearn: --learning_rate is -1; see --forget_fraction and --forget_ids\n"
     assert in_command_words("the value `a b` stays") == "the value `a b` stays"
+
+
+def test_image_processors_of_other_models_are_not_spoken_of():
+    said = []
+    logger = logging.getLogger("transformers.utils.import_utils")
+    listener = logging.Handler()
+    listener.emit = lambda record: said.append(record.getMessage())
+    logger.addHandler(listener)
+    try:
+        assert run_command(lambda argv: None, []) == 0
+        logger.warning("`DeiTImageProcessor` requires torchvision (not installed); falling back")
+        logger.warning("something else")
+    finally:
+        logger.removeHandler(listener)
+    assert said == ["something else"]
 
 
 def test_a_broken_run(capsys):

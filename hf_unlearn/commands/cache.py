@@ -1,5 +1,6 @@
 """`hf-unlearn cache`: the originals and twins that are kept, and how to get rid of them."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -31,13 +32,13 @@ def cache(argv: list[str] | None = None) -> None:
         print(f"{entry.folder.name:<38}{entry.size / 2**20:>10,.1f} MB   {entry.title}")
     total = sum(entry.size for entry in found) / 2**20
     what = "removed from" if given.clear is not None else "in"
-    print(f"{len(found)} entries of {total:,.1f} MB {what} {folder}")
+    print(f"{len(found)} {'entry' if len(found) == 1 else 'entries'} of {total:,.1f} MB {what} {folder}")
     if found and given.clear is None:
         print(REMEMBERS)
-    print(f"Rows as they were read stay in the datasets cache: {_datasets_cache()}")
+    print(f"Rows as they were read stay in the datasets cache: {datasets_cache()}")
 
 
-def _datasets_cache() -> str:
-    import datasets
-
-    return str(datasets.config.HF_DATASETS_CACHE)
+def datasets_cache() -> str:
+    """The folder that `datasets` keeps rows in, without seconds of waiting for its import."""
+    home = os.environ.get("HF_HOME", os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface"))
+    return os.environ.get("HF_DATASETS_CACHE", os.path.join(os.path.expanduser(home), "datasets"))

@@ -19,7 +19,7 @@ def demo_arguments(argv: list[str] | None = None) -> Iterator[list[str]]:
         epilog="Every argument of hf-unlearn train can be added, e.g. --retrain 2 or --output_dir FOLDER.",
         allow_abbrev=False,
     )
-    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("kind", choices=KINDS, metavar="llm")
     parser.add_argument("--model", help="folder or Hub name of a chat model in place of SmolLM2-135M-Instruct")
     given, rest = parser.parse_known_args(argv)
 

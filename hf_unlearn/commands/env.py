@@ -13,4 +13,7 @@ def env(argv: list[str] | None = None) -> None:
 
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu"
     for name, value in environment(seed=None, device=device).items():
-        print(f"{name}: {value}")
+        if isinstance(value, dict):
+            value = ", ".join(f"{package} {version}" for package, version in value.items())
+        if name != "seed":
+            print(f"{name}: {value}")

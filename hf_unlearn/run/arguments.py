@@ -8,7 +8,7 @@ from typing import Any
 
 from hf_unlearn.errors import UserError, in_one_line
 from hf_unlearn.run.config_file import nearest, read_config, set_defaults
-from hf_unlearn.run.line_parser import LineParser
+from hf_unlearn.run.line_parser import LineParser, describe_negations
 from hf_unlearn.run.short_help import short_help
 
 DTYPES = ["auto", "float32", "bfloat16", "float16", "float64"]
@@ -262,6 +262,11 @@ PLACES = (
     "saliency_mask",
 )
 BESIDE_REQUEST = ("group_column", "id_column")  # belong to one kind of request
+OTHER_ROWS = {  # ways to name rows, and what each takes the place of
+    "dataset_name": ("train_file", "validation_file", "test_file", "retain_file"),
+    "train_file": ("dataset_name", "dataset_config_name", "validation_split", "test_split", "retain_file"),
+    "retain_file": ("dataset_name", "dataset_config_name", "validation_split", "test_split", "train_file"),
+}
 
 
 def parse_arguments(argv: list[str] | None = None) -> Arguments:
@@ -290,7 +295,7 @@ def parse_arguments(argv: list[str] | None = None) -> Arguments:
     data_arguments = _data_arguments(task and str(task))
     parser = _build_parser(method.config_class, data_arguments)
     if early.config:
-        set_defaults(parser, _without_overridden_request(values, argv), early.config)
+        set_defaults(parser, _without_overridden(values, argv), early.config)
     namespace, rest = parser.parse_known_args(argv)
     known = {action.dest for action in parser._actions}
     for word in rest:
@@ -330,12 +335,13 @@ def _at_home(place: Any) -> Any:
     return os.path.expanduser(place) if isinstance(place, str) else place
 
 
-def _without_overridden_request(values: dict[str, Any], argv: list[str]) -> dict[str, Any]:
-    """The values of a file; its request only where the command line has none."""
+def _without_overridden(values: dict[str, Any], argv: list[str]) -> dict[str, Any]:
+    """The values of a file; its request, and its rows, only where the command line has no others."""
     named = {word[2:].split("=")[0].replace("-", "_") for word in argv if word.startswith("--")}
-    if not named & set(REQUESTS):
-        return values
-    return {key: value for key, value in values.items() if key not in REQUESTS + BESIDE_REQUEST}
+    gone = {other for way in named & set(OTHER_ROWS) for other in OTHER_ROWS[way]}
+    if named & set(REQUESTS):
+        gone |= set(REQUESTS + BESIDE_REQUEST)
+    return {key: value for key, value in values.items() if key not in gone}
 
 
 def _data_arguments(task: str | None) -> type[DataArguments]:
@@ -369,9 +375,8 @@ def _build_parser(config_class, data_arguments):
         add_help=False,
     )
     parser.add_argument("--help-all", action="help", help="Show this and leave; --help shows what most runs take.")
+    describe_negations(parser)
     for action in parser._actions:
-        if action.option_strings[0].startswith("--no_") and action.const is False:  # of a flag that is on by itself
-            action.help = f"Switches --{action.dest} off."
         if action.dest == "report_to":  # several trackers; HfArgumentParser sees a single string
             action.nargs = "+"
     return parser

@@ -129,8 +129,8 @@ def _check_data(arguments: Arguments) -> None:
     if arguments.request.forget_prompt and not (data.dataset_name or data.train_file):
         raise UserError(f"--forget_prompt: {NO_RETAIN} (--train_file, --dataset_name)")
     if data.dataset_name is None and data.train_file is None and data.retain_file is None:
-        raise UserError("no --dataset_name and no --train_file; name a data set, or one of digits, docstrings, "
-                        "fictitious_authors")  # fmt: skip
+        raise UserError("no --dataset_name and no --train_file; name a data set or a file (hf-unlearn init writes a "
+                        "run.yaml to fill in), or one of digits, docstrings, fictitious_authors")  # fmt: skip
     if data.dataset_name is not None and data.train_file is not None:
         raise UserError("--train_file takes the place of --dataset_name; name one of them")
     rows_file = data.train_file or data.retain_file

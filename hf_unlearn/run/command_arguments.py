@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 from hf_unlearn.run.arguments import Arguments, parse_arguments
-from hf_unlearn.run.line_parser import LineParser
+from hf_unlearn.run.line_parser import LineParser, describe_negations
 
 
 def parse_with_own(own_class: Any, command: str, argv: list[str] | None = None) -> tuple[Any, Arguments]:
@@ -28,6 +28,7 @@ def parse_with_own(own_class: Any, command: str, argv: list[str] | None = None) 
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
+    describe_negations(parser)
     argv = sys.argv[1:] if argv is None else list(argv)
     values, rest = parser.parse_known_args(argv)
     own = own_class(**vars(values))

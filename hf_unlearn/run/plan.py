@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -49,26 +50,41 @@ def _model_and_steps(arguments: Arguments, trainer: UnlearningTrainer, kind: str
 
 
 def _costs(arguments: Arguments, data: Data, trainer: UnlearningTrainer) -> Plan:
-    rows = _unlearning_rows(trainer)
-    found = [("retrain", f"{arguments.recipe.retrain} twins"), *_tried(arguments, data, trainer, rows)]
-    share = None
+    step = sum(size.batch for size in trainer.stream_sizes().values())
+    rows = _rows_of_steps(trainer) + trainer.rows_beside_steps()
+    most = rows + (trainer.schedule.most_steps - trainer.schedule.total_steps) * step
+    found = [("retrain", _yardstick(arguments)), *_tried(arguments, data, trainer, rows, most)]
+    passes = rows / len(data.splits.retain)
     if arguments.has_recipe:
-        share = rows / (get_recipe(arguments).num_train_epochs * len(data.splits.retain))
-    if line := dear(share):
+        line = dear(passes / get_recipe(arguments).num_train_epochs)
+    else:
+        line = f"reads as many rows as {passes:.1f} epochs of retraining, which forgets exactly"
+    if line:
         found.append(("cost", line))
-    return [*found, ("output", f"{arguments.trainer.output_dir} (nothing was written)")]
+    output = Path(arguments.trainer.output_dir)
+    goes_on = arguments.trainer.resume_from_checkpoint is not None
+    full = "not empty: train refuses it; " if not goes_on and output.is_dir() and any(output.iterdir()) else ""
+    return [*found, ("output", f"{output} ({full}nothing was written)")]
 
 
-def _unlearning_rows(trainer: UnlearningTrainer) -> int:
-    """Rows that the planned run reads: in its steps, and for what it measures before them."""
+def _yardstick(arguments: Arguments) -> str:
+    """The twins that there will be, or what it takes to have some."""
+    twins, given = arguments.recipe.retrain, len(arguments.recipe.reference_model or [])
+    if twins or given:
+        return ", ".join(f"{count} {what}" for count, what in ((twins, "twins"), (given, "given models")) if count)
+    recipe = "" if arguments.has_recipe else "original: … and "
+    return f"no twins: the evidence will have no yardstick ({recipe}--retrain 2, or --reference_model)"
+
+
+def _rows_of_steps(trainer: UnlearningTrainer) -> int:
+    """Rows that the planned steps read."""
     sizes = trainer.stream_sizes()
-    return trainer.rows_beside_steps() + sum(
-        phase.steps * sum(sizes[s].batch for s in phase.streams) for phase in trainer.schedule.phases
-    )
+    return sum(phase.steps * sum(sizes[s].batch for s in phase.streams) for phase in trainer.schedule.phases)
 
 
-def _tried(arguments: Arguments, data: Data, trainer: UnlearningTrainer, rows: int) -> Plan:
-    """Time and memory by one step, forward and backward without an update, over as many rows as a micro-batch has."""
+def _tried(arguments: Arguments, data: Data, trainer: UnlearningTrainer, rows: int, most: int) -> Plan:
+    """Time and memory by one step, forward and backward without an update, over as many rows as a micro-batch has.
+    `rows` are what the unlearning reads, at `most` where it is prolonged."""
     size = min(trainer.args.per_device_train_batch_size, len(data.splits.retain))
     seconds = _seconds_per_row(trainer, size)
     parts = {"unlearning": rows * seconds}
@@ -79,7 +95,11 @@ def _tried(arguments: Arguments, data: Data, trainer: UnlearningTrainer, rows: i
         if recipe.retrain:
             parts[f"{recipe.retrain} twins"] = recipe.retrain * epochs * len(data.splits.retain) * seconds
     named = ", ".join(f"{name} {duration(spent)}" for name, spent in parts.items())
-    place = f"{trainer.args.world_size} {trainer.args.device.type} process(es), by one step that was tried"
+    if most > rows:  # the unlearning may be prolonged
+        named += f"; at most {duration(sum(parts.values()) + (most - rows) * seconds)}"
+    world = trainer.args.world_size
+    where = f"{world} {trainer.args.device.type} {'process' if world == 1 else 'processes'}"
+    place = f"{where}, by one step that was tried"
     trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     memory = peak_memory_mb() + ADAM_STATES * 4 * trained / 2**20
     return [

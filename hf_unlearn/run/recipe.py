@@ -18,9 +18,9 @@ from hf_unlearn.hub.private_paths import is_local_name
 from hf_unlearn.models import lora
 from hf_unlearn.models.start import labels_of, load_start
 from hf_unlearn.models.weights import first_not_finite, load_weights
-from hf_unlearn.progress import ProgressBar
 from hf_unlearn.run.recipe_cache import default_cache_dir, entry_key, keep_entry, read_entry
 from hf_unlearn.tasks.base import Task
+from hf_unlearn.trainers.progress_bar import ProgressBar
 
 
 @dataclass(frozen=True)

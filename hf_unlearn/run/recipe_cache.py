@@ -12,14 +12,16 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hf_unlearn.data.content import features_digest
-from hf_unlearn.data.rows import Rows
 from hf_unlearn.exits import no_room
+from hf_unlearn.models.chat_model import KEPT
 from hf_unlearn.models.checksums import digests, file_digest, find_damaged
 from hf_unlearn.progress import say
-from hf_unlearn.tasks.base import Task
+
+if TYPE_CHECKING:  # `hf-unlearn cache` reads this module, and waits for no torch
+    from hf_unlearn.data.rows import Rows
+    from hf_unlearn.tasks.base import Task
 
 MADE = "made.json"
 PARTIAL = "writing-"  # how the names of entries begin that are being written, or were left by a killed run
@@ -33,7 +35,7 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("HF_UNLEARN_CACHE") or Path(base) / "hf_unlearn")
 
 
-def entry_key(recipe: Mapping[str, Any], task: Task, rows: Rows, seed: int, **more: Any) -> str:
+def entry_key(recipe: Mapping[str, Any], task: "Task", rows: "Rows", seed: int, **more: Any) -> str:
     """Hash of everything that shapes a model made by a recipe.
 
     The rows count as the model gets them, encoded: columns, templates, tokenizer and longest input are all in that. A
@@ -44,6 +46,8 @@ def entry_key(recipe: Mapping[str, Any], task: Task, rows: Rows, seed: int, **mo
         rows: in the order of training.
         more: whatever else matters: how models are loaded, the device.
     """
+    from hf_unlearn.data.content import features_digest
+
     base = recipe.get("model")
     parts = {
         "recipe": dict(recipe) | {"model": base and base_identity(base)},
@@ -96,7 +100,7 @@ def read_entry(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def keep_entry(folder: Path, model, task: Task, made: dict[str, Any]) -> None:
+def keep_entry(folder: Path, model, task: "Task", made: dict[str, Any]) -> None:
     """Write beside the cache and rename, so that a run that is cut off leaves no half entry. A damaged entry is
     replaced; where nothing can be written the model is used all the same, and a line says so."""
     scratch = None
@@ -139,6 +143,8 @@ def entries(cache: Path) -> Iterator[Entry]:
             title = "left by a run that was cut off"
         elif (folder / MADE).is_file():
             title = _title(folder)
+        elif folder.name == KEPT and (folder / "config.json").is_file():
+            title = "the demo's chat model, which knows none of your rows"
         else:
             continue
         yield Entry(folder, sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()), title)

@@ -165,7 +165,9 @@ def push(arguments: Arguments, trainer: UnlearningTrainer) -> None:
 def print_data(data: Data) -> None:
     """The rows in their roles, and what there is to say about them."""
     say(f"task       {data.task.name} on {data.source.name}")
-    say("splits     " + ", ".join(f"{name} {size:,}" for name, size in data.splits.sizes().items()))
+    sizes = data.splits.sizes()
+    held = {"validation_tau": "validation for targets", "validation_stop": "validation for when to stop"}
+    say("splits     " + ", ".join(f"{held.get(name, name)} {size:,}" for name, size in sizes.items()))
     for note in data.report.notes:
         say(f"note       {note}")
 

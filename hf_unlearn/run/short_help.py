@@ -8,13 +8,13 @@ NAMES = 29  # characters of the column of names
 # Groups of arguments, as they are shown. Texts are those of the fields, unless a shorter or a missing one stands here.
 EVERYDAY: dict[str, dict[str, str]] = {
     "run": {
-        "config": "",
+        "config": "YAML file of defaults; the command line overrides them",
         "method": "nabla_tau (default), salun, unsir, npo, … or module:Class",
         "output_dir": "where the result is written (default: unlearned)",
         "dry_run": "print splits, steps, time and memory; train nothing",
         "generate": "causal_lm: so many answers of each model, side by side",
         "quiet": "",
-        "json": "",
+        "json": "print the evidence (of a dry run the plan) as JSON, nothing else",
     },
     "the model that must forget": {
         "model_name_or_path": "",
@@ -26,7 +26,7 @@ EVERYDAY: dict[str, dict[str, str]] = {
         "dataset_name": "Hub name, file, folder, or a built-in set",
         "train_file": "or a file of its training rows: csv, tsv, json, parquet",
         "test_file": "unseen rows (and --validation_file)",
-        "max_train_rows": "a trial on so many rows",
+        "max_train_rows": "a trial of a recipe on so many rows",
         "text_column": "and --label_column, --question_column, … where not detected",
     },
     "the request, one of": {
@@ -34,7 +34,8 @@ EVERYDAY: dict[str, dict[str, str]] = {
         "forget_where": "column=value, several mean any of them",
         "forget_classes": "classes, by name or id",
         "forget_fraction": "a random share (with --group_column: of its values)",
-        "forget_dataset": "a data set or file of its own",
+        "forget_file": "a file of their own, with --retain_file (or --forget_dataset)",
+        "forget_prompt": "causal_lm: what the model answers to these prompts",
     },
     "training": {
         "use_peft": "unlearn through a LoRA adapter (--lora_r, --save_adapter, …)",
@@ -44,7 +45,7 @@ EVERYDAY: dict[str, dict[str, str]] = {
         "bf16": "mixed precision on a GPU; --gradient_checkpointing saves memory",
         "seed": "",
         "report_to": "trackers: tensorboard, wandb, trackio, …",
-        "resume_from_checkpoint": "last, or a folder (docs/resuming.md)",
+        "resume_from_checkpoint": "last (the newest whole checkpoint), or a folder",
         "push_to_hub": "with --hub_model_id OWNER/NAME",
     },
     "how it was made, and retrained twins as the yardstick": {

@@ -25,7 +25,7 @@ from hf_unlearn.evaluation.references import check_apart, check_reference
 from hf_unlearn.evaluation.scoring import score_splits
 from hf_unlearn.methods import get_method
 from hf_unlearn.models import lora
-from hf_unlearn.progress import ProgressBar, say
+from hf_unlearn.progress import say
 from hf_unlearn.run.arguments import Arguments
 from hf_unlearn.run.loading import build_original, get_recipe, load_model, load_options, merge_unquantized, placed
 from hf_unlearn.run.lock import only_run_in
@@ -40,6 +40,7 @@ from hf_unlearn.trainers.base import UnlearningTrainer
 from hf_unlearn.trainers.config import KnownRecipe
 from hf_unlearn.trainers.known_base import known_base
 from hf_unlearn.trainers.pass_clock import PhaseEnds
+from hf_unlearn.trainers.progress_bar import ProgressBar
 
 
 @dataclass

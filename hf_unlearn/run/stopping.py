@@ -34,19 +34,19 @@ def told_how_to_go_on(arguments: Arguments, line: str | None = None) -> Iterator
     try:
         yield
     except _Signal as error:
-        raise StoppedError(
-            line or _how_to_go_on(Path(arguments.trainer.output_dir)), STATUS[signal.Signals(error.number)]
-        ) from None
+        raise StoppedError(line or _how_to_go_on(arguments), STATUS[signal.Signals(error.number)]) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _how_to_go_on(output: Path) -> str:
+def _how_to_go_on(arguments: Arguments) -> str:
+    output = Path(arguments.trainer.output_dir)
     folder = next((folder for folder in checkpoints(output) if what_is_missing(folder, contents=False) is None), None)
     if folder is not None:
         return f"stopped; the same command with --resume_from_checkpoint last goes on from {folder.name} in {output}"
+    kept = "what was trained by the recipe is kept in its cache; " if arguments.has_recipe else ""
     return (
-        "stopped before the first checkpoint: start again (what was trained by the recipe is kept in its cache; "
-        "--save_strategy steps keeps checkpoints of the unlearning)"
+        f"stopped before the first checkpoint: start again ({kept}--save_strategy steps keeps checkpoints of the "
+        "unlearning)"
     )

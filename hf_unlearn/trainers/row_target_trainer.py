@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -159,10 +160,10 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
     def plan(self) -> list[str]:
         """Where the targets come from and, where the recipe is known, what the run costs beside it."""
         args, sizes = self.args, self.stream_sizes()
-        source = self.source or self.target_source()
-        proxy = f"a proxy: {args.proxy_epochs:.2g} passes over the rest"
+        passes = f"{args.proxy_epochs:.2g} {'pass' if args.proxy_epochs == 1 else 'passes'}"
+        proxy, name = f"a proxy: {passes} over the rest", self.source_name
         words = {"proxy": proxy, "probe": "a probe on the frozen base", "probe and a proxy": f"a probe and {proxy}"}
-        lines = [f"targets from {words.get(source.name, source.name)}; nothing of it sees the forget rows"]
+        lines = [f"targets from {words.get(name, name)}; nothing of it sees the forget rows"]
         if self.recipe is not None and self.recipe.epochs:
             read = self.schedule.total_steps * sum(size.batch for size in sizes.values()) + self.rows_beside_steps()
             share = read / (self.recipe.epochs * sizes[RETAIN].rows)
@@ -173,9 +174,14 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
 
     def rows_beside_steps(self) -> int:
         """Those that the source of the targets reads."""
-        retain, name = self.stream_sizes()[RETAIN].rows, (self.source or self.target_source()).name
+        retain, name = self.stream_sizes()[RETAIN].rows, self.source_name
         probed = min(retain, MOST_PROBE_ROWS) if Probe.name in name else 0
-        return probed + (round(self.args.proxy_epochs * retain) if Proxy.name in name else 0)
+        return probed + (round((self.args.proxy_epochs or 0) * retain) if Proxy.name in name else 0)
+
+    @cached_property
+    def source_name(self) -> str:
+        """Of the source that will be asked; finding out may load the recipe's base."""
+        return (self.source or self.target_source()).name
 
     def row_targets(self, forget: SplitOutput) -> torch.Tensor:
         """Target log-odds of the micro-batch's forget rows, `(size,)`; measured anew when the time has come."""

@@ -73,7 +73,7 @@ def test_where_it_cannot_be_fetched(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "argv, said",
     [
-        (["demo"], "the following arguments are required: kind"),
+        (["demo"], "the following arguments are required: llm"),
         (["demo", "audio"], "invalid choice"),
         (["demo", "llm", "--model", "./nowhere"], "there is no folder ./nowhere"),
         (["demo", "llm", "--model", "./nowhere", "--forget_fractoin", "1"], "did you mean --forget_fraction?"),

@@ -1,6 +1,7 @@
 """What is loaded is whole, and what is trained can move."""
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,21 @@ def test_missing_layers_are_refused_by_name(tmp_path):
         load_weights(auto, short)
     with pytest.raises(UserError, match="lacks"):
         load_weights(auto, short, is_base=True)
+
+
+def test_the_new_head_of_a_base_is_no_news(tmp_path, monkeypatch):
+    """transformers would tell of it in a table."""
+    text_setup()[0].bert.save_pretrained(tmp_path)
+    auto, logger = get_task("text_classification").auto_model(), logging.getLogger("transformers.modeling_utils")
+    said = []
+    listener = logging.Handler()
+    listener.emit = lambda record: said.append(record.getMessage())
+    monkeypatch.setattr(logger, "filters", [])
+    monkeypatch.setattr(logger, "handlers", [listener])
+    auto.from_pretrained(str(tmp_path))
+    assert len(said) == 1 and "classifier.weight" in said[0]
+    load_weights(auto, str(tmp_path), is_base=True)
+    assert len(said) == 1
 
 
 def test_a_base_may_lack_its_head_and_have_other_classes(tmp_path):

@@ -43,6 +43,17 @@ def test_the_command_line_overrides_yaml(tmp_path):
     assert arguments.recipe.original_learning_rate == 1e-3 and arguments.recipe.original_batch_size == 4
 
 
+def test_rows_on_the_command_line_take_the_place_of_those_of_yaml(tmp_path):
+    text = "train_file: a.csv\ntest_file: b.csv\nforget_ids: ids.txt\nid_column: id\n"
+    arguments = parse(tmp_path, text, "--forget_file", "f.csv", "--retain_file", "r.csv")
+    assert arguments.data.train_file is None and arguments.data.test_file == "b.csv"
+    assert arguments.request.forget_ids is None and arguments.data.retain_file == "r.csv"
+    arguments = parse(tmp_path, text, "--dataset_name", "digits")
+    assert arguments.data.train_file is None and arguments.data.test_file is None
+    arguments = parse(tmp_path, "dataset_name: digits\ntest_split: held_out\n", "--train_file", "a.csv")
+    assert arguments.data.dataset_name is None and arguments.data.test_split is None
+
+
 def test_the_recipe_block(tmp_path):
     text = "original:\n  model_type: vit\n  model_config:\n    hidden_size: 8\n    layer_norm_eps: 1e-6\n"
     arguments = parse(tmp_path, text)
