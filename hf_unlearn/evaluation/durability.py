@@ -14,8 +14,8 @@ IN_NATS = ("forget_loss",)
 
 
 def cell(figures: Mapping[str, Figures], rows: int) -> dict[str, CellFigure]:
-    """Every figure of one cell: `figures[model][figure]`, with the models `original` (may be missing), `unlearned`, and
-    any others as twins, measured on so many `rows`."""
+    """Every figure of one cell: `figures[model][figure]`, with the models `original` (may be missing), `unlearned`,
+    and any others as twins, measured on so many `rows`."""
     return {key: _cell_figure(figures, key, rows) for key in figures["unlearned"]}
 
 

@@ -1,8 +1,8 @@
 """Does what was forgotten come back? Each model is disturbed in the same way, and measured.
 
-A model that only hides what it knew gives it back sooner than a retrained twin learns it, so every figure stands beside
-that of the twins. Models are fine-tuned first and quantized then: that is what an attacker can do with the saved weights, and
-what is published.
+A model that only hides what it knew gives it back sooner than a retrained twin learns it, so every figure stands
+beside that of the twins. Models are fine-tuned first and quantized then: that is what can be done with saved weights,
+and what is published.
 """
 
 import copy
@@ -29,6 +29,7 @@ from hf_unlearn.evaluation.durability import cell, step_curve
 from hf_unlearn.evaluation.metrics import loss_auc
 from hf_unlearn.evaluation.protocols import PROTOCOLS, Protocol
 from hf_unlearn.evaluation.relearn import fine_tuned_copy, trainable_copy
+from hf_unlearn.evaluation.scores import SplitScores
 from hf_unlearn.evaluation.scoring import score
 from hf_unlearn.models.quantized import WHAT, round_to_int8, round_to_nf4
 from hf_unlearn.progress import say
@@ -62,8 +63,8 @@ def stress(
 
     Args:
         models: `original` (may be `None` or missing), `unlearned`, and any others as twins.
-        learning_rate: of the recipe, where the protocol has none of its own: it is halved until the original, fine-tuned
-            on kept rows, loses no more than two points of its accuracy on validation rows.
+        learning_rate: of the recipe, where the protocol has none of its own: it is halved until the original,
+            fine-tuned on kept rows, loses no more than two points of its accuracy on validation rows.
         protocol: how models are fine-tuned.
         seed: draws the rows and their order.
         batch_size: of scoring.
@@ -162,16 +163,15 @@ class _Run:
             if looks is not None and kind == self.curve_rows and step in self.marks:
                 looks.append(self._figures(tuned, self.rows.measured))
 
-        options: dict[str, Any] = {"steps": self.protocol.steps, "batch_size": self.protocol.batch_size}
-        rows = self.rows.tuned_on[kind]
         return fine_tuned_copy(
             model,
             self.task,
-            rows,
+            self.rows.tuned_on[kind],
+            steps=self.protocol.steps,
             learning_rate=rate,
+            batch_size=self.protocol.batch_size,
             seed=self.seed,
-            watch=watch if looks is not None else None,
-            **options,
+            watch=watch,
         )
 
     def _tuned_accuracy(self, model: nn.Module, rate: float) -> float | None:
@@ -179,11 +179,10 @@ class _Run:
 
     def _validation_accuracy(self, model: nn.Module) -> float | None:
         rows = self.rows.validation
-        return _known(score(model, self.task, rows, batch_size=self.batch_size).accuracy) if len(rows) else None
+        return _known(self._score(model, rows).accuracy) if len(rows) else None
 
     def _figures(self, model: nn.Module, forget: Rows) -> Figures:
-        own = score(model, self.task, forget, batch_size=self.batch_size)
-        unseen = score(model, self.task, self.rows.unseen, batch_size=self.batch_size)
+        own, unseen = self._score(model, forget), self._score(model, self.rows.unseen)
         found: Figures = {
             "forget_accuracy": _known(own.accuracy),
             "forget_loss": _known(own.loss.mean()),
@@ -191,10 +190,11 @@ class _Run:
             "unseen_accuracy": _known(unseen.accuracy) if len(unseen) else None,
         }
         if self.rows.test is not None:
-            found["test_accuracy"] = _known(
-                score(model, self.task, self.rows.test, batch_size=self.batch_size).accuracy
-            )
+            found["test_accuracy"] = _known(self._score(model, self.rows.test).accuracy)
         return found
+
+    def _score(self, model: nn.Module, rows: Rows) -> SplitScores:
+        return score(model, self.task, rows, batch_size=self.batch_size)
 
 
 def side_by_side(pairs: Mapping[str, tuple[Figures, Figures]]) -> Disturbance:

@@ -1,8 +1,8 @@
 """NF4 in plain torch: weights as four bits would hold them (Dettmers et al., QLoRA, arXiv 2305.14314).
 
-Each block of 64 weights is divided by its largest absolute value, and every weight becomes the nearest of 16 levels, which
-are quantiles of a normal distribution. What comes back is what four-bit layers compute with: the constants of the blocks
-stay in float32 here, where QLoRA may quantize them once more.
+Each block of 64 weights is divided by its largest absolute value, and every weight becomes the nearest of 16 levels,
+which are quantiles of a normal distribution. What comes back is what four-bit layers compute with: the constants of
+the blocks stay in float32 here, where QLoRA may quantize them once more.
 """
 
 import torch
@@ -34,7 +34,7 @@ def nf4_rounded(weight: torch.Tensor, block: int = BLOCK) -> torch.Tensor:
     """`weight` rounded to NF4 and back, in its own shape and type.
 
     Args:
-        weight: of a linear layer, `(out, in)`; blocks run along its rows, over their ends, and the last may be shorter.
+        weight: of a linear layer, `(out, in)`; blocks run along its rows, over their ends; the last may be shorter.
         block: weights that share a constant.
     """
     flat = weight.detach().float().flatten()

@@ -25,8 +25,8 @@ STRONGEST = 0.6  # opacity of full colour: text must stay legible on it
 COLOURED = {"forget_accuracy": (0.2, True), "membership_auc": (0.2, True), "forget_loss": (1.0, False)}
 SHOWN = ("forget_accuracy", "membership_auc")
 LEGEND = (
-    "Each cell: unlearned minus twins, then the unlearned model, the twins' mean with the lowest and the highest, and the "
-    "original. Orange: it remembers more than its twins, blue: less; full colour at 20 points, of losses at 1 nat."
+    "Each cell: unlearned minus twins, then the unlearned model, the twins' mean with the lowest and the highest, and "
+    "the original. Orange: it remembers more than its twins, blue: less; full colour at 20 points, of losses at 1 nat."
 )
 
 
@@ -71,10 +71,8 @@ def _cell(found: Mapping[str, Any] | None, key: str, show) -> str:
         return f"<td>{ABSENT}</td>"
     colour = _colour(found["difference"], *COLOURED[key])
     style = f' style="background: {colour}"' if colour else ""
-    twins = f"twins {twins_text(found['twins'], show)}"
-    small = "".join(
-        f'<span class="interval">{escape(text)}</span>' for text in (twins, f"original {show(found['original'])}")
-    )
+    beside = (f"twins {twins_text(found['twins'], show)}", f"original {show(found['original'])}")
+    small = "".join(f'<span class="interval">{escape(text)}</span>' for text in beside)
     first = f"<strong>{escape(signed(found, show))}</strong> · " if found["difference"] is not None else ""
     return f"<td{style}>{first}{escape(show(found['unlearned']))}{small}</td>"
 

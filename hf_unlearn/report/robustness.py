@@ -25,8 +25,8 @@ FIGURES: dict[str, tuple[str, Callable[[float | None], str]]] = {
 ON_SCREEN = ("forget_accuracy", "membership_auc")
 OVER_STEPS = ("forget_accuracy", "forget_loss")
 MARK = (
-    "*: one more twin would lie as far from the others in less than 5 % of cases, cell by cell (Student's t over twins; "
-    "from two on)."
+    "*: one more twin would lie as far from the others in less than 5 % of cases, cell by cell (Student's t over two "
+    "twins or more)."
 )
 
 
@@ -121,6 +121,6 @@ def _tuning(tuning: Mapping[str, Any]) -> str:
 def _measured(block: Block) -> str:
     rows = block["rows"]
     return (
-        f"Measured on {rows['measured']:,} forgotten rows, none of which was learned from, and {rows['unseen']:,} unseen "
-        "ones."
+        f"Measured on {rows['measured']:,} forgotten rows, none of which was learned from, and {rows['unseen']:,} "
+        "unseen ones."
     )

@@ -51,8 +51,8 @@ class StepCurve(TypedDict):
 
 
 class Tuning(TypedDict):
-    """How models were fine-tuned. `asked_learning_rate` was halved until `survivor`, fine-tuned on kept rows, lost no
-    more than `margin` of its accuracy on validation rows: `before` to `after`. Published rates are left as they are."""
+    """How models were fine-tuned. `asked_learning_rate` was halved until `survivor`, fine-tuned on kept rows, lost
+    no more than `margin` of its accuracy on validation rows: `before` to `after`. Published rates stay as they are."""
 
     name: str
     steps: int
@@ -101,8 +101,8 @@ class Stress(TypedDict):
     """Whether the forgotten rows come back: `cells[weights][rows][figure]`, with weights `as_saved`, `int8` and `nf4`,
     and `rows` that the models were fine-tuned on before they were quantized, or `untouched`.
 
-    `rows` counts the rows of each kind, `measured` those that every figure of the forgotten rows is of. `quantized` says
-    which weights were. `paraphrases` are the same forgotten rows asked in other words.
+    `rows` counts the rows of each kind, `measured` those that every figure of the forgotten rows is of. `quantized`
+    says which weights were. `paraphrases` are the same forgotten rows asked in other words.
     """
 
     protocol: Tuning

@@ -35,8 +35,8 @@ class RunArguments:
     )
     stress: bool = _arg(
         False,
-        "Also fine-tune and quantize the models, twins too: does what was forgotten come back? (minutes; needs room for "
-        "two more copies of the model)",
+        "Also fine-tune and quantize the models, twins too: does what was forgotten come back? (minutes; room for two "
+        "more copies of the model)",
     )
     stress_protocol: str = _arg(
         "ours",

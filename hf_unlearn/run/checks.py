@@ -101,13 +101,10 @@ def _check_without_effect(arguments: Arguments) -> None:
     if options.save_adapter and not options.use_peft and arguments.model.model_name_or_path is None:
         raise UserError("--save_adapter: there is no adapter; add one with --use_peft")
     if arguments.run.stress and arguments.quantized:
-        raise UserError(
-            f"--stress fine-tunes copies of the models, and --{arguments.quantized} weights cannot be trained; leave it out"
-        )
-    if arguments.run.stress_protocol != "ours" and not arguments.run.stress:
-        raise UserError(
-            f"--stress_protocol {arguments.run.stress_protocol} goes with --stress; add that, or leave it out"
-        )
+        raise UserError(f"--stress trains copies of the models; leave it out with --{arguments.quantized}")
+    protocol = arguments.run.stress_protocol
+    if protocol != "ours" and not arguments.run.stress:
+        raise UserError(f"--stress_protocol {protocol} goes with --stress; add that, or leave it out")
     if recipe.original_seed + recipe.retrain >= 2**32:
         raise UserError(f"--original_seed {recipe.original_seed} leaves no seeds for {recipe.retrain} twins; lower it")
 

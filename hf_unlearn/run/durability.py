@@ -29,8 +29,8 @@ def add_stress(
 
 
 def stress_models(arguments: Arguments, data: Data, models: Mapping[str, nn.Module]) -> Stress:
-    """The evidence block `stress`. Under our own protocol models are fine-tuned at the recipe's rate, or without a recipe
-    at one that their width sets, or at what of it the original survives; all weights of theirs."""
+    """The evidence block `stress`. Under our own protocol models are fine-tuned, all their weights, at the recipe's
+    rate, or without a recipe at one that their width sets, or at what of it the original survives."""
     rate = arguments.recipe.original_learning_rate if arguments.has_recipe else None
     device = arguments.trainer.device
     return stress(
