@@ -95,6 +95,7 @@ def measure(own: AuditArguments, arguments: Arguments, rows: AuditedRows) -> tup
         bases.get("audited"),
         bases.get("unseen"),
         own.false_positive_rate,
+        arguments.trainer.seed,
     )
     columns = scored | {f"{name}_base": found for name, found in base.items()}
     figures: dict[str, dict[str, float | None]] = {}
@@ -112,6 +113,7 @@ def measure(own: AuditArguments, arguments: Arguments, rows: AuditedRows) -> tup
         "score": BY_GAIN if base else BY_LOSS,
         "figures": figures,
         "auc": judged.auc,
+        "p_value": judged.p_value,
         "standing_out": judged.standing_out,
         "gained": judged.gained,
         "verdict": judged.verdict,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-from scipy.stats import betabinom, t
+from scipy.stats import betabinom, rankdata, t
 
 from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation.attacks import NEEDED_FALSE_POSITIVES, auc
@@ -19,7 +19,7 @@ from hf_unlearn.report.blocks import AttackFigure
 RATES = (0.01, 0.05, 0.1, 0.2)  # of false positives; the lowest that the unseen rows allow
 LEAST_AUDITED = 10
 LEAST_UNSEEN = round(NEEDED_FALSE_POSITIVES / RATES[-1])
-EACH = (1 - LEVEL) / 2  # two looks share the error: the AUC's lower end, and the count of rows that stand out
+DRAWS = 4000  # of rows that could as well have been the audited ones
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,14 @@ class Judged:
     """What scores of audited rows show beside those of unseen ones.
 
     Args:
+        p_value: of rows that are alike, see [`chance`]; below 5 % the model knows the rows.
         stands_out: `(rows,)` bool, in the order of the audited rows; none without unseen rows.
         beaten: `(rows,)`, share of the unseen rows that score lower; NaN without them.
         scores: `(rows,)`, higher for rows that are known better.
     """
 
     auc: AttackFigure | None
+    p_value: float | None
     standing_out: StandingOut | None
     gained: Gained | None
     verdict: str
@@ -47,6 +49,7 @@ def judge_rows(
     base_loss: np.ndarray | None = None,
     unseen_base_loss: np.ndarray | None = None,
     rate: float | None = None,
+    seed: int = 0,
 ) -> Judged:
     """Judge audited rows by their losses under the model, less those under a base where there is one.
 
@@ -54,6 +57,7 @@ def judge_rows(
         loss, base_loss: `(rows,)` in nats, of the audited rows under the model and under the base.
         unseen_loss, unseen_base_loss: `(unseen,)`, of unseen rows; `None` where there are none.
         rate: of false positives; by default the lowest of `RATES` that so many unseen rows allow.
+        seed: of the draws of [`chance`].
 
     Raises `UserError` for too few rows on a side, a rate that they do not allow, losses that are not finite, and where
     there is neither an unseen row nor a base.
@@ -69,14 +73,35 @@ def judge_rows(
     scores = -loss if base_loss is None else base_loss - loss
     if unseen_loss is None:
         nothing = np.full(len(loss), np.nan)
-        return Judged(None, None, gained, UNJUDGED, np.zeros(len(loss), bool), nothing, scores)
+        return Judged(None, None, None, gained, UNJUDGED, np.zeros(len(loss), bool), nothing, scores)
     unseen = -unseen_loss if unseen_base_loss is None else unseen_base_loss - unseen_loss
     area = auc(scores, unseen)
     threshold, out = standing_out(scores, unseen, settled_rate(len(unseen), rate))
     beaten = np.searchsorted(np.sort(unseen), scores, "left") / len(unseen)
-    known = out["p_value"] < EACH or (area["interval"] is not None and area["interval"][0] > 0.5)
-    judged = KNOWN if known else ALIKE
-    return Judged(cast(AttackFigure, area), out, gained, judged, scores > threshold, beaten, scores)
+    p_value = chance(scores, unseen, out["false_positive_rate"], seed)
+    judged = KNOWN if p_value < 1 - LEVEL else ALIKE
+    return Judged(cast(AttackFigure, area), p_value, out, gained, judged, scores > threshold, beaten, scores)
+
+
+def chance(scores: np.ndarray, unseen: np.ndarray, rate: float, seed: int = 0, draws: int = DRAWS) -> float:
+    """How likely audited rows that are alike would look so well known: a permutation test of three sums over them.
+
+    These are of ranks (the AUC), of scores (the mean: of rows that are all right where some unseen ones are wrong it
+    says most), and of rows among the highest share `rate`. Their smallest p-value is held against that of as many rows
+    drawn from all of them, so that three looks count as one.
+    """
+    pooled = np.concatenate([scores, unseen])
+    ranks, count = rankdata(pooled), len(scores)
+    columns = np.stack([ranks, pooled - pooled.mean(), ranks > (1 - rate) * len(pooled)], axis=1)
+    rng = np.random.default_rng(seed)
+    sums = np.empty((draws + 1, columns.shape[1]))
+    sums[0] = columns[:count].sum(axis=0)
+    for draw in range(1, draws + 1):
+        sums[draw] = columns[rng.choice(len(pooled), count, replace=False, shuffle=False)].sum(axis=0)
+    sums = sums.round(9)  # orders of addition must not tell equal sums apart
+    each = np.stack([rankdata(-column, "max") for column in sums.T]) / (draws + 1)
+    smallest = each.min(axis=0)
+    return float((smallest <= smallest[0]).mean())
 
 
 def settled_rate(unseen: int, rate: float | None = None) -> float:

@@ -80,6 +80,7 @@ def stress(
         batch_size=batch_size,
     )
     run = _Run(task, rows, protocol, seed, batch_size)
+    say("stress: trying the rate")
     tuning = run.settle_rate(first, present[first], learning_rate)
     found: dict[str, dict[str, dict[str, Figures]]] = {weights: {} for weights in ROUNDED}  # weights, rows, model
     looks = {}

@@ -45,7 +45,8 @@ class Gained(TypedDict):
 
 class Audit(TypedDict):
     """The file `audit.json`. `figures[figure][rows]` with the rows `audited`, `unseen` and, by the base model,
-    `audited_base` and `unseen_base`. `score` says what rows are ranked by."""
+    `audited_base` and `unseen_base`. `score` says what rows are ranked by. `p_value`: how likely rows that are alike
+    would look so well known, by ranks, mean and rows that stand out together."""
 
     schema_version: int
     task: str
@@ -56,6 +57,7 @@ class Audit(TypedDict):
     score: str
     figures: dict[str, dict[str, float | None]]
     auc: AttackFigure | None
+    p_value: float | None
     standing_out: StandingOut | None
     gained: Gained | None
     verdict: str
@@ -70,7 +72,8 @@ def render_audit(found: Mapping[str, Any], rows: Sequence[int] = (), rows_file: 
     if rows:
         listed = ", ".join(map(str, rows[:MOST_LISTED])) + (" …" if len(rows) > MOST_LISTED else "")
         where = f" and in {rows_file}." if rows_file else "; --rows_file keeps them all."
-        parts.append(f"Rows that stand out, most first, counted from 0: {listed}. {PRIVATE}{where}")
+        chance = f"about {found['standing_out']['expected']:.0f} do by chance"
+        parts.append(f"Rows that stand out ({chance}), most first, counted from 0: {listed}. {PRIVATE}{where}")
     words = [part if "\n" in part else textwrap.fill(part, WIDTH) for part in parts]
     notes = [textwrap.fill(note, WIDTH) for note in found["notes"]]
     return "\n\n".join([*words, "\n".join(notes)])
@@ -102,6 +105,8 @@ def _judged(found: Mapping[str, Any]) -> list[str]:
             f"{_figure(out['share'])} %; chance gives {out['expected']:.1f}, and so many or more with p = "
             f"{out['p_value']:.2g}."
         )
+    if found["p_value"] is not None:
+        lines.append(f"Rows that are alike would look so well known with p = {found['p_value']:.2g}, all told.")
     if gained is not None:
         ends = ", ".join(number(end, 3) for end in gained["interval"])
         lines.append(

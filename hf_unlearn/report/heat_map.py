@@ -5,7 +5,7 @@ from html import escape
 from typing import Any
 
 from hf_unlearn.report import plots as draw
-from hf_unlearn.report.page import bullets, paragraph, plot, plots, table
+from hf_unlearn.report.page import paragraph, plot, plots, table
 from hf_unlearn.report.robustness import (
     FIGURES,
     MARK,
@@ -38,8 +38,7 @@ def durability(block: Mapping[str, Any] | None) -> str:
     utility = table(robustness_rows(block, ("unseen_accuracy", "test_accuracy")), "What is left of the model")
     return "\n".join(
         [
-            *(paragraph(sentence) for sentence in sentences(block)[:2]),
-            bullets(sentences(block)[2:]),
+            *(paragraph(sentence) for sentence in sentences(block)),
             *(heat_map(block, key) for key in SHOWN),
             paragraph(f"{LEGEND} {MARK}", "muted"),
             _curves(block),
@@ -81,8 +80,9 @@ def _colour(difference: float | None, full: float, higher_is_more: bool) -> str:
     """A background by the size and the sign of a difference; none for none."""
     if not difference:
         return ""
-    more = (difference > 0) == higher_is_more
-    return f"rgba({ORANGE if more else BLUE}, {STRONGEST * min(1.0, abs(difference) / full):.2f})"
+    opacity = round(STRONGEST * min(1.0, abs(difference) / full), 2)
+    colour = ORANGE if (difference > 0) == higher_is_more else BLUE
+    return f"rgba({colour}, {opacity:.2f})" if opacity else ""
 
 
 def _curves(block: Mapping[str, Any]) -> str:

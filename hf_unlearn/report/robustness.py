@@ -22,7 +22,8 @@ FIGURES: dict[str, tuple[str, Callable[[float | None], str]]] = {
     "unseen_accuracy": ("unseen accuracy (%)", lambda value: percent(value, 1)),
     "test_accuracy": ("test accuracy (%)", lambda value: percent(value, 1)),
 }
-ON_SCREEN = ("forget_accuracy", "membership_auc")
+# Whether a higher value says that more is remembered.
+ON_SCREEN = {"forget_accuracy": True, "membership_auc": True}
 OVER_STEPS = ("forget_accuracy", "forget_loss")
 MARK = (
     "*: one more twin would lie as far from the others in less than 5 % of cases, cell by cell (Student's t over two "
@@ -77,7 +78,7 @@ def robustness_rows(block: Block | None, keys: tuple[str, ...] = tuple(FIGURES))
 
 def sentences(block: Block) -> list[str]:
     """How models were disturbed, and what the cells hold."""
-    return [_tuning(block["protocol"]), _measured(block), *block["not_checked"]]
+    return [_tuning(block["protocol"]), _measured(block), _told_apart(block), *block["not_checked"]]
 
 
 def twins_text(twins: Mapping[str, Any] | None, show: Callable[[float | None], str]) -> str:
@@ -93,7 +94,9 @@ def signed(found: Mapping[str, Any], show: Callable[[float | None], str]) -> str
     difference = found["difference"]
     if difference is None:
         return ABSENT
-    return f"{'+' if difference >= 0 else '−'}{show(abs(difference))}{'*' if found['apart'] else ''}"
+    size = show(abs(difference))
+    sign = "" if not size.strip("0.") else "+" if difference > 0 else "−"
+    return f"{sign}{size}{'*' if found['apart'] else ''}"
 
 
 def _cell(found: Mapping[str, Any] | None, show: Callable[[float | None], str]) -> str:
@@ -106,7 +109,7 @@ def _cell(found: Mapping[str, Any] | None, show: Callable[[float | None], str]) 
 
 
 def _tuning(tuning: Mapping[str, Any]) -> str:
-    text = f"Protocol {tuning['name']}: {tuning['steps']} steps of {tuning['batch_size']} rows, AdamW at "
+    text = f"Protocol {tuning['name']}: {tuning['steps']} steps of at most {tuning['batch_size']} rows, AdamW at "
     text += f"{tuning['learning_rate']:.2g}"
     if tuning["before"] is None or tuning["after"] is None:
         return f"{text}; quantized afterwards."
@@ -124,3 +127,17 @@ def _measured(block: Block) -> str:
         f"Measured on {rows['measured']:,} forgotten rows, none of which was learned from, and {rows['unseen']:,} "
         "unseen ones."
     )
+
+
+def _told_apart(block: Block) -> str:
+    """How many cells lie apart from the twins, on either side, by figure."""
+    parts = []
+    for key, higher_is_more in ON_SCREEN.items():
+        known = [found for _, cells in grid(block, key) for found in cells if found and found["apart"] is not None]
+        sides = [(found["difference"] > 0) == higher_is_more for found in known if found["apart"]]
+        if known:
+            name = FIGURES[key][0].partition(" (")[0]
+            parts.append(f"{name}: {sum(sides)} of {len(known)} cells above them, {len(sides) - sum(sides)} below")
+    if not parts:
+        return "With fewer than two twins no cell can be told apart from theirs."
+    return f"Told apart from the twins (*), {'; '.join(parts)}. One cell in twenty is by chance."

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hf_unlearn.errors import UserError
-from hf_unlearn.evaluation.audit import LEAST_UNSEEN, gain, judge_rows, settled_rate, standing_out
+from hf_unlearn.evaluation.audit import LEAST_UNSEEN, chance, gain, judge_rows, settled_rate, standing_out
 from hf_unlearn.evaluation.intervals import clopper_pearson
 from hf_unlearn.report.audit import ALIKE, KNOWN, UNJUDGED
 
@@ -24,8 +24,24 @@ def test_standing_out_by_hand():
 
 def test_rows_that_are_alike_are_seldom_told_apart():
     rng = np.random.default_rng(0)
-    told = [judge_rows(rng.exponential(size=40), rng.exponential(size=200)).verdict == KNOWN for _ in range(400)]
-    assert np.mean(told) < 0.08
+    p = [chance(rng.exponential(size=40), rng.exponential(size=200), 0.05, draws=200) for _ in range(400)]
+    assert 0.02 < np.mean(np.array(p) < 0.05) < 0.08
+
+
+def test_rows_without_a_single_mistake_are_known():
+    """Where a model is sure of nearly every unseen row, ranks hardly tell: that none is wrong does."""
+    rng = np.random.default_rng(3)
+    loss, unseen = rng.uniform(0, 0.01, 100), rng.uniform(0, 0.01, 700)
+    unseen[:50] += 3
+    found = judge_rows(loss, unseen)
+    assert found.auc["interval"][0] < 0.55 and found.verdict == KNOWN and found.standing_out["p_value"] > 0.05
+
+
+def test_chance_by_hand():
+    """The two highest of five: one of ten pairs is as high in ranks and in the mean, and so the p-value is 1/10."""
+    scores, unseen = np.array([4.0, 5.0]), np.array([1.0, 2.0, 3.0])
+    assert chance(scores, unseen, 0.2, draws=20000) == pytest.approx(0.1, abs=0.01)
+    assert chance(np.ones(20), np.ones(50), 0.2, draws=50) == 1.0  # equal rows
 
 
 def test_a_planted_set_is_found_by_the_rows_that_stand_out():
