@@ -6,7 +6,7 @@ import numpy as np
 from scipy.stats import t
 
 from hf_unlearn.evaluation.intervals import LEVEL
-from hf_unlearn.report.stress_blocks import CellFigure, StepCurve, StepFigure, TwinSpread
+from hf_unlearn.report.stress_blocks import CellFigure, StepCurve, StepFigure, TwinCurve, TwinSpread
 
 Figures = Mapping[str, float | None]
 NO_TWINS = ("original", "unlearned")
@@ -67,14 +67,15 @@ def _step_figure(figures: Mapping[str, Sequence[Figures]], key: str) -> StepFigu
     lines = {name: [found[key] for found in looks] for name, looks in figures.items()}
     count = len(lines["unlearned"])
     spreads = [twin_spread(_of_twins({name: looks[i] for name, looks in figures.items()}, key)) for i in range(count)]
-    twins: dict[str, list[float | None]] = {
-        end: [None if found is None else found[end] for found in spreads]  # type: ignore[literal-required]
-        for end in ("mean", "lowest", "highest")
+    twins: TwinCurve = {
+        "mean": [None if found is None else found["mean"] for found in spreads],
+        "lowest": [None if found is None else found["lowest"] for found in spreads],
+        "highest": [None if found is None else found["highest"] for found in spreads],
     }
     return {
         "original": lines.get("original"),
         "unlearned": lines["unlearned"],
-        "twins": None if all(found is None for found in spreads) else twins,  # type: ignore[typeddict-item]
+        "twins": None if all(found is None for found in spreads) else twins,
     }
 
 

@@ -83,7 +83,7 @@ def stress(
     say("stress: trying the rate")
     tuning = run.settle_rate(first, present[first], learning_rate)
     found: dict[str, dict[str, dict[str, Figures]]] = {weights: {} for weights in ROUNDED}  # weights, rows, model
-    looks = {}
+    looks: dict[str, list[Figures]] = {}
     for k, (name, model) in enumerate(present.items(), 1):
         say(f"stress: {name} ({k} of {len(present)}), {_words(tuning, len(rows.tuned_on))}")
         looks[name] = []

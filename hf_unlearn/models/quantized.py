@@ -1,6 +1,7 @@
 """Weights as a quantized model would have them: rounded and widened again, so that any device computes with them."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,11 +24,12 @@ def round_to_int8(model: nn.Module) -> None:
     """
     shared = getattr(input_module(model), "weight", None)
     for module, transposed in _linear_layers(model):
-        if module.weight is not shared:
-            weight = module.weight.float()
+        held: Any = module.weight
+        if held is not shared:
+            weight = held.float()
             scale = weight.abs().amax(dim=0 if transposed else 1, keepdim=True) / 127
             rounded = torch.where(scale > 0, (weight / scale).round() * scale, weight)
-            module.weight.copy_(rounded.to(module.weight.dtype))
+            held.copy_(rounded.to(held.dtype))
 
 
 @torch.no_grad()
@@ -40,9 +42,9 @@ def round_to_nf4(model: nn.Module) -> None:
     left = _heads(model)
     for module, transposed in _linear_layers(model):
         if module not in left:
-            weight = module.weight.T if transposed else module.weight  # blocks run along (out, in)
-            rounded = nf4_rounded(weight.contiguous())
-            module.weight.copy_(rounded.T if transposed else rounded)
+            held: Any = module.weight
+            rounded = nf4_rounded((held.T if transposed else held).contiguous())  # blocks run along (out, in)
+            held.copy_(rounded.T if transposed else rounded)
 
 
 def _linear_layers(model: nn.Module) -> Iterator[tuple[nn.Module, bool]]:

@@ -63,7 +63,7 @@ def audited_rows(arguments: Arguments, unseen_file: str | None) -> AuditedRows:
         places = request.select(source, label, label_names, some_are_kept=False)
     task = make_task_of(arguments, source, task_class, columns, label_names)
     model = load_model(arguments, task, arguments.model.model_name_or_path or "")
-    audited = Rows(source.train, task, places, cache=arguments.data.cache_rows)
+    audited = Rows(source.train, task, places.tolist(), cache=arguments.data.cache_rows)
     _read(audited, source, "train")
     unseen_rows, notes = _unseen(source, task, request, label, label_names)
     task.try_model(model, audited[0])
@@ -99,7 +99,7 @@ def _unseen(
         copies += int((~keep).sum())
         if of_classes:
             keep &= request.names(source, split, label, names)  # type: ignore[union-attr]
-        rows = Rows(data, task, np.flatnonzero(keep))
+        rows = Rows(data, task, np.flatnonzero(keep).tolist())
         _read(rows, source, split)
         found.append(rows)
     if copies:
