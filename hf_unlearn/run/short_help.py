@@ -14,8 +14,7 @@ EVERYDAY: dict[str, dict[str, str]] = {
         "dry_run": "print splits, steps, time and memory; train nothing",
         "generate": "causal_lm: so many answers of each model, side by side",
         "stress": "also: does what was forgotten come back? (--stress_protocol)",
-        "quiet": "",
-        "json": "",
+        "quiet": "say nothing but the result and mistakes (--json: the evidence alone)",
     },
     "the model that must forget": {
         "model_name_or_path": "",
