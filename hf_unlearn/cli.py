@@ -1,4 +1,4 @@
-"""`hf-unlearn demo | init | train | evaluate | lira | report | push | cache | env`."""
+"""`hf-unlearn demo | init | train | evaluate | audit | lira | report | push | cache | env`."""
 
 import sys
 from importlib import import_module
@@ -12,6 +12,7 @@ USAGE = """usage: hf-unlearn COMMAND [arguments]
   init      a commented configuration to fill in: hf-unlearn init [text|llm|images]
   train     unlearn rows from a model and write the evidence (train --help, --help-all)
   evaluate  the evidence for a model that was unlearned elsewhere
+  audit     what a finished model remembers of given rows; nothing is unlearned
   lira      attack a method row by row with shadow models (U-LiRA)
   report    the table and the page of a finished run, or of several: hf-unlearn report FOLDER …
   push      push a finished run to the Hub: hf-unlearn push FOLDER --hub_model_id OWNER/NAME
@@ -26,6 +27,7 @@ COMMANDS = {  # imported when they are called
     "init": "hf_unlearn.commands.init:init",
     "train": "hf_unlearn.train:train",
     "evaluate": "hf_unlearn.commands.evaluate:evaluate",
+    "audit": "hf_unlearn.commands.audit:audit",
     "lira": "hf_unlearn.commands.lira:lira",
     "report": "hf_unlearn.commands.report:report",
     "push": "hf_unlearn.commands.push:push",

@@ -14,7 +14,7 @@ def train(argv: list[str] | None = None) -> None:
 
     from hf_unlearn.evaluation.answers import ORIGINAL
     from hf_unlearn.progress import quiet_libraries, quietly
-    from hf_unlearn.run import results, rows, stages
+    from hf_unlearn.run import durability, results, rows, stages
     from hf_unlearn.run.checks import check
     from hf_unlearn.run.plan import print_plan
     from hf_unlearn.run.stopping import told_how_to_go_on
@@ -42,6 +42,7 @@ def train(argv: list[str] | None = None) -> None:
         scored = stages.score_models(arguments, data, trainer, before, unlearning, twins)
 
         evidence = results.make_evidence(arguments, data, original, trainer, unlearning, twins, scored)
+        durability.add_stress(arguments, data, evidence, unlearning.model, [twin.model for twin in twins])
         results.save(arguments, data, trainer, evidence)
         results.print_result(arguments, data, trainer, evidence)
         results.push(arguments, trainer)

@@ -154,6 +154,10 @@ def parses(command: str, rest: list[str]) -> bool:
         from hf_unlearn.commands.evaluate import EvaluateArguments
 
         return bool(parse_with_own(EvaluateArguments, command, rest))
+    if command == "audit":
+        from hf_unlearn.commands.audit import AuditArguments
+
+        return bool(parse_with_own(AuditArguments, command, rest))
     if command == "lira":
         from hf_unlearn.commands.lira import LiraArguments
 

@@ -18,22 +18,20 @@ from hf_unlearn.evaluation.language_metrics import DEFINITIONS
 from hf_unlearn.evaluation.language_table import LanguageData, language_block, measure
 from hf_unlearn.evaluation.perturbed import make_choices
 from hf_unlearn.evaluation.references import check_apart, check_reference
-from hf_unlearn.evaluation.stress import stress
 from hf_unlearn.progress import quiet_libraries, quietly, say
-from hf_unlearn.report.blocks import Evidence, Language, Method, Stress
+from hf_unlearn.report.blocks import Evidence, Language, Method
 from hf_unlearn.report.evidence import plain, write_json
 from hf_unlearn.report.html import render_html
-from hf_unlearn.report.table import render_table
+from hf_unlearn.report.screen import render_screen
 from hf_unlearn.run import results, stages
 from hf_unlearn.run.arguments import Arguments
 from hf_unlearn.run.checks import check
 from hf_unlearn.run.command_arguments import parse_with_own
+from hf_unlearn.run.durability import stress_models
 from hf_unlearn.run.judged import check_rows, reuse_division, stored_evidence
 from hf_unlearn.run.loading import check_exists, get_recipe, load_model, placed
 from hf_unlearn.run.rows import Data, prepare_data
 from hf_unlearn.run.stopping import AGAIN, told_how_to_go_on
-from hf_unlearn.tasks.forward import unwrap
-from hf_unlearn.trainers.config import default_learning_rate
 
 MADE_ELSEWHERE: Method = {"name": "made elsewhere", "paper": None, "hyperparameters": None}
 NO_ORIGINAL = "No original was given: what the model lost by the unlearning cannot be said."
@@ -52,9 +50,6 @@ class EvaluateArguments:
     )
     classifier_attacks: bool = field(
         default=True, metadata={"help": "Also the membership attacks that train a classifier (seconds to minutes)."}
-    )
-    stress: bool = field(
-        default=False, metadata={"help": "Also disturb the models: does what was forgotten come back? (minutes)"}
     )
     max_new_tokens: int = field(
         default=MAX_NEW_TOKENS, metadata={"help": "causal_lm: longest generated answer in tokens; 0 generates none."}
@@ -139,7 +134,7 @@ def make_evidence(
         evidence["language"] = language
     if data.answers is not None:
         evidence["answers"] = data.answers.block()
-    if own.stress:
+    if arguments.run.stress:
         evidence["stress"] = stress_models(arguments, data, models)
     return evidence
 
@@ -183,20 +178,6 @@ def language_data(own: EvaluateArguments, arguments: Arguments, data: Data) -> L
     return found
 
 
-def stress_models(arguments: Arguments, data: Data, models: dict[str, torch.nn.Module]) -> Stress:
-    """The evidence block `stress`; models relearn at the recipe's rate, or without a recipe at one that their width
-    sets, all weights of theirs."""
-    rate = arguments.recipe.original_learning_rate if arguments.has_recipe else None
-    return stress(
-        models,
-        data.task,
-        data.splits,
-        learning_rate=rate or default_learning_rate(unwrap(models["unlearned"])),
-        seed=arguments.trainer.seed,
-        batch_size=arguments.trainer.per_device_eval_batch_size,
-    )
-
-
 def save(folder: Path, data: Data, evidence: Evidence, as_json: bool = False) -> None:
     """Write `evidence.json`, `report.html` and the page of answers, and print answers and table."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -206,7 +187,7 @@ def save(folder: Path, data: Data, evidence: Evidence, as_json: bool = False) ->
     if as_json:
         return print(json.dumps(plain(evidence), ensure_ascii=False))
     results.print_answers(data)
-    print("\n" + render_table(evidence))
+    print("\n" + render_screen(evidence))
     print(f"\nevidence.json and report.html are in {folder}")
 
 

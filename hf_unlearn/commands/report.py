@@ -8,7 +8,7 @@ from hf_unlearn.errors import UserError
 from hf_unlearn.report.compare import compare, comparison_text
 from hf_unlearn.report.compare_page import compare_runs, run_names
 from hf_unlearn.report.evidence import read_evidence
-from hf_unlearn.report.table import render_table
+from hf_unlearn.report.screen import render_screen
 from hf_unlearn.run.line_parser import LineParser
 
 
@@ -36,7 +36,7 @@ def write_report(folders: Sequence[str], output: str | None = None) -> None:
         from hf_unlearn.report.html import render_html
 
         with _said_if_edited(folders):
-            table, page = render_table(runs[0]), render_html(runs[0])
+            table, page = render_screen(runs[0]), render_html(runs[0])
         print(table)
         return _write(Path(output) if output else Path(folders[0]) / "report.html", page)
     with _said_if_edited(folders):

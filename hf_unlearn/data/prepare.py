@@ -101,7 +101,7 @@ def prepare(
 
     Raises `UserError` for whatever does not fit together.
     """
-    source, chosen, label_names = _encoded(source, task_class, columns or {}, label2id)
+    source, chosen, label_names = encoded(source, task_class, columns or {}, label2id)
     label = chosen.get("label")
     named: dict[str, Any] = {"label_column": label, "group_column": request.group_column or source.group_column}
     trial: list[str] = []
@@ -125,7 +125,7 @@ def prepare(
     return Prepared(source, task, splits, report, request, split_seed)
 
 
-def _encoded(
+def encoded(
     source: Source,
     task_class: type[Task],
     columns: Mapping[str, str | Sequence[str]],

@@ -84,7 +84,12 @@ class ForgetRequest:
         return {"kind": self.kind, "column": self.id_column}
 
     def select(
-        self, source: Source, label_column: str | None = None, label_names: list[str] | None = None
+        self,
+        source: Source,
+        label_column: str | None = None,
+        label_names: list[str] | None = None,
+        *,
+        some_are_kept: bool = True,
     ) -> np.ndarray:
         """Places in `source.train` of the rows to forget, sorted.
 
@@ -95,6 +100,7 @@ class ForgetRequest:
             source ([`Source`]): complete, its labels encoded.
             label_column (`str`, *optional*): for tasks with classes.
             label_names (`list[str]`, *optional*): class names in the order of the ids.
+            some_are_kept (`bool`): whether rows are forgotten, so that others, of every other class, must be left.
 
         Raises `UserError` for whatever the request names that is not there, and for one that takes all rows, none, or
         all of a class that is kept. No message quotes the request's values.
@@ -109,9 +115,9 @@ class ForgetRequest:
             )
         if len(chosen) == 0:
             raise UserError("the forget request takes no training row: there is nothing to forget")
-        if len(chosen) == rows:
+        if len(chosen) == rows and some_are_kept:
             raise UserError(f"the forget request takes all {rows} training rows: some must be kept")
-        if label_column is not None and self.kind != "classes":
+        if label_column is not None and self.kind != "classes" and some_are_kept:
             check_kept_classes(source.train, label_column, chosen)
         return chosen
 
@@ -127,13 +133,11 @@ class ForgetRequest:
         for split in ("validation", "test"):
             was_training_row = source.held_out is not None and split in source.places
             if self.kind == "classes" or was_training_row:
-                named = self._names(source, split, label_column, label_names)
+                named = self.names(source, split, label_column, label_names)
                 found.append(getattr(source, split).select(np.flatnonzero(named)))
         return found
 
-    def _names(
-        self, source: Source, split: str, label_column: str | None, label_names: list[str] | None
-    ) -> np.ndarray:
+    def names(self, source: Source, split: str, label_column: str | None, label_names: list[str] | None) -> np.ndarray:
         """`(rows,)` bool: which rows of a split the request names."""
         rows = getattr(source, split)
         if self.kind == "classes" and label_column is not None and label_names is not None:

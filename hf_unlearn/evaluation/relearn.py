@@ -5,6 +5,7 @@ The figure means something only beside that of the twins, with the same rows, ra
 """
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,8 +98,12 @@ def fine_tuned_copy(
     batch_size: int = 32,
     seed: int = 0,
     device: torch.device | str | None = None,
+    watch: Callable[[int, torch.nn.Module], None] | None = None,
 ) -> torch.nn.Module:
-    """A copy of `model` after `steps` steps on `rows`, under the same conditions as in [`relearn`]."""
+    """A copy of `model` after `steps` steps on `rows`, under the same conditions as in [`relearn`].
+
+    `watch` is called with the number of steps done and the copy after each of them; it must leave the copy as it is.
+    """
     device = next(model.parameters()).device if device is None else torch.device(device)
     with kept_randomness(device):
         torch.manual_seed(seed)
@@ -107,6 +112,9 @@ def fine_tuned_copy(
         order = _Order(len(rows), min(batch_size, len(rows)), seed)
         for step in range(steps):
             _step(model, task, rows, order.batch(step), optimizer, device)
+            if watch is not None:
+                watch(step + 1, model)
+        optimizer.zero_grad()
     return model
 
 

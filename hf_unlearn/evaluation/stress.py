@@ -1,39 +1,52 @@
-"""Does what was forgotten come back? Each model is disturbed in the same way, and looked at before and after.
+"""Does what was forgotten come back? Each model is disturbed in the same way, and measured.
 
-A model that only hides what it knew gives it back sooner than a retrained twin learns it, so every figure means
-something only beside that of the twins.
+A model that only hides what it knew gives it back sooner than a retrained twin learns it, so every figure stands
+beside that of the twins. Models are fine-tuned first and quantized then: that is what can be done with saved weights,
+and what is published.
 """
 
 import copy
-import importlib.util
-import tempfile
-from collections.abc import Callable, Mapping
-from typing import Any, cast
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from hf_unlearn.data.rows import Rows
 from hf_unlearn.data.splits import UnlearningSplits
-from hf_unlearn.evaluation.embeddings import embeddings
+from hf_unlearn.evaluation.disturbing_rows import (
+    FEW,
+    FEW_ROWS,
+    KEPT,
+    RELATED_ROWS,
+    UNTOUCHED,
+    DisturbingRows,
+    choose_rows,
+    paraphrased_rows,
+)
+from hf_unlearn.evaluation.durability import cell, step_curve
 from hf_unlearn.evaluation.metrics import loss_auc
+from hf_unlearn.evaluation.protocols import PROTOCOLS, Protocol
 from hf_unlearn.evaluation.relearn import fine_tuned_copy, trainable_copy
+from hf_unlearn.evaluation.scores import SplitScores
 from hf_unlearn.evaluation.scoring import score
-from hf_unlearn.models.noise import input_module
+from hf_unlearn.models.quantized import WHAT, round_to_int8, round_to_nf4
 from hf_unlearn.progress import say
 from hf_unlearn.report.blocks import Stress
+from hf_unlearn.report.stress_blocks import Disturbance, Tuning
 from hf_unlearn.tasks.base import Task
-from hf_unlearn.tasks.forward import unwrap
 
 Models = Mapping[str, nn.Module | None]
 Figures = dict[str, float | None]
-FEW_SHARE, FEW_MOST = 0.1, 32  # a few forget rows: this share of them, but no more than so many
-RELATED = 4  # times as many related retain rows
-COMPARED = 512  # forget rows that retain rows are compared with, at most
-PARAPHRASES = "paraphrased_question"
-NO_FOUR_BIT = "4-bit quantization: it needs a CUDA GPU and the package bitsandbytes."
-FEW_ROWS = "Relearning from a few forget rows: with fewer than two there are none to measure on."
+MARGIN = 0.02  # of the original's accuracy on validation rows that benign fine-tuning may cost
+MOST_HALVINGS = 12
+ROUNDED: dict[str, Callable[[nn.Module], None] | None] = {
+    "as_saved": None,
+    "int8": round_to_int8,
+    "nf4": round_to_nf4,
+}
+NO_SURVIVAL = "A rate that the original survives: at the lowest one that was tried it lost more than the margin."
 
 
 def stress(
@@ -42,7 +55,7 @@ def stress(
     splits: UnlearningSplits,
     *,
     learning_rate: float,
-    steps: int = 20,
+    protocol: Protocol = PROTOCOLS["ours"],
     seed: int = 0,
     batch_size: int = 64,
 ) -> Stress:
@@ -50,89 +63,146 @@ def stress(
 
     Args:
         models: `original` (may be `None` or missing), `unlearned`, and any others as twins.
-        learning_rate: of AdamW when relearning; take that of the recipe.
-        steps: of relearning.
-        seed: draws the few forget rows and their order.
-
-    Returns:
-        - `relearning`: by what is learned from, `few_forget_rows` (a tenth of them, at most 32; measured on the
-          others) and `related_retain_rows` (the nearest to forget rows in the original's embeddings; measured on all).
-        - `quantization`: `int8`, symmetric per output channel, and `int4` (bitsandbytes' nf4) where that can be run.
-        - `paraphrases`: the forget rows' questions in other words, where the data has them.
-        - `not_checked`: sentences.
-
-        Each holds `original`, `unlearned` and `twins` with their figures `before` and `after` (for twins the means)
-        and `beyond_twins`, see [`_check`].
+        learning_rate: of the recipe, where the protocol has none of its own: it is halved until the original,
+            fine-tuned on kept rows, loses no more than two points of its accuracy on validation rows.
+        protocol: how models are fine-tuned.
+        seed: draws the rows and their order.
+        batch_size: of scoring.
     """
     present = {name: model for name, model in models.items() if model is not None}
-    run = _Checks(present, task, splits, batch_size)
-    tuning = {"steps": steps, "learning_rate": learning_rate, "seed": seed}
-    found: dict[str, Any] = {"relearning": {}, "quantization": {}, "paraphrases": {}, "not_checked": []}
-    if len(splits.forget) >= 2:
-        few, others = _few(splits.forget, seed)
-        found["relearning"]["few_forget_rows"] = run.relearning(few, others, tuning)
-    else:
-        found["not_checked"].append(FEW_ROWS)
-    related = related_rows(next(iter(present.values())), task, splits, batch_size)
-    found["relearning"]["related_retain_rows"] = run.relearning(related, splits.forget, tuning)
-    found["quantization"]["int8"] = run.changed("8-bit weights", lambda model: quantized_int8(model))
-    if can_quantize_int4():
-        found["quantization"]["int4"] = run.changed("4-bit weights", lambda model: quantized_int4(model, task))
-    else:
-        found["not_checked"].append(NO_FOUR_BIT)
-    paraphrased = paraphrased_rows(task, splits.forget)
-    if paraphrased is not None:
-        found["paraphrases"]["questions"] = run.asked_otherwise(paraphrased)
-    return cast(Stress, found)
+    first = next(iter(present))
+    rows = choose_rows(
+        present[first],
+        task,
+        splits,
+        most=protocol.steps * protocol.batch_size,
+        seed=seed,
+        batch_size=batch_size,
+    )
+    run = _Run(task, rows, protocol, seed, batch_size)
+    say("stress: trying the rate")
+    tuning = run.settle_rate(first, present[first], learning_rate)
+    found: dict[str, dict[str, dict[str, Figures]]] = {weights: {} for weights in ROUNDED}  # weights, rows, model
+    looks: dict[str, list[Figures]] = {}
+    for k, (name, model) in enumerate(present.items(), 1):
+        say(f"stress: {name} ({k} of {len(present)}), {_words(tuning, len(rows.tuned_on))}")
+        looks[name] = []
+        for weights, kind, figures in run.cells(model, tuning["learning_rate"], looks[name]):
+            found[weights].setdefault(kind, {})[name] = figures
+    count = len(rows.measured)
+    paraphrased = paraphrased_rows(task, rows.measured)
+    return {
+        "protocol": tuning,
+        "rows": rows.sizes(),
+        "quantized": dict(WHAT),
+        "cells": {w: {kind: cell(by_model, count) for kind, by_model in of.items()} for w, of in found.items()},
+        "curve": step_curve(run.curve_rows, [0, *run.marks], looks),
+        "paraphrases": {} if paraphrased is None else {"questions": run.asked_otherwise(present, paraphrased)},
+        "not_checked": ([] if FEW in rows.tuned_on else [FEW_ROWS])
+        + ([NO_SURVIVAL] if tuning["survives"] is False else []),
+    }
 
 
-class _Checks:
-    """One disturbance after the other, each for all models."""
+class _Run:
+    """The disturbances of one model after the other."""
 
-    def __init__(self, models: dict[str, nn.Module], task: Task, splits: UnlearningSplits, batch_size: int):
-        self.models, self.task, self.splits, self.batch_size = models, task, splits, batch_size
+    def __init__(self, task: Task, rows: DisturbingRows, protocol: Protocol, seed: int, batch_size: int):
+        self.task, self.rows, self.protocol = task, rows, protocol
+        self.seed, self.batch_size = seed, batch_size
+        self.marks = [mark for mark in protocol.marks if mark < protocol.steps] + [protocol.steps]
+        self.curve_rows = FEW if FEW in rows.tuned_on else RELATED_ROWS
 
-    def relearning(self, rows: Rows, measured: Rows, tuning: dict[str, Any]) -> dict[str, Any]:
-        say(f"stress: {tuning['steps']} steps on {len(rows)} rows")
-        found = self.changed("", lambda model: fine_tuned_copy(model, self.task, rows, **tuning), measured)
-        return {"steps": tuning["steps"], "rows": len(rows), "measured_rows": len(measured)} | found
-
-    def changed(self, title: str, change: Callable[[nn.Module], nn.Module], measured: Rows | None = None) -> dict:
-        """Every model before and after `change`, which returns a copy."""
-        if title:
-            say(f"stress: {title}")
-        measured = self.splits.forget if measured is None else measured
-        pairs = {
-            name: (self._figures(model, measured), self._figures(change(model), measured))
-            for name, model in self.models.items()
+    def settle_rate(self, name: str, model: nn.Module, asked: float) -> Tuning:
+        """The protocol with its rate: the published one, or `asked`, halved until `model` survives it."""
+        fixed = self.protocol.learning_rate
+        rate = asked if fixed is None else fixed
+        before = self._validation_accuracy(model)
+        after = self._tuned_accuracy(model, rate)
+        for _ in range(MOST_HALVINGS if fixed is None else 0):
+            if before is None or after is None or after >= before - MARGIN:
+                break
+            rate /= 2
+            after = self._tuned_accuracy(model, rate)
+        survives = None if before is None or after is None else after >= before - MARGIN
+        return {
+            "name": self.protocol.name,
+            "steps": self.protocol.steps,
+            "batch_size": self.protocol.batch_size,
+            "learning_rate": rate,
+            "asked_learning_rate": asked if fixed is None else fixed,
+            "survivor": name if name in ("original", "unlearned") else "twin",
+            "margin": MARGIN,
+            "before": before,
+            "after": after,
+            "survives": survives,
         }
-        return side_by_side(pairs)
 
-    def asked_otherwise(self, paraphrased: Rows) -> dict[str, Any]:
+    def cells(self, model: nn.Module, rate: float, looks: list[Figures]) -> Iterator[tuple[str, str, Figures]]:
+        """Weights, rows and figures of every cell of one model; `looks` gets its figures over the steps."""
+        for kind in (UNTOUCHED, *self.rows.tuned_on):
+            tuned = trainable_copy(model) if kind == UNTOUCHED else self._tuned(model, kind, rate, looks)
+            for weights, round_weights in ROUNDED.items():
+                changed = tuned if round_weights is None else copy.deepcopy(tuned)
+                if round_weights is not None:
+                    round_weights(changed)
+                figures = self._figures(changed, self.rows.measured)
+                if (weights, kind) == ("as_saved", UNTOUCHED):
+                    looks.append(figures)
+                yield weights, kind, figures
+
+    def asked_otherwise(self, models: Mapping[str, nn.Module], paraphrased: Rows) -> Disturbance:
+        """The measured rows beside the same ones with their questions in other words."""
         say("stress: paraphrased questions")
         pairs = {
-            name: (self._figures(model, self.splits.forget), self._figures(model, paraphrased))
-            for name, model in self.models.items()
+            name: (self._figures(model, self.rows.measured), self._figures(model, paraphrased))
+            for name, model in models.items()
         }
         return side_by_side(pairs)
 
-    def _figures(self, model: nn.Module, forget: Rows) -> Figures:
-        own, unseen = (
-            score(model, self.task, rows, batch_size=self.batch_size) for rows in (forget, self.splits.nonmembers)
+    def _tuned(self, model: nn.Module, kind: str, rate: float, looks: list[Figures] | None = None) -> nn.Module:
+        def watch(step: int, tuned: nn.Module) -> None:
+            if looks is not None and kind == self.curve_rows and step in self.marks:
+                looks.append(self._figures(tuned, self.rows.measured))
+
+        return fine_tuned_copy(
+            model,
+            self.task,
+            self.rows.tuned_on[kind],
+            steps=self.protocol.steps,
+            learning_rate=rate,
+            batch_size=self.protocol.batch_size,
+            seed=self.seed,
+            watch=watch,
         )
-        return {
-            "forget_accuracy": own.accuracy,
-            "forget_loss": float(own.loss.mean()),
+
+    def _tuned_accuracy(self, model: nn.Module, rate: float) -> float | None:
+        return self._validation_accuracy(self._tuned(model, KEPT, rate))
+
+    def _validation_accuracy(self, model: nn.Module) -> float | None:
+        rows = self.rows.validation
+        return _known(self._score(model, rows).accuracy) if len(rows) else None
+
+    def _figures(self, model: nn.Module, forget: Rows) -> Figures:
+        own, unseen = self._score(model, forget), self._score(model, self.rows.unseen)
+        found: Figures = {
+            "forget_accuracy": _known(own.accuracy),
+            "forget_loss": _known(own.loss.mean()),
             "membership_auc": loss_auc(own.loss, unseen.loss).value,
-            "unseen_accuracy": unseen.accuracy if len(unseen) else None,
+            "unseen_accuracy": _known(unseen.accuracy) if len(unseen) else None,
         }
+        if self.rows.test is not None:
+            found["test_accuracy"] = _known(self._score(model, self.rows.test).accuracy)
+        return found
+
+    def _score(self, model: nn.Module, rows: Rows) -> SplitScores:
+        return score(model, self.task, rows, batch_size=self.batch_size)
 
 
-def side_by_side(pairs: Mapping[str, tuple[Figures, Figures]]) -> dict[str, Any]:
+def side_by_side(pairs: Mapping[str, tuple[Figures, Figures]]) -> Disturbance:
     """Figures before and after by `original`, `unlearned` and `twins`, and how far the unlearned model's change goes
     beyond the twins' mean change: `beyond_twins`, with the twins' own `lowest` and `highest` change."""
     twins = [pair for name, pair in pairs.items() if name not in ("original", "unlearned")]
-    found: dict[str, Any] = {
+    found: Any = {
         name: None if name not in pairs else {"before": pairs[name][0], "after": pairs[name][1]}
         for name in ("original", "unlearned")
     }
@@ -160,63 +230,11 @@ def _means(blocks: list[Figures]) -> Figures:
     return {key: float(np.mean(known)) if len(known) == len(blocks) else None for key, known in columns.items()}
 
 
-def _few(forget: Rows, seed: int) -> tuple[Rows, Rows]:
-    """A few of the forget rows, and the others."""
-    order = np.random.default_rng(seed).permutation(len(forget))
-    count = max(1, min(FEW_MOST, round(FEW_SHARE * len(forget))))
-    return forget.select(np.sort(order[:count])), forget.select(np.sort(order[count:]))
+def _known(value: float) -> float | None:
+    """A figure, or `None` where it is not finite."""
+    return float(value) if math.isfinite(value) else None
 
 
-def related_rows(model: nn.Module, task: Task, splits: UnlearningSplits, batch_size: int = 64) -> Rows:
-    """The retain rows that lie nearest to a forget row by cosine in the model's embeddings."""
-    count = RELATED * max(1, min(FEW_MOST, round(FEW_SHARE * len(splits.forget))))
-    step = -(-len(splits.forget) // COMPARED)
-    forget = embeddings(model, task, splits.forget.select(range(0, len(splits.forget), step)), batch_size)
-    retain = embeddings(model, task, splits.retain, batch_size)
-    forget, retain = (e / np.maximum(np.linalg.norm(e, axis=1, keepdims=True), 1e-12) for e in (forget, retain))
-    nearest = np.argsort(-(retain @ forget.T).max(axis=1), kind="stable")[:count]
-    return splits.retain.select(np.sort(nearest))
-
-
-@torch.no_grad()
-def quantized_int8(model: nn.Module) -> nn.Module:
-    """A copy whose linear layers' weights are rounded to 255 levels per output channel, symmetric around 0, and back.
-
-    Embeddings, and an output head that shares their weights, are left as they are. An adapter is merged first.
-    """
-    from transformers.pytorch_utils import Conv1D
-
-    copied = trainable_copy(model)
-    shared = getattr(input_module(copied), "weight", None)
-    for module in copied.modules():
-        if isinstance(module, (nn.Linear, Conv1D)) and module.weight is not shared:
-            inputs = 0 if isinstance(module, Conv1D) else 1  # Conv1D holds (in, out)
-            weight = module.weight.float()
-            scale = weight.abs().amax(dim=inputs, keepdim=True) / 127
-            rounded = torch.where(scale > 0, (weight / scale).round() * scale, weight)
-            module.weight.copy_(rounded.to(module.weight.dtype))
-    return copied
-
-
-def can_quantize_int4() -> bool:
-    return torch.cuda.is_available() and importlib.util.find_spec("bitsandbytes") is not None
-
-
-def quantized_int4(model: nn.Module, task: Task) -> nn.Module:
-    """A copy with bitsandbytes' 4-bit weights (nf4), on the model's GPU. An adapter is merged first."""
-    from transformers import BitsAndBytesConfig
-
-    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
-    device = next(model.parameters()).device
-    with tempfile.TemporaryDirectory(prefix="hf-unlearn-") as folder:
-        unwrap(trainable_copy(model)).save_pretrained(folder)
-        return task.auto_model().from_pretrained(folder, quantization_config=config, device_map={"": device})
-
-
-def paraphrased_rows(task: Task, forget: Rows) -> Rows | None:
-    """The forget rows with their questions in other words; `None` where the data has no `paraphrased_question`."""
-    if "question" not in task.columns or PARAPHRASES not in forget.source.column_names:
-        return None
-    other = copy.copy(task)
-    other.columns = task.columns | {"question": PARAPHRASES}
-    return Rows(forget.source, other, forget.indices)
+def _words(tuning: Tuning, kinds: int) -> str:
+    rate = f"{tuning['learning_rate']:.2g}"
+    return f"{kinds} fine-tunings of {tuning['steps']} steps at {rate}, each as saved, in 8 and in 4 bits"

@@ -7,6 +7,8 @@ listed here; what is listed must be there, and of its type.
 from dataclasses import dataclass
 from typing import Annotated, Any, TypedDict
 
+from hf_unlearn.report.stress_blocks import Stress
+
 
 @dataclass(frozen=True)
 class Items:
@@ -291,46 +293,6 @@ class Language(TypedDict):
     attacks: dict[str, dict[str, AttackFigure | None]]
     priv_leak: dict[str, float | None]
     forget_quality: dict[str, Qualities | None]
-    not_checked: list[str]
-
-
-class Disturbed(TypedDict):
-    """A model's figures before and after it was disturbed."""
-
-    before: dict[str, float | None]
-    after: dict[str, float | None]
-
-
-class TwinRange(TypedDict):
-    """The twins' smallest and largest change."""
-
-    lowest: float
-    highest: float
-
-
-class Beyond(TypedDict):
-    """How a figure of the unlearned model changed, and by how much that exceeds the twins' mean change."""
-
-    change: float
-    beyond: float
-    twins: TwinRange
-
-
-class Disturbance(TypedDict):
-    """One disturbance of all models."""
-
-    original: Disturbed | None
-    unlearned: Disturbed | None
-    twins: Disturbed | None
-    beyond_twins: dict[str, Beyond] | None
-
-
-class Stress(TypedDict):
-    """Whether the forgotten rows come back, by kind of disturbance."""
-
-    relearning: dict[str, Disturbance]
-    quantization: dict[str, Disturbance]
-    paraphrases: dict[str, Disturbance]
     not_checked: list[str]
 
 

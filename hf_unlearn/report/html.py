@@ -8,9 +8,9 @@ from hf_unlearn.report import plots as draw
 from hf_unlearn.report.answers import answer_rows
 from hf_unlearn.report.card import REQUESTS, hub_id, short_authors
 from hf_unlearn.report.evidence import plain
+from hf_unlearn.report.heat_map import durability
 from hf_unlearn.report.language import language_rows
 from hf_unlearn.report.page import bullets, page, paragraph, plot, plots, section, table
-from hf_unlearn.report.robustness import robustness_rows
 from hf_unlearn.report.table import ABSENT, legend, number, percent, table_rows
 from hf_unlearn.report.unchecked import unchecked
 from hf_unlearn.report.verdict import headline, verdict
@@ -46,7 +46,7 @@ def render_html(evidence: Mapping[str, Any]) -> str:
         section("Language model", _language(evidence.get("language"))),
         section("Answers", _answers(evidence.get("answers"))),
         section("U-LiRA", _further(evidence.get("lira"), "U-LiRA")),
-        section("Does it come back?", _robustness(evidence.get("stress"))),
+        section("Does it come back?", durability(evidence.get("stress"))),
         section("Over the training", _training(evidence)),
         section("Cost", _cost(evidence)),
         section("Not checked", bullets(unchecked(evidence))),
@@ -248,14 +248,6 @@ def _language(block: Any) -> str:
 def _answers(block: Any) -> str:
     rows = answer_rows(block)
     caption = "What the models answer, greedily; repetition: share of repeated triples of words"
-    return table(rows, caption) if rows else ""
-
-
-def _robustness(block: Any) -> str:
-    rows = robustness_rows(block)
-    caption = (
-        "Before → after; beyond twins: how much more the unlearned model changes than they do, in brackets theirs"
-    )
     return table(rows, caption) if rows else ""
 
 

@@ -128,6 +128,32 @@ def curves(named: Mapping[str, Mapping[str, Sequence]], label: str) -> Figure:
 
 
 @styled
+def step_curves(curve: Mapping[str, Any], key: str, label: str) -> Figure:
+    """A figure over the steps of fine-tuning; the band is the range of the twins.
+
+    Args:
+        curve: the evidence's `stress.curve`.
+        key: of the figure; shares are drawn in percent.
+    """
+    figure, axes = _axes("step", label)
+    found, scale = curve["figures"][key], 1 if key.endswith("_loss") else 100
+    twins = found["twins"] or {}
+
+    def scaled(values: Sequence[float | None]) -> list[float]:
+        return [float("nan") if value is None else scale * value for value in values]
+
+    if twins:
+        axes.fill_between(
+            curve["steps"], scaled(twins["lowest"]), scaled(twins["highest"]), color=TWINS, alpha=0.2, linewidth=0
+        )
+    lines = {"twins": twins.get("mean"), "original": found["original"], "unlearned": found["unlearned"]}
+    for name, values in lines.items():
+        if values:
+            axes.plot(curve["steps"], scaled(values), label=name, marker=".", **LINES[name])
+    return _with_legend(figure, axes)
+
+
+@styled
 def pareto(points: Sequence[Mapping[str, Any]], floor: float | None) -> Figure:
     """Forgetting against utility, the cost as the area of a marker; a ring where no other is better in all three.
 

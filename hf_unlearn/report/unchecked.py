@@ -30,7 +30,9 @@ def unchecked(evidence: Mapping[str, Any]) -> list[str]:
     unlearned = evidence["models"]["unlearned"]
     if unlearned is not None:
         found += [f"The {split} rows." for split, value in unlearned["accuracy"].items() if value is None]
-    done = (evidence.get("stress") or {}) | {"lira": evidence.get("lira")}
+    stress = evidence.get("stress") or {}
+    done = {"lira": evidence.get("lira"), "relearning": stress, "quantization": stress}
+    done["paraphrases"] = stress.get("paraphrases")
     task = task_of(evidence)
     checks = CHECKS | (FOR_LANGUAGE if task is not None and task.generates else {})
     found += [text for name, text in checks.items() if not done.get(name)]

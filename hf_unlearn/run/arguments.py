@@ -34,6 +34,17 @@ class RunArguments:
         "causal_lm: show what original, unlearned model and twins answer to so many forgotten, kept and general "
         "questions, on the screen and in answers.html, which stays here.",
     )
+    stress: bool = _arg(
+        False,
+        "Also fine-tune and quantize the models, twins too: does what was forgotten come back? (minutes; room for two "
+        "more copies of the model)",
+    )
+    stress_protocol: str = _arg(
+        "ours",
+        "With --stress, how models are fine-tuned: ours (20 steps at a rate that the original survives), wmdp (15 at "
+        "1e-5) or muse (150 at 1e-5, 4 rows each).",
+        choices=["ours", "wmdp", "muse"],
+    )
     quiet: bool = _arg(False, "Say nothing but the result and mistakes.")
     json: bool = _arg(False, "Print the evidence (of a dry run the plan) as JSON, and nothing else.")
 

@@ -116,6 +116,11 @@ def _check_without_effect(arguments: Arguments) -> None:
         raise UserError("--lora_dropout is without effect while --disable_dropout is on; switch it off, or leave both")
     if options.save_adapter and not options.use_peft and arguments.model.model_name_or_path is None:
         raise UserError("--save_adapter: there is no adapter; add one with --use_peft")
+    if arguments.run.stress and arguments.quantized:
+        raise UserError(f"--stress trains copies of the models; leave it out with --{arguments.quantized}")
+    protocol = arguments.run.stress_protocol
+    if protocol != "ours" and not arguments.run.stress:
+        raise UserError(f"--stress_protocol {protocol} goes with --stress; add that, or leave it out")
     if recipe.original_seed + recipe.retrain >= 2**32:
         raise UserError(f"--original_seed {recipe.original_seed} leaves no seeds for {recipe.retrain} twins; lower it")
 

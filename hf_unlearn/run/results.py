@@ -13,7 +13,7 @@ from hf_unlearn.report.answers import PAGE, answers_page, answers_text
 from hf_unlearn.report.blocks import Evidence, Seeds
 from hf_unlearn.report.evidence import plain
 from hf_unlearn.report.phases import plot_phases
-from hf_unlearn.report.table import render_table
+from hf_unlearn.report.screen import render_screen
 from hf_unlearn.run.arguments import Arguments
 from hf_unlearn.run.loading import get_recipe
 from hf_unlearn.run.recipe import Trained
@@ -185,5 +185,5 @@ def print_result(arguments: Arguments, data: Data, trainer: UnlearningTrainer, e
         print(json.dumps(plain(evidence), ensure_ascii=False))
     elif trainer.is_world_process_zero():
         print_answers(data)
-        print("\n" + render_table(evidence))
+        print("\n" + render_screen(evidence))
         print(f"\nThe model, evidence.json, report.html and the model card are in {arguments.trainer.output_dir}")

@@ -48,12 +48,12 @@ def prepare_data(arguments: Arguments) -> Data:
     """Load rows and the given model, resolve the request and give every row its role. Nothing is written."""
     say(f"processes  {_in_force(arguments.trainer)}")
     say("reading the rows")
-    source, request = _load_rows(arguments)
+    source, request = load_rows(arguments)
     task_class = get_task(which_task(arguments, source))
     given, models, noted = arguments.model.model_name_or_path, [], []
 
     def make_task(columns: dict[str, str], label_names: list[str] | None) -> Task:
-        return _make_task(arguments, source, task_class, columns, label_names)
+        return make_task_of(arguments, source, task_class, columns, label_names)
 
     if arguments.request.forget_prompt:
         chosen = task_class.detect_columns(source.train.column_names, source.train.features, arguments.data.columns)
@@ -101,7 +101,8 @@ def _in_force(trainer) -> str:
     return f"{trainer.world_size}{'' if kind == 'NO' else f' ({kind})'} on {trainer.device.type}"
 
 
-def _load_rows(arguments: Arguments) -> tuple[Source, ForgetRequest]:
+def load_rows(arguments: Arguments) -> tuple[Source, ForgetRequest]:
+    """The rows as they are, those of the request among them, and the request."""
     asked = arguments.request
     apart = asked.forget_dataset or asked.forget_file or asked.forget_prompt
     request = ForgetRequest(
@@ -114,7 +115,7 @@ def _load_rows(arguments: Arguments) -> tuple[Source, ForgetRequest]:
         rows=np.zeros(0, dtype=np.int64) if apart or asked.forget_split else None,
         seed=arguments.trainer.seed,
     )
-    source, forgotten = _load_source(arguments)
+    source, forgotten = load_raw(arguments)
     if forgotten is not None:
         request.rows = forgotten
     if apart and not asked.forget_prompt:
@@ -131,7 +132,7 @@ def _load_dataset(arguments: Arguments, name: str) -> Source:
     return load_source(name, train_split=arguments.data.train_split, task=arguments.data.task)
 
 
-def _load_source(arguments: Arguments) -> tuple[Source, np.ndarray | None]:
+def load_raw(arguments: Arguments) -> tuple[Source, np.ndarray | None]:
     """The rows, and the places of those to forget where the data says itself which they are."""
     data, forget_split = arguments.data, arguments.request.forget_split
     named = {"validation_split": data.validation_split, "test_split": data.test_split}
@@ -156,7 +157,8 @@ def _load_source(arguments: Arguments) -> tuple[Source, np.ndarray | None]:
     return source, None
 
 
-def _make_task(arguments: Arguments, source: Source, task_class: type[Task], columns, label_names) -> Task:
+def make_task_of(arguments: Arguments, source: Source, task_class: type[Task], columns, label_names) -> Task:
+    """The task with its processor and the options that the arguments name."""
     data = arguments.data
     usual = {"prompt_template": None, "supervise": "all"}
     options = {name: getattr(data, name) for name, value in usual.items() if getattr(data, name) != value}

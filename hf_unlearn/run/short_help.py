@@ -13,6 +13,7 @@ EVERYDAY: dict[str, dict[str, str]] = {
         "output_dir": "where the result is written (default: unlearned)",
         "dry_run": "print splits, steps, time and memory; train nothing",
         "generate": "causal_lm: so many answers of each model, side by side",
+        "stress": "also: does what was forgotten come back? (--stress_protocol)",
         "quiet": "",
         "json": "print the evidence (of a dry run the plan) as JSON, nothing else",
     },

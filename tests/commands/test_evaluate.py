@@ -71,12 +71,37 @@ def test_references_are_the_yardstick(tmp_path, models):
     assert any("their makers' word" in note for note in evidence["notes"])
 
 
-def test_stress_goes_into_the_evidence_and_its_report(tmp_path, models):
+def test_stress_goes_into_the_evidence_and_its_report(tmp_path, models, capsys):
     config = given(models, tmp_path / "judged", reference_model=[str(models / "adapter")])
     evidence = evaluate(tmp_path, config, "--unlearned_model", str(models / "out"), "--stress")
-    few = evidence["stress"]["relearning"]["few_forget_rows"]
-    assert few["unlearned"]["before"] != few["unlearned"]["after"] and few["beyond_twins"]["forget_loss"]
-    assert "Does it come back?" in (tmp_path / "judged" / "report.html").read_text()
+    cells = evidence["stress"]["cells"]
+    few = cells["as_saved"]["few_forgotten_rows"]["forget_loss"]
+    assert few["unlearned"] != cells["as_saved"]["untouched"]["forget_loss"]["unlearned"] and few["twins"]["mean"]
+    assert few["original"] is not None and few["difference"] == pytest.approx(few["unlearned"] - few["twins"]["mean"])
+    assert evidence["stress"]["protocol"]["name"] == "ours" and "nf4" in cells
+    page = (tmp_path / "judged" / "report.html").read_text()
+    assert "Does it come back?" in page and "rgba(" in page and "4 bits (NF4)" in page
+    assert "Whether the forgotten rows come back" not in page
+    capsys.readouterr()
+    assert main(["report", str(tmp_path / "judged")]) == 0
+    assert "relearning: 1 forgotten rows" in capsys.readouterr().out
+
+
+def test_train_disturbs_the_original_as_it_was(tmp_path, models, capsys):
+    """The trainer has changed the model that it was given; the grid has the one that must forget."""
+    config = given(models, tmp_path / "new", method="fine_tune", learning_rate=1e-2)
+    argv = ["--stress", "--stress_protocol", "wmdp", "--reference_model", str(models / "adapter")]
+    assert train(["--config", tiny.write_config(tmp_path, config), *argv]) == 0
+    out = capsys.readouterr().out
+    assert "Does it come back?" in out and "Protocol wmdp: 15 steps of at most 32 rows" in out
+    made = json.loads((tmp_path / "new" / "evidence.json").read_text())
+    untouched = made["stress"]["cells"]["as_saved"]["untouched"]["forget_loss"]
+    judged = evaluate(tmp_path, config | {"output_dir": str(tmp_path / "judged")}, *argv,
+                      "--unlearned_model", str(tmp_path / "new"))  # fmt: skip
+    again = judged["stress"]["cells"]["as_saved"]["untouched"]["forget_loss"]
+    for name in ("original", "unlearned"):
+        assert untouched[name] == pytest.approx(again[name], abs=1e-5)
+    assert untouched["original"] != pytest.approx(untouched["unlearned"], rel=1e-3)
 
 
 def test_language_models(tmp_path):
@@ -157,6 +182,10 @@ BAD = {
     "no request": (["--unlearned_model", "{models}/out"], {"forget_fraction": None}, "nothing to forget"),
     "wrong answers for a classifier": (["--unlearned_model", "{models}/out", "--perturbed_data", "x.json"], {},
                                        "is for tasks that generate"),
+    "a protocol without stress": (["--unlearned_model", "{models}/out", "--stress_protocol", "muse"], {},
+                                  "--stress_protocol muse goes with --stress"),
+    "an unknown protocol": (["--unlearned_model", "{models}/out", "--stress", "--stress_protocol", "mine"],
+                             {}, "muse"),
     "typo": (["--unlearned_model", "{models}/out", "--shadow", "3"], {}, "unknown argument --shadow"),
     "a request that matches nothing": (["--unlearned_model", "{models}/out"],
                                        {"forget_fraction": None, "forget_where": [f"text={SECRET}"]}, "match no"),
