@@ -18,7 +18,7 @@ from hf_unlearn.run import results, stages
 from hf_unlearn.run.command_arguments import own_and_rest
 from hf_unlearn.run.contest_checks import check_numbers, settle_contestants
 from hf_unlearn.run.contest_folder import ContestFolder, Run
-from hf_unlearn.run.contest_plan import ContestPlan, read_plan
+from hf_unlearn.run.contest_plan import ContestPlan, read_plan, settle_names
 from hf_unlearn.run.contest_progress import ContestProgress
 from hf_unlearn.run.contest_seed import ContestSeed, entry_names
 from hf_unlearn.run.rows import Data, prepare_data
@@ -51,13 +51,14 @@ def compare(argv: list[str] | None = None) -> None:
     own, rest = own_and_rest(CompareArguments, "compare", sys.argv[1:] if argv is None else argv)
     plan = read_plan(rest)
     check_numbers(plan, own.seeds, own.tune)
+    everybody = settle_names(plan, own.methods)
     base = plan.base
     quiet_libraries()
     silent = quietly(base.run.quiet or base.run.json)
     with silent, stages.nothing_left_behind(base), told_how_to_go_on(base, AGAIN):
         data = prepare_data(base)
         results.print_data(data)
-        settle_contestants(plan, own.methods, data)
+        settle_contestants(plan, everybody, data)
         _say_who(plan)
         if base.run.dry_run:
             return results.print_nothing_written(base, data)
@@ -75,15 +76,19 @@ def make_runs(own: CompareArguments, plan: ContestPlan, folder: ContestFolder, d
     twins = ["original", *["twin"] * (plan.base.recipe.retrain + 1)]
     left = [name for each in missing if each for name in (*twins, *each)]
     progress = ContestProgress(own.seeds * (len(twins) + len(names)), left)
+    moves = plan.base.request.near_duplicates  # rows, once there is an original
     for k in range(own.seeds):
-        if not missing[k]:
+        if k and not missing[k]:
             continue
         here = data if k == 0 else prepare_data(plan.arguments(plan.names[0], k))
-        for run in stored[k].values():
-            if run is not None:
-                folder.check_rows(run, k, here.describe())
+        if not moves:
+            folder.check_rows(stored[k], k, here.describe())
+        if not missing[k]:
+            continue
         seed = ContestSeed(plan, k, here, own.tune, partial(progress.step, seed=k + 1))
         seed.prepare()
+        if moves:
+            folder.check_rows(stored[k], k, here.describe())
         for name in missing[k]:
             run = seed.run(name, stored[k].get(name.removesuffix(TUNED)))
             stored[k][name] = folder.keep(name, k, run)

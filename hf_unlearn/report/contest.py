@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
+from hf_unlearn.report.blocks import Method
 from hf_unlearn.report.compare import METRICS, Metric, dominates, forgetting
 from hf_unlearn.report.contest_blocks import Contest, Entry, OverallVerdict, OverSeeds
 from hf_unlearn.report.verdict import KINDS, OPEN, TOLD, WITHIN, damage, outcomes
@@ -48,8 +49,8 @@ FIGURES: tuple[Metric, ...] = (DISTANCE, *METRICS, MEMORY, *ANSWERS)
 def build_contest(
     runs: Mapping[str, Sequence[Run]], *, retrain: int, tune: int, passed_over: Mapping[str, str]
 ) -> Contest:
-    """The whole file from `runs[entry][seed]`, each an evidence with the block `contest`, or where the method broke down
-    that block alone.
+    """The whole file from `runs[entry][seed]`, each an evidence with the block `contest`, or where a method broke
+    down that block alone.
 
     Args:
         retrain: twins of each seed.
@@ -148,7 +149,8 @@ def _entry(name: str, runs: Sequence[Run]) -> Entry:
     figures = {
         metric.key: over_seeds([metric.read(run) if "models" in run else None for run in runs]) for metric in FIGURES
     }
-    method = whole[0]["method"] if whole else {"name": name, "paper": None, "hyperparameters": None}
+    unknown: Method = {"name": name, "paper": None, "hyperparameters": None}
+    method = whole[0]["method"] if whole else unknown
     return {
         "name": name,
         "kind": kind_of(name),

@@ -76,7 +76,8 @@ def _tables(contest: Contest) -> list[str]:
 def _pictures(contest: Contest) -> str:
     figures = []
     for x, y, title in PLOTS:
-        points = [point for entry in contest["entries"] if (point := _point(entry, x, y)) is not None]
+        found = [_point(entry, x, y, _has_bars(contest)) for entry in contest["entries"]]
+        points = [point for point in found if point is not None]
         if len(points) < 2:
             continue
         floor = contest["floor"][y]
@@ -94,11 +95,16 @@ def _pictures(contest: Contest) -> str:
         "cost. Squares are methods, diamonds those with a searched rate, the circle is the original, the triangle "
         "another twin."
     )
-    crosses = " Bars: 95 % intervals over seeds, as far as the picture goes." if len(contest["seeds"]) > 1 else ""
+    crosses = " Bars: 95 % intervals over seeds, as far as the picture goes." if _has_bars(contest) else ""
     return plots(figures) + paragraph(hint + crosses, "muted")
 
 
-def _point(entry: Entry, x: str, y: str) -> dict[str, Any] | None:
+def _has_bars(contest: Contest) -> bool:
+    """With two seeds an interval is so wide that it would cover the picture; it stands in the table."""
+    return len(contest["seeds"]) > 2
+
+
+def _point(entry: Entry, x: str, y: str, bars: bool) -> dict[str, Any] | None:
     across, up = entry["figures"][x], entry["figures"][y]
     if across is None or up is None:
         return None
@@ -108,7 +114,7 @@ def _point(entry: Entry, x: str, y: str) -> dict[str, Any] | None:
         "best": entry["best"],
         "x": across["mean"],
         "y": up["mean"],
-        "bars": (across["half_width"], up["half_width"]),
+        "bars": (across["half_width"], up["half_width"]) if bars else (None, None),
     }
 
 

@@ -179,13 +179,12 @@ def contest(points: Sequence[Mapping[str, Any]], titles: tuple[str, str], floor:
         bars = {"xerr": point["bars"][0], "yerr": point["bars"][1]}
         axes.errorbar(point["x"], point["y"], **bars, color=MUTED, linewidth=0.8, alpha=0.6, zorder=0)
     axes.set(xlim=across, ylim=(min(0.0, up[0]), up[1]))
-    _labels(axes, points)
+    _labels(figure, axes, points)
     return figure
 
 
-def _labels(axes: Axes, points: Sequence[Mapping[str, Any]]) -> None:
+def _labels(figure: Figure, axes: Axes, points: Sequence[Mapping[str, Any]]) -> None:
     """The points' names, each where it covers the fewest of the other names and points; places are in inches."""
-    figure = axes.figure
     size = figure.get_size_inches() * (axes.get_position().width, axes.get_position().height)
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
 
@@ -207,8 +206,10 @@ def _labels(axes: Axes, points: Sequence[Mapping[str, Any]]) -> None:
         box = best[1]
         taken.append(box)
         offset = (72 * (box[0] - at[0]), 72 * (box[1] - at[1]))
+        far = abs(box[1] - at[1]) > 0.25
+        line = {"arrowstyle": "-", "color": MUTED, "linewidth": 0.6, "shrinkB": 4} if far else None
         axes.annotate(_plain(point["name"]), (point["x"], point["y"]), xytext=offset, textcoords="offset points",
-                      ha="left", va="bottom", fontsize=8)  # fmt: skip
+                      ha="left", va="bottom", fontsize=8, arrowprops=line)  # fmt: skip
 
 
 def _overlap(one: Sequence[float], other: Sequence[float]) -> float:

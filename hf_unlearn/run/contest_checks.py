@@ -6,7 +6,7 @@ import tempfile
 
 from hf_unlearn.errors import UserError
 from hf_unlearn.run import stages
-from hf_unlearn.run.contest_plan import STRIDE, ContestPlan, settle_names
+from hf_unlearn.run.contest_plan import STRIDE, ContestPlan
 from hf_unlearn.run.recipe import Trained
 from hf_unlearn.run.rows import Data
 from hf_unlearn.trainers import handover
@@ -41,18 +41,18 @@ def check_numbers(plan: ContestPlan, seeds: int, tune: int) -> None:
         raise UserError("compare runs in one process; start it without a launcher")
 
 
-def settle_contestants(plan: ContestPlan, asked: list[str] | None, data: Data) -> None:
-    """Fill in who takes part: each trainer is made once around the untrained or the given model.
+def settle_contestants(plan: ContestPlan, everybody: bool, data: Data) -> None:
+    """Try who can take part: each trainer is made once around the untrained or the given model.
 
-    Changes `plan`. Raises `UserError` for a method that cannot take part and was named; of `all` it is passed over.
+    Changes `plan`. Raises `UserError` for a method that cannot and was named, or has a block of arguments; with
+    `everybody` any other is passed over.
     """
-    everybody = settle_names(plan, asked)
     handover.check_room(stages.cache_folder(plan.base), "cache_dir", data.loaded)
     for name in list(plan.names):
         try:
             _rehearse(plan, name, data)
         except UserError as error:
-            if not everybody:
+            if not everybody or name in plan.blocks:
                 raise
             plan.names.remove(name)
             plan.passed_over[name] = str(error).replace("`", "")

@@ -65,16 +65,15 @@ class ContestFolder:
         write_json(place / (EVIDENCE if "models" in run else FAILED), run)
         return cast(Run, self.read(name, k))
 
-    def check_rows(self, run: Run, k: int, data: Data) -> None:
-        """Raises `UserError` where a run forgot other rows than this contest's, or was divided otherwise."""
-        if "models" not in run:
-            return
-        made, same = run["data"], run["data"]["forget_digest"] == data["forget_digest"]
-        if not same or (made["division"] or {}).get("digest") != (data["division"] or {}).get("digest"):
-            raise UserError(
-                f"--output_dir {self.folder} holds runs on other rows (seed_{k}): the data has changed; name a new "
-                "folder"
-            )
+    def check_rows(self, runs: Mapping[str, Run | None], k: int, data: Data) -> None:
+        """Raises `UserError` where one of the runs forgot other rows than this contest's, or was divided otherwise."""
+        for made in (run["data"] for run in runs.values() if run is not None and "models" in run):
+            division = [(block["division"] or {}).get("digest") for block in (made, data)]
+            if made["forget_digest"] != data["forget_digest"] or division[0] != division[1]:
+                raise UserError(
+                    f"--output_dir {self.folder} holds runs on other rows (seed_{k}): the data has changed; name a new "
+                    "folder"
+                )
 
     def _place(self, name: str, k: int) -> Path:
         return self.folder / f"seed_{k}" / name.replace(" ", "-").replace(":", "-")
@@ -149,8 +148,8 @@ def _check_same(folder: Path, begun: dict[str, Any], now: dict[str, Any]) -> Non
     if other is not None:
         raise UserError(f"{start} with another --{other}; {mend}")
     for name, own in now["methods"].items():
-        other = name in begun["methods"] and _differing(begun["methods"][name], own)
-        if other:
+        other = _differing(begun["methods"].get(name, own), own)
+        if other is not None:
             raise UserError(f"{start} with another --{other} of {name}; {mend}")
 
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 from hf_unlearn.errors import UserError
@@ -54,7 +55,7 @@ class ContestPlan:
     names: list[str] = field(default_factory=list)
     passed_over: dict[str, str] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def base(self) -> Arguments:
         """Those that hold for all: model, rows, request, recipe."""
         return self.arguments(BASELINE, 0)

@@ -28,6 +28,7 @@ from hf_unlearn.run.contest_plan import Contestant, ContestPlan
 from hf_unlearn.run.loading import get_recipe, placed
 from hf_unlearn.run.recipe import Trained
 from hf_unlearn.run.rows import Data
+from hf_unlearn.tasks.forward import unwrap
 from hf_unlearn.trainers.base import UnlearningTrainer
 from hf_unlearn.trainers.edit import EditTrainer
 
@@ -82,6 +83,10 @@ class ContestSeed:
             stages.look_for_near_duplicates(arguments, data, self.original)
             self.before = stages.score_model(arguments, data, self.original.model, ORIGINAL)
             self.unseen_before = self._score(self.original.model, "validation_stop") if self.tune else None
+            if not getattr(unwrap(self.original.model), "is_quantized", False):
+                self.original.model.to(
+                    "cpu"
+                )  # the accelerator has the copy that is trained, and its peak is that one's
         data.model = None
         count, first = arguments.recipe.retrain, arguments.recipe.original_seed
         self.twins: list[Trained] = []
@@ -93,7 +98,7 @@ class ContestSeed:
                 twin.scores = stages.score_model(arguments, data, twin.model, name)
                 self.twins.append(replace(twin, model=torch.nn.Identity()))
         self.another = self.twins.pop()
-        self.another_answers = dict(data.answers.texts.pop(TWIN)) if data.answers is not None else None
+        self.another_answers = {} if data.answers is None else data.answers.texts.pop(TWIN)
 
     def run(self, entry: str, default: Run | None) -> Run:
         """The evidence of an entry, or why there is none. `default`: of a search, the run with the method's rate."""
@@ -109,7 +114,7 @@ class ContestSeed:
                 raise
             except (NonFiniteLossError, UserError) as error:
                 broken = [self._broken()] if self.tune and isinstance(error, NonFiniteLossError) else []
-                return {"entry": entry, "seed": self.k, "tried": broken, "failed": str(error)}
+                return {"entry": entry, "seed": self.k, "tried": broken, "failed": str(error).replace("`", "")}
 
     def _beside(self, entry: str) -> Run:
         """What no method made: the original as it is, and one more twin."""
