@@ -71,8 +71,8 @@ class ContestFolder:
             division = [(block["division"] or {}).get("digest") for block in (made, data)]
             if made["forget_digest"] != data["forget_digest"] or division[0] != division[1]:
                 raise UserError(
-                    f"--output_dir {self.folder} holds runs on other rows (seed_{k}): the data has changed; name a new "
-                    "folder"
+                    f"--output_dir {self.folder} holds runs on other rows (seed_{k}): the data has changed; name a "
+                    "new folder"
                 )
 
     def _place(self, name: str, k: int) -> Path:

@@ -84,9 +84,7 @@ class ContestSeed:
             self.before = stages.score_model(arguments, data, self.original.model, ORIGINAL)
             self.unseen_before = self._score(self.original.model, "validation_stop") if self.tune else None
             if not getattr(unwrap(self.original.model), "is_quantized", False):
-                self.original.model.to(
-                    "cpu"
-                )  # the accelerator has the copy that is trained, and its peak is that one's
+                self.original.model.to("cpu")  # so that a peak is that of the copy which is trained
         data.model = None
         count, first = arguments.recipe.retrain, arguments.recipe.original_seed
         self.twins: list[Trained] = []

@@ -1,4 +1,4 @@
-"""`hf-unlearn compare`: who takes part, that runs are those of `train`, that none is made twice, and what is refused."""
+"""`hf-unlearn compare`: who takes part, that runs are those of `train`, that none is made twice, what is refused."""
 
 import json
 import shutil
@@ -38,12 +38,13 @@ def read(folder: Path) -> dict:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory, recipe_cache):
     """A whole contest, in one go. Gives its folder; the configuration lies in it, the result in `out`."""
     folder = tmp_path_factory.mktemp("contest")
-    assert contest(folder, config(folder, forget_fraction=None, forget_where=["label=warm", "text=" + SECRET]),
-                   *CONTEST) == 2  # fmt: skip
-    assert contest(folder, config(folder), *CONTEST) == 0
+    with pytest.MonkeyPatch.context() as patch:  # the folders that every test has
+        patch.setenv("HF_UNLEARN_CACHE", str(recipe_cache))
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state"))
+        assert contest(folder, config(folder), *CONTEST) == 0
     return folder
 
 
@@ -57,10 +58,8 @@ def test_what_a_contest_leaves(made):
     assert [seed["run"] for seed in found["seeds"]] == [42, 43]
     assert [seed["twins"] for seed in found["seeds"]] == [[1, 2], [1001, 1002]]
     by_name = {entry["name"]: entry for entry in found["entries"]}
-    assert (
-        by_name["another twin"]["figures"]["cost"]["mean"] == 100
-        and by_name["do nothing"]["figures"]["cost"]["mean"] == 0
-    )
+    costs = {name: by_name[name]["figures"]["cost"]["mean"] for name in ("do nothing", "another twin")}
+    assert costs == {"do nothing": 0, "another twin": 100}
     figure = by_name["npo"]["figures"]["distance"]
     assert len(figure["values"]) == 2 and figure["half_width"] is not None
     assert found["floor"]["distance"] is not None and any(entry["best"] for entry in found["entries"])
@@ -86,22 +85,10 @@ def test_the_cost_of_a_search_is_that_of_all_rates(made):
 
 @pytest.mark.parametrize(("seed", "method"), [(0, "npo"), (1, "ssd")])
 def test_the_figures_are_those_of_train(tmp_path, made, seed, method):
-    arguments = [
-        "--seed",
-        str(42 + seed),
-        "--original_seed",
-        str(1000 * seed),
-        "--retrain",
-        "2",
-        "--num_train_epochs",
-        "2",
-    ]
-    arguments += ["--per_device_train_batch_size", "16"]  # what the file says is for its own method
-    out = str(tmp_path / "train")
-    assert (
-        main(["train", "--config", str(made / "config.yaml"), "--method", method, "--output_dir", out, *arguments])
-        == 0
-    )
+    arguments = ["--seed", str(42 + seed), "--original_seed", str(1000 * seed), "--retrain", "2"]
+    arguments += ["--num_train_epochs", "2", "--per_device_train_batch_size", "16"]  # the file's is for its own method
+    arguments += ["--method", method, "--output_dir", str(tmp_path / "train")]
+    assert main(["train", "--config", str(made / "config.yaml"), *arguments]) == 0
     alone = json.loads((tmp_path / "train" / "evidence.json").read_text())
     found = json.loads((made / "out" / f"seed_{seed}" / method / "evidence.json").read_text())
     for block in ("models", "gap", "floor", "judged", "seeds", "data", "attacks", "distributions"):
@@ -253,7 +240,7 @@ def test_who_breaks_down_is_named_and_the_others_go_on(tmp_path, monkeypatch, ca
 
 
 def test_blocks_of_the_file(tmp_path):
-    """A method under a name of its own, and arguments for one method; what the file says of training is for its own."""
+    """A method under another name, and arguments for one method; what the file says of training is for its own."""
     blocks = {"npo": {"beta": 0.3, "num_train_epochs": 1}, "gentle": {"method": "npo", "learning_rate": 1e-6}}
     values = config(tmp_path, method="simnpo", beta=2.0, num_train_epochs=1, method_arguments=blocks)
     assert contest(tmp_path, values, "--methods", "npo", "gentle", "simnpo", "--retrain", "2") == 0
@@ -306,14 +293,14 @@ BAD = {
     "seeds without twins": ({}, ["--methods", "npo", "--seeds", "2"], "--retrain is 0"),
     "one twin": ({}, ["--methods", "npo", "--retrain", "1"], "--retrain is 1"),
     "one rate": ({}, ["--methods", "npo", *RETRAIN, "--tune", "1"], "--tune is 1"),
-    "one original": ({"model_name_or_path": "DATA"}, ["--methods", "npo", *RETRAIN, "--seeds", "2"], "is one: leave it"),
+    "one original": ({"model_name_or_path": "DATA"}, ["--methods", "npo", *RETRAIN, "--seeds", "2"], "is one: leave"),
     "no recipe": ({"original": None}, ["--methods", "npo"], "takes the recipe of the original"),
     "method": ({}, ["--method", "npo", *RETRAIN], "compare takes --methods"),
     "resume": ({}, ["--methods", "npo", *RETRAIN, "--resume_from_checkpoint", "last"], "goes on by itself"),
     "push": ({}, ["--methods", "npo", *RETRAIN, "--push_to_hub"], "leaves no model"),
     "a method's argument": ({}, ["--methods", "npo", *RETRAIN, "--beta", "1"], "under method_arguments"),
     "a block": ({"method_arguments": 3}, ["--methods", "npo", *RETRAIN], "must hold a block"),
-    "an unknown key": ({"method_arguments": {"npo": {"bta": 1}}}, ["--methods", "npo", *RETRAIN], "did you mean beta?"),
+    "an unknown key": ({"method_arguments": {"npo": {"bta": 1}}}, ["--methods", "npo", *RETRAIN], "mean beta?"),
     "a key of all": ({"method_arguments": {"npo": {"seed": 1}}}, ["--methods", "npo", *RETRAIN], "it holds for all"),
     "rows without labels": ({"label_column": "text"}, ["--methods", "npo", *RETRAIN], "label"),
     "something else": ({"output_dir": "DATA"}, ["--methods", "npo", *RETRAIN], "holds no contest"),
