@@ -174,21 +174,20 @@ def test_a_contest_with_other_arguments_does_not_go_on(made, tmp_path, capsys, c
 
 def test_more_seeds_and_methods_join_a_contest_and_other_rows_do_not(made, tmp_path, capsys, monkeypatch):
     shutil.copytree(made / "out", tmp_path / "out")
-    values = config(tmp_path) | {"dataset_name": str(made / "data"), "output_dir": str(tmp_path / "out")}
+    values = config(made, output_dir=str(tmp_path / "out"))
     ran, run = [], ContestSeed.run
     monkeypatch.setattr(ContestSeed, "run", lambda self, *given: ran.append(given[0]) or run(self, *given))
     more = [*CONTEST[:3], "simnpo", *CONTEST[3:]]
     assert contest(tmp_path, values, *more) == 0
     assert ran == 2 * ["simnpo", "simnpo tuned"]
-    data = tiny.text_folder(tmp_path / "data")
-    text = (data / "train.csv").read_text()
-    (data / "train.csv").write_text(text.replace("red", "rose"))
-    shutil.copy(data / "train.csv", made / "data" / "train.csv")
+    rows = made / "data" / "train.csv"
+    text = rows.read_text()
+    rows.write_text(text.replace("red", "rose"))
     try:
         assert contest(tmp_path, values, *more) == 2
         assert "the data has changed" in capsys.readouterr().err
     finally:
-        (made / "data" / "train.csv").write_text(text)
+        rows.write_text(text)
     (tmp_path / "out" / "seed_0" / "npo" / "evidence.json").write_text("{}")
     assert contest(tmp_path, values, *more) == 2
     assert "remove it, and it is made again" in capsys.readouterr().err
@@ -294,7 +293,7 @@ BAD = {
     "one twin": ({}, ["--methods", "npo", "--retrain", "1"], "--retrain is 1"),
     "one rate": ({}, ["--methods", "npo", *RETRAIN, "--tune", "1"], "--tune is 1"),
     "one original": ({"model_name_or_path": "DATA"}, ["--methods", "npo", *RETRAIN, "--seeds", "2"], "is one: leave"),
-    "no recipe": ({"original": None}, ["--methods", "npo"], "takes the recipe of the original"),
+    "no recipe": ({"original": None, "model_name_or_path": "DATA"}, ["--methods", "npo"], "takes the recipe"),
     "method": ({}, ["--method", "npo", *RETRAIN], "compare takes --methods"),
     "resume": ({}, ["--methods", "npo", *RETRAIN, "--resume_from_checkpoint", "last"], "goes on by itself"),
     "push": ({}, ["--methods", "npo", *RETRAIN, "--push_to_hub"], "leaves no model"),
@@ -302,7 +301,7 @@ BAD = {
     "a block": ({"method_arguments": 3}, ["--methods", "npo", *RETRAIN], "must hold a block"),
     "an unknown key": ({"method_arguments": {"npo": {"bta": 1}}}, ["--methods", "npo", *RETRAIN], "mean beta?"),
     "a key of all": ({"method_arguments": {"npo": {"seed": 1}}}, ["--methods", "npo", *RETRAIN], "it holds for all"),
-    "rows without labels": ({"label_column": "text"}, ["--methods", "npo", *RETRAIN], "label"),
+    "rows without labels": ({"label_column": "colour"}, ["--methods", "npo", *RETRAIN], "label"),
     "something else": ({"output_dir": "DATA"}, ["--methods", "npo", *RETRAIN], "holds no contest"),
 }  # fmt: skip
 
