@@ -6,6 +6,7 @@ import tempfile
 
 from hf_unlearn.errors import UserError
 from hf_unlearn.run import stages
+from hf_unlearn.run.checks import check
 from hf_unlearn.run.contest_plan import STRIDE, ContestPlan
 from hf_unlearn.run.recipe import Trained
 from hf_unlearn.run.rows import Data
@@ -15,6 +16,7 @@ from hf_unlearn.trainers import handover
 def check_numbers(plan: ContestPlan, seeds: int, tune: int) -> None:
     """Raises `UserError` for seeds, twins and searches that make no contest, and for several processes."""
     base = plan.base
+    check(base, goes_on=True)
     if seeds < 1:
         raise UserError(f"--seeds is {seeds}; give 1 or more")
     if tune < 0 or tune == 1:

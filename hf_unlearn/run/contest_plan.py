@@ -57,8 +57,8 @@ class ContestPlan:
 
     @cached_property
     def base(self) -> Arguments:
-        """Those that hold for all: model, rows, request, recipe."""
-        return self.arguments(BASELINE, 0)
+        """Those that hold for all: model, rows, request, recipe; not checked yet."""
+        return self._parsed(BASELINE, 0)
 
     def contestant(self, name: str) -> Contestant:
         """Raises `UserError` for an unknown method."""
@@ -75,6 +75,11 @@ class ContestPlan:
     def arguments(self, name: str, k: int) -> Arguments:
         """Of a contestant under seed number `k`, as `train` would have them: `--seed` k higher, `--original_seed`
         1,000 · k higher. Raises `UserError` as `parse_arguments` and `check` do."""
+        arguments = self._parsed(name, k)
+        check(arguments, goes_on=True)
+        return arguments
+
+    def _parsed(self, name: str, k: int) -> Arguments:
         method = self.contestant(name).method
         own = {key: value for key, value in self.blocks.get(name, {}).items() if key != "method"}
         values = {**self._for_all(name), **own, "method": method}
@@ -92,7 +97,6 @@ class ContestPlan:
             group = arguments.recipe if option == "reference_model" else arguments.trainer
             if getattr(group, option, None):
                 raise UserError(f"--{option}: {reason}; leave it out")
-        check(arguments, goes_on=True)
         return arguments
 
     def meant_for_one(self) -> list[str]:
