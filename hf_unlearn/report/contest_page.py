@@ -87,7 +87,7 @@ def _pictures(contest: Contest) -> str:
             title.lower().replace(" ", "-").replace(",", ""),
             escape(f"Scatter plot. {alt}."),
         )
-        figures.append(plot(svg, title, alt + "."))
+        figures.append(plot(svg, title))
     if not figures:
         return ""
     hint = (

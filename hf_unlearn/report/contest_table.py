@@ -67,7 +67,7 @@ def verdicts(contest: Contest) -> list[str]:
     best = ", ".join(entry["name"] for entry in contest["entries"] if entry["best"])
     said = [f"{entry['name']}: {entry['verdict']['text']}" for entry in contest["entries"]]
     if best:
-        said.append(f"No other is as good in distance, test accuracy and cost as each of: {best}.")
+        said.append(f"Not beaten by any other in distance, test accuracy and cost at once: {best}.")
     return said
 
 
