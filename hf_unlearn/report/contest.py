@@ -131,7 +131,7 @@ def _sentence(verdict: OverallVerdict) -> str:
         figures = _counted(verdict["told"], seeds)
         return f"{text}told apart from the twins in {verdict['told_apart']} of {seeds} ({figures})."
     always = [KINDS[key].title for key, count in verdict["within"].items() if count == seeds]
-    text += f"not told apart from the twins in any of {seeds}"
+    text += "not told apart from the twins" + (f" in any of {seeds}" if seeds > 1 else "")
     text += f"; as good as they are in {', '.join(always)}" if always else ""
     text += f"; not settled: {_counted(verdict['open'], seeds)}" if verdict["open"] else ""
     return text + "."
