@@ -1,4 +1,4 @@
-"""`hf-unlearn demo | init | train | evaluate | audit | lira | report | push | cache | env`."""
+"""`hf-unlearn demo | init | train | compare | evaluate | audit | lira | report | push | cache | env`."""
 
 import sys
 from importlib import import_module
@@ -11,6 +11,7 @@ USAGE = """usage: hf-unlearn COMMAND [arguments]
   demo      hf-unlearn demo llm: a small chat model forgets a writer, with answers before and after
   init      a commented configuration to fill in: hf-unlearn init [text|llm|images]
   train     unlearn rows from a model and write the evidence (train --help, --help-all)
+  compare   a contest of methods on the same originals and twins: hf-unlearn compare --methods nabla_tau salun …
   evaluate  the evidence for a model that was unlearned elsewhere
   audit     what a finished model remembers of given rows; nothing is unlearned
   lira      attack a method row by row with shadow models (U-LiRA)
@@ -26,6 +27,7 @@ COMMANDS = {  # imported when they are called
     "demo": "hf_unlearn.cli:demo",
     "init": "hf_unlearn.commands.init:init",
     "train": "hf_unlearn.train:train",
+    "compare": "hf_unlearn.commands.compare:compare",
     "evaluate": "hf_unlearn.commands.evaluate:evaluate",
     "audit": "hf_unlearn.commands.audit:audit",
     "lira": "hf_unlearn.commands.lira:lira",

@@ -162,6 +162,14 @@ def parses(command: str, rest: list[str]) -> bool:
         from hf_unlearn.commands.lira import LiraArguments
 
         return bool(parse_with_own(LiraArguments, command, rest))
+    if command == "compare":
+        from hf_unlearn.commands.compare import CompareArguments
+        from hf_unlearn.run.command_arguments import own_and_rest
+        from hf_unlearn.run.contest_plan import read_plan, settle_names
+
+        own, more = own_and_rest(CompareArguments, command, rest)
+        plan = read_plan(more)
+        return not settle_names(plan, own.methods) and len(plan.names) > 1
     if command == "report":
         return bool(rest) and not [word for word in rest if word.startswith("--") and word != "--output"]
     if command == "init":

@@ -17,12 +17,14 @@ class Metric:
     """One row of the comparison.
 
     Args:
+        key: its name in files.
         read: the figure of a run, or `None`.
         original: that of doing nothing.
         floor: that of a twin. Runs at or below it cannot be told apart, so they are all marked as best.
         higher: whether more is better; then the floor only informs.
     """
 
+    key: str
     title: str
     read: Callable[[Evidence], float | None]
     original: Callable[[Evidence], float | None] = lambda run: None
@@ -33,6 +35,7 @@ class Metric:
 
 def _gap(title: str, key: str) -> Metric:
     return Metric(
+        f"gap_{key}",
         title,
         lambda run: run["gap"][key],
         lambda run: original_gap(run["models"])[key] if run["models"]["retrained"] else None,
@@ -48,7 +51,7 @@ def _row(title: str, key: str, scale: float = 1.0) -> Metric:
 
         return read
 
-    return Metric(title, of("unlearned"), of("original"), of("retrained"))
+    return Metric(key, title, of("unlearned"), of("original"), of("retrained"))
 
 
 def _accuracy(title: str, split: str) -> Metric:
@@ -59,7 +62,7 @@ def _accuracy(title: str, split: str) -> Metric:
 
         return read
 
-    return Metric(title, of("unlearned"), of("original"), of("retrained"), higher=True)
+    return Metric(f"{split}_accuracy", title, of("unlearned"), of("original"), of("retrained"), higher=True)
 
 
 def _ks(key: str, model: str) -> Callable[[Evidence], float | None]:
@@ -70,7 +73,8 @@ def _cost(key: str) -> Callable[[Evidence], float | None]:
     return lambda run: run["cost"].get(key)
 
 
-def _share(run: Evidence) -> float | None:
+def cost_percent(run: Evidence) -> float | None:
+    """Cost of the unlearning in percent of one retraining."""
     cost = run["cost"]
     for unit in ("examples", "seconds"):  # examples first: they do not depend on the machine
         if cost.get(f"unlearn_{unit}") is not None and cost.get(f"retrain_{unit}"):
@@ -88,6 +92,7 @@ METRICS = (
     _row("still remembered (% of rows)", "remembered", 100),
     _row("over-forgotten (% of rows)", "over_forgotten", 100),
     Metric(
+        "ks",
         "KS distance of forget losses",
         _ks("distance", "unlearned"),
         _ks("distance", "original"),
@@ -95,9 +100,9 @@ METRICS = (
     ),
     _accuracy("retain accuracy (%)", "retain"),
     _accuracy("test accuracy (%)", "test"),
-    Metric("seconds", _cost("unlearn_seconds"), floor=_cost("retrain_seconds"), digits=1),
-    Metric("examples", _cost("unlearn_examples"), floor=_cost("retrain_examples"), digits=0),
-    Metric("cost (% of one retraining)", _share, digits=0),
+    Metric("seconds", "seconds", _cost("unlearn_seconds"), floor=_cost("retrain_seconds"), digits=1),
+    Metric("examples", "examples", _cost("unlearn_examples"), floor=_cost("retrain_examples"), digits=0),
+    Metric("cost", "cost (% of one retraining)", cost_percent, digits=0),
 )
 COSTS = ("seconds", "examples", "cost (% of one retraining)")
 
@@ -143,7 +148,7 @@ def compare(runs: Sequence[Evidence], names: Sequence[str] | None = None) -> Com
         if any(value is not None for value in values):
             original, *cells, floor = (number(v, metric.digits) for v in (ends[0], *values, ends[1]))
             rows.append((metric.title, original, *cells, floor))
-            best.append(_best(values, None if metric.title in COSTS else ends[1], metric.higher))
+            best.append(best_of(values, None if metric.title in COSTS else ends[1], metric.higher))
     between = _shared([forgetting(run["floor"]) for run in runs])
     verdicts = [f"{name}: {headline(run)}" for name, run in zip(names, runs, strict=True)]
     return Comparison(names, rows, best, verdicts, _notes(runs), _points(runs, names), between)
@@ -183,7 +188,7 @@ def comparison_text(comparison: Comparison) -> str:
     return "\n".join([*lines, "", *(textwrap.fill(note, WIDTH) for note in comparison.verdicts + comparison.notes)])
 
 
-def _best(values: Sequence[float | None], floor: float | None, higher: bool) -> list[bool]:
+def best_of(values: Sequence[float | None], floor: float | None, higher: bool) -> list[bool]:
     """Which runs to mark: the best, and where less is better all that a twin would not beat."""
     known = [value for value in values if value is not None]
     if higher:
@@ -200,12 +205,12 @@ def _points(runs: Sequence[Evidence], names: Sequence[str]) -> list[dict[str, An
         gap, accuracy = original_gap(first), first["original"]["accuracy"]["test"]
         points.append({"name": "original", "gap": forgetting(gap), "accuracy": accuracy, "cost": 0.0})
     for name, run in zip(names, runs, strict=True):
-        unlearned, share = run["models"]["unlearned"], _share(run)
+        unlearned, share = run["models"]["unlearned"], cost_percent(run)
         accuracy = unlearned["accuracy"]["test"] if unlearned else None
         cost = None if share is None else share / 100
         points.append({"name": name, "gap": forgetting(run["gap"]), "accuracy": accuracy, "cost": cost})
     points = [p | {"accuracy": 100 * p["accuracy"]} for p in points if None not in (p["gap"], p["accuracy"])]
-    return [point | {"best": not any(_dominates(other, point) for other in points)} for point in points]
+    return [point | {"best": not any(dominates(other, point) for other in points)} for point in points]
 
 
 def forgetting(gap: Mapping[str, float | None]) -> float | None:
@@ -214,7 +219,7 @@ def forgetting(gap: Mapping[str, float | None]) -> float | None:
     return None if accuracy is None or membership is None else (accuracy + membership) / 2
 
 
-def _dominates(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+def dominates(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """No worse in all three and better in one; an unknown cost beats none and is beaten by none."""
     ones, others = ((p["gap"], -p["accuracy"], p["cost"]) for p in (one, other))
     if None in (ones[2], others[2]):

@@ -181,6 +181,71 @@ def pareto(points: Sequence[Mapping[str, Any]], floor: float | None) -> Figure:
 
 
 @styled
+def contest(points: Sequence[Mapping[str, Any]], titles: tuple[str, str], floor: float | None) -> Figure:
+    """Contestants by two figures, of which the second is better where it is lower; the twins' own as a line.
+
+    Args:
+        points: each with `name`, `kind` (`nothing`, `method`, `tuned`, `twin`), `x`, `y`, `bars` (half-widths in x and
+            y, or `None`) and `best`, which is ringed.
+        titles: of the axes.
+        floor: of the second figure.
+    """
+    figure, axes = _axes(*titles, height=3.6)
+    looks = {"nothing": (ORIGINAL, "o"), "method": (UNLEARNED, "s"), "tuned": (UNLEARNED, "D"), "twin": (TWINS, "^")}
+    if floor is not None:
+        axes.axhline(floor, color=TWINS, linestyle=(0, (1, 1)), linewidth=1.8)
+    for point in points:
+        color, marker = looks[point["kind"]]
+        axes.scatter(point["x"], point["y"], s=45, color=color, marker=marker, alpha=0.8)
+        if point["best"]:
+            axes.scatter(point["x"], point["y"], s=170, facecolors="none", edgecolors=TEXT, marker="o")
+    axes.margins(0.15)
+    across, up = axes.get_xlim(), axes.get_ylim()
+    for point in points:  # an interval may be many times as wide as what is between the points
+        bars = {"xerr": point["bars"][0], "yerr": point["bars"][1]}
+        axes.errorbar(point["x"], point["y"], **bars, color=MUTED, linewidth=0.8, alpha=0.6, zorder=0)
+    axes.set(xlim=across, ylim=(min(0.0, up[0]), up[1]))
+    _labels(figure, axes, points)
+    return figure
+
+
+def _labels(figure: Figure, axes: Axes, points: Sequence[Mapping[str, Any]]) -> None:
+    """The points' names, each where it covers the fewest of the other names and points; places are in inches."""
+    size = figure.get_size_inches() * (axes.get_position().width, axes.get_position().height)
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+
+    def place(point: Mapping[str, Any]) -> np.ndarray:
+        return np.array([(point["x"] - left) / (right - left), (point["y"] - bottom) / (top - bottom)]) * size
+
+    taken = [(*(place(p) - 0.06), *(place(p) + 0.06)) for p in points]
+    for point in points:
+        at, width = place(point), 0.068 * len(point["name"])
+        best = None
+        for up in (0.09, -0.22, 0.22, -0.35, 0.35, -0.48):
+            for shift in (-0.5 * width, 0.1, -width - 0.1):
+                box = (at[0] + shift, at[1] + up, at[0] + shift + width, at[1] + up + 0.13)
+                outside = max(0.0, -box[0], box[2] - size[0]) + max(0.0, -box[1], box[3] - size[1])
+                cost = sum(_overlap(box, other) for other in taken) + outside + 0.002 * abs(up)
+                if best is None or cost < best[0]:
+                    best = (cost, box)
+        assert best is not None
+        box = best[1]
+        taken.append(box)
+        offset = (72 * (box[0] - at[0]), 72 * (box[1] - at[1]))
+        far = abs(box[1] - at[1]) > 0.25
+        line = {"arrowstyle": "-", "color": MUTED, "linewidth": 0.6, "shrinkB": 4} if far else None
+        axes.annotate(_plain(point["name"]), (point["x"], point["y"]), xytext=offset, textcoords="offset points",
+                      ha="left", va="bottom", fontsize=8, arrowprops=line)  # fmt: skip
+
+
+def _overlap(one: Sequence[float], other: Sequence[float]) -> float:
+    """The area that two boxes `(left, bottom, right, top)` share."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    return max(0.0, width) * max(0.0, height)
+
+
+@styled
 def cost_bars(costs: Mapping[str, float], unit: str) -> Figure:
     """Horizontal bars with their figures, one per thing that was trained."""
     figure, axes = _axes(unit, "", height=1.9, left=1.1)

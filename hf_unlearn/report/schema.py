@@ -14,12 +14,13 @@ from hf_unlearn.report.blocks import Evidence, Items
 PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
 
 
-@lru_cache(maxsize=1)
-def schema() -> dict[str, Any]:
-    """The schema, in the terms of JSON Schema 2020-12."""
+@lru_cache(maxsize=4)
+def schema(kind: Any = Evidence) -> dict[str, Any]:
+    """The schema of a `TypedDict`, in the terms of JSON Schema 2020-12."""
     definitions: dict[str, Any] = {}
-    top = _of(Evidence, definitions)
-    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "evidence.json of hf_unlearn"}
+    top = _of(kind, definitions)
+    name = f"{kind.__name__.lower()}.json of hf_unlearn"
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": name}
     return {**head, **top, "$defs": dict(sorted(definitions.items()))}
 
 
@@ -28,11 +29,12 @@ def text() -> str:
     return json.dumps(schema(), indent=1, ensure_ascii=False) + "\n"
 
 
-def problems(evidence: Any) -> list[str]:
-    """What is wrong with `evidence`, a few words for each place, as `gap.average is missing`; empty if nothing is."""
+def problems(content: Any, kind: Any = Evidence) -> list[str]:
+    """What is wrong with `content`, a few words for each place, as `gap.average is missing`; empty if nothing is.
+    `kind`: the `TypedDict` that it should be."""
     from jsonschema import Draft202012Validator
 
-    found = [text for error in Draft202012Validator(schema()).iter_errors(evidence) for text in _words(error)]
+    found = [text for error in Draft202012Validator(schema(kind)).iter_errors(content) for text in _words(error)]
     return sorted(set(found))
 
 

@@ -280,8 +280,11 @@ OTHER_ROWS = {  # ways to name rows, and what each takes the place of
 }
 
 
-def parse_arguments(argv: list[str] | None = None) -> Arguments:
+def parse_arguments(argv: list[str] | None = None, *, values: dict[str, Any] | None = None) -> Arguments:
     """Parse a command line.
+
+    Args:
+        values: keys and values in place of what the file of `--config` holds.
 
     Raises:
         `UserError`: an unknown key (the nearest known one is named), a value of the wrong type, out of its range or
@@ -299,14 +302,15 @@ def parse_arguments(argv: list[str] | None = None) -> Arguments:
     first.add_argument("--method")
     first.add_argument("--task")
     early, _ = first.parse_known_args(argv)
-    values = read_config(early.config) if early.config else {}
+    if values is None:
+        values = read_config(early.config) if early.config else {}
     method = get_method(str(early.method or values.get("method") or RunArguments.method))
 
     task = early.task or values.get("task")
     data_arguments = _data_arguments(task and str(task))
     parser = _build_parser(method.config_class, data_arguments)
-    if early.config:
-        set_defaults(parser, _without_overridden(values, argv), early.config)
+    if values:
+        set_defaults(parser, _without_overridden(values, argv), early.config or "the given values")
     namespace, rest = parser.parse_known_args(argv)
     known = {action.dest for action in parser._actions}
     for word in rest:

@@ -37,13 +37,13 @@ OF_THE_DATA = ("num_labels", "id2label", "label2id")
 LORA_DEFAULTS = {f.name: f.default for f in fields(LoraArguments)}
 
 
-def check(arguments: Arguments) -> None:
+def check(arguments: Arguments, *, goes_on: bool = False) -> None:
     """Raises `UserError` for an occupied output folder, a tracker that is not installed, numbers that make no sense,
-    or no way to a model."""
+    or no way to a model. `goes_on`: the command goes on in the folder by itself, so that it may hold something."""
     complete_recipe(arguments)
     _check_loading(arguments)
     _check_launch(arguments.trainer)
-    _check_output(arguments)
+    _check_output(arguments, goes_on)
     _check_trackers(arguments.trainer.report_to or [])
     _check_without_effect(arguments)
     _check_training(arguments.trainer)
@@ -298,12 +298,12 @@ def _same(name: str, other: str) -> bool:
     return name == other or (Path(name).exists() and Path(other).exists() and Path(name).samefile(other))
 
 
-def _check_output(arguments: Arguments) -> None:
+def _check_output(arguments: Arguments, goes_on: bool) -> None:
     trainer, output = arguments.trainer, Path(arguments.trainer.output_dir)
     check_folder(output, f"--output_dir {output}")
     if trainer.resume_from_checkpoint is not None:
         trainer.resume_from_checkpoint = find_checkpoint(trainer.resume_from_checkpoint, output)
-    elif not arguments.run.dry_run and output.is_dir() and any(output.iterdir()):
+    elif not (goes_on or arguments.run.dry_run) and output.is_dir() and any(output.iterdir()):
         raise UserError(f"--output_dir {output} is not empty; name a new folder, or --resume_from_checkpoint last")
 
 

@@ -14,6 +14,12 @@ def parse_with_own(own_class: Any, command: str, argv: list[str] | None = None) 
 
     Returns an instance of `own_class` and the [`Arguments`]. Raises `UserError` as [`parse_arguments`] does.
     """
+    own, rest = own_and_rest(own_class, command, argv)
+    return own, parse_arguments(rest)
+
+
+def own_and_rest(own_class: Any, command: str, argv: list[str] | None = None) -> tuple[Any, list[str]]:
+    """An instance of `own_class`, and what of the command line is not its own. Raises `UserError` for wrong values."""
     from transformers import HfArgumentParser
 
     class Parser(LineParser, HfArgumentParser):
@@ -31,5 +37,4 @@ def parse_with_own(own_class: Any, command: str, argv: list[str] | None = None) 
     describe_negations(parser)
     argv = sys.argv[1:] if argv is None else list(argv)
     values, rest = parser.parse_known_args(argv)
-    own = own_class(**vars(values))
-    return own, parse_arguments(rest)
+    return own_class(**vars(values)), rest

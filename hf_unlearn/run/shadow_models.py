@@ -130,7 +130,7 @@ def _key(arguments: Arguments, data: Data, plan: ShadowPlan, fingerprint: str) -
         load_options(arguments),
         arguments.recipe.original_seed,
         arguments.run.method,
-        {name: value for name, value in args.to_dict().items() if name not in _NOT_IN_KEY},
+        {name: value for name, value in args.to_dict().items() if name not in NOT_SHAPING},
         asdict(arguments.lora),
         task.name, task.columns, task.label_names, processor_text(task.processor),
         fingerprint, features_digest(data.splits.validation_tau),
@@ -141,7 +141,7 @@ def _key(arguments: Arguments, data: Data, plan: ShadowPlan, fingerprint: str) -
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
-_NOT_IN_KEY = {
+NOT_SHAPING = {
     "output_dir", "logging_dir", "run_name", "report_to", "resume_from_checkpoint", "disable_tqdm", "log_level",
     "logging_steps", "logging_strategy", "save_strategy", "save_steps", "save_total_limit", "eval_strategy",
     "per_device_eval_batch_size", "dataloader_num_workers", "hub_model_id", "hub_token", "push_to_hub",

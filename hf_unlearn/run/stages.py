@@ -51,7 +51,7 @@ class Unlearning:
     seconds: float
     examples: int
     steps: int
-    peak_memory_mb: float
+    peak_memory_mb: float | None
 
 
 @contextmanager

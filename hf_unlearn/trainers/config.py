@@ -52,6 +52,7 @@ _SHAPES_STEPS = {
     "max_steps",
     "seed",
 }
+_OF_THE_RUN = {"seed", "data_seed", "bf16", "fp16"}  # of what shapes steps: not a method's own choice
 _ALSO_SHAPES = {
     "adam_beta1",
     "adam_beta2",
@@ -178,6 +179,12 @@ class UnlearningConfig(TrainingArguments):
         """Whether some weights are held still."""
         patterns = self.saliency_include or self.saliency_exclude
         return bool(self.saliency_mask) or (self.saliency or 1) < 1 or bool(patterns)
+
+    @classmethod
+    def method_fields(cls) -> set[str]:
+        """Names of the arguments that say how the method trains; not where, how precisely, by which seed."""
+        own = {f.name for f in fields(cls)} - {f.name for f in fields(TrainingArguments)}
+        return (own | _SHAPES_STEPS | _ALSO_SHAPES) - _OF_THE_RUN
 
     def hyperparameters(self) -> dict[str, Any]:
         """What a reader needs to repeat the run: the method's own arguments and those that shape its steps."""

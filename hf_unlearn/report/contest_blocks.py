@@ -1,0 +1,78 @@
+"""What a contest of methods leaves, named and typed: the block of each run's evidence, and `contest.json`."""
+
+from typing import Any, TypedDict
+
+from hf_unlearn.report.blocks import Environment, Method, Request, Seeds, Splits
+
+
+class Tried(TypedDict):
+    """A learning rate that was tried; `distance` is that of `evaluation.tuning.validation_distance`, in points, and
+    `None` where the training broke down. Examples and seconds are those of the training and of valuing it."""
+
+    learning_rate: float | None
+    distance: float | None
+    examples: int
+    seconds: float
+
+
+class ContestRun(TypedDict):
+    """The block `contest` in the evidence of one entry under one seed; or, where it `failed`, its whole file."""
+
+    entry: str
+    seed: int
+    tried: list[Tried]
+    failed: str | None
+
+
+class OverSeeds(TypedDict):
+    """A figure under each seed, its mean, and half its 95 % interval over seeds (Student's t; `None` with one)."""
+
+    values: list[float | None]
+    mean: float
+    half_width: float | None
+
+
+class OverallVerdict(TypedDict):
+    """Under how many of the judged `seeds` a figure was told apart from the twins', was within the margin or was not
+    settled, and how many seeds saw any figure told apart, or utility lost."""
+
+    seeds: int
+    told: dict[str, int]
+    within: dict[str, int]
+    open: dict[str, int]
+    told_apart: int
+    damaged: int
+    text: str
+
+
+class Entry(TypedDict):
+    """One contestant. `kind`: `nothing`, `method`, `tuned` or `twin`; `best`: no other is as good in distance, utility
+    and cost; `tried[seed]`: the rates of a search; `failed`: why there is no figure under some seed."""
+
+    name: str
+    kind: str
+    method: Method
+    figures: dict[str, OverSeeds | None]
+    verdict: OverallVerdict
+    best: bool
+    tried: list[list[Tried]]
+    failed: list[str]
+
+
+class Contest(TypedDict):
+    """The whole `contest.json`. `floor`: of each distance, a twin against the others."""
+
+    schema_version: int
+    task: str
+    source: str | None
+    request: Request | None
+    splits: list[Splits]
+    seeds: list[Seeds]
+    retrain: int
+    tune: int
+    entries: list[Entry]
+    floor: dict[str, OverSeeds | None]
+    passed_over: dict[str, str]
+    recipe: dict[str, Any] | None
+    environment: Environment
+    notes: list[str]

@@ -1,0 +1,116 @@
+"""A contest over seeds: means and intervals by hand, who is marked, what is said, and the page."""
+
+import copy
+
+import pytest
+
+from hf_unlearn.report.contest import build_contest, judged_over_seeds, over_seeds
+from hf_unlearn.report.contest_blocks import Contest
+from hf_unlearn.report.contest_page import contest_page, number_of
+from hf_unlearn.report.contest_table import contest_table, contest_text
+from hf_unlearn.report.evidence import plain
+from hf_unlearn.report.schema import problems
+
+
+@pytest.fixture
+def runs(make_evidence):
+    """`runs[entry][seed]` of three seeds; gaps, accuracies and costs set by hand."""
+    base, found = make_evidence(4), {}
+    figures = {
+        "do nothing": (9.0, 0.95, 0),
+        "a": (1.0, 0.90, 1000),
+        "a tuned": (2.0, 0.93, 4000),
+        "b": (6.0, 0.89, 2000),
+        "another twin": (2.0, 0.91, 10000),
+    }
+    for name, (gap, accuracy, examples) in figures.items():
+        found[name] = []
+        for seed in range(3):
+            run = copy.deepcopy(base)
+            run["method"] = {"name": name, "paper": None, "hyperparameters": {"learning_rate": 1e-3}}
+            run["gap"] |= {"forget_accuracy": gap + seed, "membership": gap + seed}
+            run["floor"] |= {"forget_accuracy": 2.5, "membership": 2.5}
+            run["models"]["unlearned"]["accuracy"]["test"] = accuracy
+            run["cost"] |= {"unlearn_examples": examples, "retrain_examples": 10000}
+            tried = [{"learning_rate": 5e-4, "distance": 1.5, "examples": 10, "seconds": 0.1}]
+            run["contest"] = {"entry": name, "seed": seed, "tried": tried, "failed": None}
+            found[name].append(run)
+    return found
+
+
+def made(runs, **more) -> Contest:
+    contest = build_contest(runs, **({"retrain": 4, "tune": 2, "passed_over": {}} | more))
+    assert problems(plain(contest), Contest) == []
+    return contest
+
+
+def test_the_interval_is_students():
+    found = over_seeds([1.0, 2.0, 3.0])
+    assert found["mean"] == 2.0 and found["half_width"] == pytest.approx(4.302653 / 3**0.5)
+    assert over_seeds([4.0]) == {"values": [4.0], "mean": 4.0, "half_width": None}
+    assert over_seeds([None, 4.0])["mean"] == 4.0 and over_seeds([None]) is None
+
+
+def test_who_is_best(runs):
+    contest = made(runs)
+    best = {entry["name"]: entry["best"] for entry in contest["entries"]}
+    # b is further, worse and dearer than a; of the others each is best in something.
+    assert best == {"do nothing": True, "a": True, "a tuned": True, "b": False, "another twin": False}
+    found = contest_table(contest, ["distance", "test_accuracy", "cost"])
+    assert found.rows[2] == ("a", "2.00 ± 2.48", "90.00 ± 0.00", "10")
+    # The floor is 2.5: a's mean of 2 is within it, and the tuned one's 3 is not. Only methods are marked.
+    assert [row[0] for row, marks in zip(found.rows[1:], found.best, strict=True) if marks[0]] == ["a"]
+    assert [row[0] for row, marks in zip(found.rows[1:], found.best, strict=True) if marks[1]] == ["a tuned"]
+    assert found.rows[-1][:2] == ("floor (a twin)", "2.50 ± 0.00")
+
+
+def test_what_is_said(runs):
+    text = contest_text(made(runs))
+    assert max(map(len, text.splitlines())) <= 100 and "±: half the 95 % interval of the mean over 3 seeds" in text
+    assert "None" not in text and "best of 2 learning rates" in text.replace("\n", " ")
+
+
+def test_one_seed_has_no_interval(runs):
+    one = {name: found[:1] for name, found in runs.items()}
+    text, page = contest_text(made(one, tune=0)), contest_page(made(one, tune=0))
+    assert "±" not in text and "One seed: differences between methods hold for it alone" in text
+    assert "±" not in page and "Bars:" not in page
+
+
+def test_verdicts_over_seeds(make_evidence):
+    remembers, fine = make_evidence(4, unlearned=3.0), make_evidence(4)
+    told = judged_over_seeds([remembers, fine, remembers])
+    assert told["seeds"] == 3 and told["told_apart"] == 2 and told["told"]["row_shift"] == 2
+    assert "told apart from the twins in 2 of 3 (" in told["text"] and "log-odds of forget rows in 2" in told["text"]
+    assert judged_over_seeds([fine, fine])["text"].startswith("not told apart from the twins in any of 2")
+    assert judged_over_seeds([make_evidence(4, shift=-3.0)])["text"].startswith("damaged in 1 of 1; told apart")
+    assert judged_over_seeds([make_evidence(0)])["text"] == "not judged."
+
+
+def test_the_page(runs):
+    runs["<script>$x$"] = runs.pop("b")
+    runs["a tuned"][1]["contest"]["tried"].append(
+        {"learning_rate": 1e-2, "distance": None, "examples": 1, "seconds": 0.1}
+    )
+    contest = made(runs, passed_over={"unsir": "forgets <whole> classes"})
+    page = contest_page(contest)
+    assert "<script" not in page and "http" not in page.split("</style>")[1].replace("http://www.w3.org", "")
+    assert page == contest_page(contest) and page.count("<svg") == 3 and "Bars:" in page
+    assert "unsir (forgets &lt;whole&gt; classes)" in page
+    assert "5e-4: 1.50 (chosen); 1e-2: –" in page
+
+
+def test_who_broke_down_has_no_figure_there(runs):
+    runs["b"][1] = {"entry": "b", "seed": 1, "tried": [], "failed": "the loss is not finite"}
+    entry = next(entry for entry in made(runs)["entries"] if entry["name"] == "b")
+    assert entry["failed"] == ["seed 2: the loss is not finite"]
+    assert entry["figures"]["distance"]["values"] == [6.0, None, 8.0] and entry["verdict"]["seeds"] == 2
+    assert "b broke down: seed 2: the loss is not finite." in contest_text(made(runs))
+    runs["b"] = [{"entry": "b", "seed": k, "tried": [], "failed": "no"} for k in range(3)]
+    entry = next(entry for entry in made(runs)["entries"] if entry["name"] == "b")
+    assert entry["figures"]["distance"] is None and not entry["best"] and "b" in contest_page(made(runs))
+
+
+@pytest.mark.parametrize(("rate", "text"), [(5e-4, "5e-4"), (0.00158, "1.6e-3"), (1.0, "1e0"), (None, "–")])
+def test_rates_are_short(rate, text):
+    assert number_of(rate) == text
