@@ -18,6 +18,7 @@ NO_TWIN = (
 )
 ONE_TWIN = "One retrained twin shows a distance, not how far two retrainings lie apart: take two, better four."
 NOTHING = "Doing nothing would not have been told apart either: this case can hardly tell methods apart."
+FAR = 50.0  # points; to say of a larger difference that it would be seen says nothing
 TOLD, WITHIN, OPEN = "told apart", "within the margin", "not settled"
 
 
@@ -163,7 +164,7 @@ def judged_sentences(found: Sequence[Outcome], twins: int) -> list[str]:
     if within:
         sentences.append(f"Within the margin: {'; '.join(within)}.")
     unsettled = [
-        f"{o.title} {o.interval()} (margin {_margin(o)}; {_seen(o)} would have been told apart with 80 % power; "
+        f"{o.title} {o.interval()} (margin {_margin(o)}; {_seen(o)} been told apart with 80 % power; "
         f"{_needed(o)})"
         for o in found
         if o.found == OPEN
@@ -224,7 +225,11 @@ def _margin(outcome: Outcome) -> str:
 
 
 def _seen(outcome: Outcome) -> str:
-    return KINDS[outcome.key].write(outcome.figure["seen"])
+    """`3.2 points would have`, or that nothing would have."""
+    write, seen = KINDS[outcome.key].write, outcome.figure["seen"]
+    if write is _points and seen > FAR:
+        return f"even {FAR:.0f} points would not have"
+    return f"{write(seen)} would have"
 
 
 def _needed(outcome: Outcome) -> str:

@@ -34,6 +34,13 @@ def test_a_figure_has_one_of_three_outcomes(make_evidence):
     assert headline(evidence).startswith("Told apart from 4 retrained twins: forget accuracy")
 
 
+def test_with_hardly_any_rows_no_difference_is_said_to_have_been_seen(make_evidence):
+    evidence = make_evidence(4)
+    figure(evidence, "forget_accuracy", difference=9.0, interval=[-34.0, 51.0], p=0.6, seen=140.2)
+    text = " ".join(verdict(evidence))
+    assert "even 50 points would not have been told apart with 80 % power" in text and "140.2" not in text
+
+
 def test_a_difference_inside_the_margin_is_none_however_sure(make_evidence):
     evidence = make_evidence(4)
     figure(evidence, "forget_accuracy", difference=1.0, interval=[0.5, 1.5], p=1e-9)
