@@ -516,7 +516,7 @@ MODELS = [
     model("an adapter that is no JSON", "cannot be loaded", model_name_or_path="HERE/m",
           processor_name_or_path="PROCESSOR", files={"m/adapter_config.json": "{"}),
     model("an adapter for another base", "it was made for another model", base="lm", model_name_or_path="HERE/m",
-          original=None, files={"m/adapter_config.json": OTHERS}),
+          original=None, files={"m/adapter_config.json": OTHERS, "m/adapter_model.safetensors": "not reached"}),
     model("weights in four bits, of which the package is missing", "cannot be loaded", base="lm", original=None,
           model_name_or_path="HERE/m", files={"m/config.json": FOUR_BITS}),
     model("full width without fewer bits", "the base is not quantized", use_peft=True, merge_unquantized=True),
