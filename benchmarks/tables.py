@@ -95,7 +95,6 @@ def from_scratch(methods: tuple[str, ...]) -> str:
             runs = [run for run in every if name in run["methods"]]
             if not runs:
                 continue
-            runs = [run for run in runs if not _earlier(run, name)] or runs
             done, nothing = ([run["methods"][which] for run in runs] for which in (name, "do nothing"))
             cells = []
             for key in gaps:
@@ -105,15 +104,9 @@ def from_scratch(methods: tuple[str, ...]) -> str:
             floor = np.mean([run["retrained"]["rows"]["rms_z"] for run in runs])
             cells += [f"{np.mean([m['difference']['test_accuracy'] for m in done]):+.1f}"]
             cells += [f"{z[0]:.2f} → {z[1]:.2f} ({floor:.2f})", f"{100 * np.mean([m['share'] for m in done]):.0f} %"]
-            form = " (earlier)" if _earlier(runs[0], name) else ""
-            lines.append(_row([words, f"`{METHODS[name]}`{form}", *cells, str(len(runs))]))
+            lines.append(_row([words, f"`{METHODS[name]}`", *cells, str(len(runs))]))
             words = ""
     return "\n".join(lines)
-
-
-def _earlier(run: dict, name: str) -> bool:
-    """Whether it pulled from above alone, in fixed steps: `variant` had another name then."""
-    return name != "UNSIR" and "schedule" in run["methods"][name]["settings"]
 
 
 def _row(cells: list[str]) -> str:
