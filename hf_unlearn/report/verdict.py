@@ -164,8 +164,7 @@ def judged_sentences(found: Sequence[Outcome], twins: int) -> list[str]:
     if within:
         sentences.append(f"Within the margin: {'; '.join(within)}.")
     unsettled = [
-        f"{o.title} {o.interval()} (margin {_margin(o)}; {_seen(o)} been told apart with 80 % power; "
-        f"{_needed(o)})"
+        f"{o.title} {o.interval()} (margin {_margin(o)}; {_seen(o)} been told apart with 80 % power; {_needed(o)})"
         for o in found
         if o.found == OPEN
     ]
