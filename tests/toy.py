@@ -140,3 +140,12 @@ def lm_setup(dtype=torch.float32, dropout: float = 0.0):
 
 
 SETUPS = {"image": image_setup, "text": text_setup, "sets": sets_setup, "lm": lm_setup}
+
+
+def outputs(trainer, streams=("forget", "retain")):
+    """What the model says of the first rows of each stream, as a step of one micro-batch hands it to the loss."""
+    trainer.current_gradient_accumulation_steps = 1
+    sizes = {name: trainer.stream_sizes()[name].batch for name in streams}
+    keys = [(name, i) for name in streams for i in range(sizes[name])]
+    batch = trainer._prepare_inputs(trainer.data_collator(trainer.train_dataset.__getitems__(keys)))
+    return trainer._run(trainer.model, batch)

@@ -49,6 +49,15 @@ class BoundaryTrainer(ForgetOnlyTrainer):
     args: BoundaryConfig
     paper = PAPER
 
+    def __init__(self, model, args: BoundaryConfig, splits, task, **kwargs):
+        self.check_task(task)
+        self.check_model(model)  # before anything is done
+        super().__init__(model, args, splits, task, **kwargs)
+
+    @classmethod
+    def check_model(cls, model: nn.Module) -> None:
+        """Raises `UserError` for a model on which the method has nothing to act."""
+
     @classmethod
     def check_task(cls, task) -> None:
         if not task.has_classes:
@@ -95,10 +104,9 @@ class BoundaryShrinkTrainer(BoundaryTrainer):
     args: BoundaryShrinkConfig
     method = "boundary_shrink"
 
-    def __init__(self, model, args: BoundaryShrinkConfig, splits, task, **kwargs):
-        self.check_task(task)
-        step_space(model)  # a model without one is refused before anything is done
-        super().__init__(model, args, splits, task, **kwargs)
+    @classmethod
+    def check_model(cls, model: nn.Module) -> None:
+        step_space(model)
 
     def prepare(self) -> dict[str, torch.Tensor]:
         step = SignedStep(without_data_parallel(self.model_wrapped), self.task, self.args.epsilon)
@@ -154,10 +162,9 @@ class BoundaryExpandingTrainer(BoundaryTrainer):
     args: BoundaryExpandingConfig
     method = "boundary_expanding"
 
-    def __init__(self, model, args: BoundaryExpandingConfig, splits, task, **kwargs):
-        self.check_task(task)
-        output_layer(model)  # a model without one is refused before anything is done
-        super().__init__(model, args, splits, task, **kwargs)
+    @classmethod
+    def check_model(cls, model: nn.Module) -> None:
+        output_layer(model)
 
     def prepare(self) -> dict[str, torch.Tensor]:
         head = output_layer(self.model)

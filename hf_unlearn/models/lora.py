@@ -224,7 +224,9 @@ def reference_model(model: nn.Module) -> Iterator[nn.Module]:
     flags = [(p, p.requires_grad) for p in peft_model.parameters()]
     try:
         if REFERENCE in peft_model.peft_config:
-            peft_model.set_adapter(REFERENCE, inference_mode=True)
+            peft_model.set_adapter(REFERENCE)
+            for parameter, _ in flags:
+                parameter.requires_grad_(False)
             yield model
         else:
             with peft_model.disable_adapter():

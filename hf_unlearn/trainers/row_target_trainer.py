@@ -115,24 +115,27 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
     ):
         args.retrain_epochs = args.retrain_epochs or (recipe and recipe.epochs) or UNKNOWN_EPOCHS
         self._calibrated: tuple[int, Said] | None = None
-        follows = _starts_pretrained(recipe, task) and args.variant in (None, "rows")
-        for name, (share, most) in BUDGET.items():
+        for name, passes in self._usual_passes(args, splits, _starts_pretrained(recipe, task)).items():
             if getattr(args, name) is None:
-                passes = min(most, share * args.retrain_epochs)
-                setattr(args, name, self._few_passes(args, splits, name, passes) if follows else passes)
+                setattr(args, name, passes)
         if args.learning_rate is None:
             known = recipe and recipe.rate_for(model, ADAPTER_RATE)
             args.learning_rate = RATE * (known or 2 * default_learning_rate(model))
         super().__init__(model, args, splits, task, recipe=recipe, **kwargs)
 
     @staticmethod
-    def _few_passes(args: RowTargetConfig, splits: UnlearningSplits, name: str, passes: float) -> float:
-        """As many passes as so many steps are, whatever is kept: a base that knows the language needs no more."""
-        step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-        one = step / max(1, len(splits.retain))  # a step, as a share of a pass
-        if name == "proxy_epochs":
-            return min(PROXY_STEPS * one, PROXY_SHARE * args.retrain_epochs)
-        return min(LEAST_STEPS * one, passes)
+    def _usual_passes(args: RowTargetConfig, splits: UnlearningSplits, pretrained: bool) -> dict[str, float]:
+        """Passes over the retain rows, of the run and of the proxy: shares of the recipe's. A base that was trained
+        before needs as many steps whatever is kept."""
+        epochs = args.retrain_epochs
+        passes = {name: min(most, share * epochs) for name, (share, most) in BUDGET.items()}
+        if pretrained and args.variant in (None, "rows"):
+            step = (
+                args.train_batch_size * args.gradient_accumulation_steps * args.world_size / max(1, len(splits.retain))
+            )
+            passes["num_train_epochs"] = min(LEAST_STEPS * step, passes["num_train_epochs"])
+            passes["proxy_epochs"] = min(PROXY_STEPS * step, PROXY_SHARE * epochs)
+        return passes
 
     def default_forget_batch(self) -> int:
         """Per process and micro-batch: half of the retain rows."""

@@ -110,7 +110,7 @@ class RowTargets:
         """Targets `(forget rows,)` for a model with log-odds `validation` `(rows, classes)`, and the spread (standard
         deviation) of that model's log-odds on validation rows' own classes, in nats."""
         own, wrong = self.right == 1, self.right == 0
-        share = self.share_right()
+        share, chance = self.mixture()
         weight = np.concatenate(
             [np.full(own.sum(), share / own.sum()), np.full(wrong.sum(), (1 - share) / max(1, wrong.sum()))]
         )
@@ -118,22 +118,15 @@ class RowTargets:
         model = np.concatenate([validation[own], validation[wrong]])
         targets = quantile_map(self.proxy_forget, proxy, model, weight)
         if self.steadies:
-            level, right = validation[own].mean(), self.chance_right()
             kept = max(0.0, correlation(self.proxy_validation[own], validation[own])) ** 0.5
-            targets += right * (1 - kept) * (level - targets)
+            targets += chance * (1 - kept) * (validation[own].mean() - targets)
         if self.removed is not None:
             targets = self.removed.fit(targets, validation)
         return targets, max(float(validation[own].std()), SMALLEST_SPREAD)
 
-    def share_right(self) -> float:
-        """Share of the forget rows whose label is right in the proxy's eyes, by maximum likelihood."""
-        return self._mixture()[0]
-
-    def chance_right(self) -> np.ndarray:
-        """Chance of each forget row that its label is right in the proxy's eyes, `(forget rows,)`."""
-        return self._mixture()[1]
-
-    def _mixture(self) -> tuple[float, np.ndarray]:
+    def mixture(self) -> tuple[float, np.ndarray]:
+        """Share of the forget rows whose label is right in the proxy's eyes, by maximum likelihood, and each one's
+        chance of that, `(forget rows,)`."""
         own, wrong = self.proxy_validation[self.right == 1], self.proxy_validation[self.right == 0]
         kept = np.ones(len(self.proxy_forget), dtype=bool) if self.removed is None else self.removed.label < 0
         if not len(wrong) or not kept.any():

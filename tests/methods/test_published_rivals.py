@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
-from toy import SETUPS, image_setup, splits_of, text_rows, text_setup
+from toy import SETUPS, image_setup, outputs, splits_of, text_rows, text_setup
 
 from hf_unlearn.errors import UserError
 from hf_unlearn.methods import get_method
@@ -29,14 +29,6 @@ def make(method, folder, dtype=torch.float64, text=False, forget=4, **more):
     options = {"output_dir": str(folder), "use_cpu": True, "disable_tqdm": True, "per_device_train_batch_size": 8}
     kind = get_method(method)
     return kind(model, kind.config_class(**options | more), splits, task, quiet=True)
-
-
-def outputs(trainer, streams=("forget", "retain")):
-    trainer.current_gradient_accumulation_steps = 1
-    sizes = {name: trainer.stream_sizes()[name].batch for name in streams}
-    keys = [(name, i) for name in streams for i in range(sizes[name])]
-    batch = trainer._prepare_inputs(trainer.data_collator(trainer.train_dataset.__getitems__(keys)))
-    return trainer._run(trainer.model, batch)
 
 
 def images(rows):

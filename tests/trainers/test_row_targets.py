@@ -106,7 +106,7 @@ def test_targets_of_right_labels_are_drawn_to_the_mean_as_far_as_the_source_is_u
     made = RowTargets(proxy, asked, right, steadies=True)
     drawn, _ = made.fit(model)
     kept = np.corrcoef(proxy[:, 0], truth)[0, 1] ** 0.5
-    sure = made.chance_right()
+    _, sure = made.mixture()
     assert sure[:20].min() > 0.9 and sure[20:].max() < 0.1
     level = truth.mean()
     assert drawn == pytest.approx(plain + sure * (1 - kept) * (level - plain))

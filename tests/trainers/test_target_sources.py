@@ -158,11 +158,15 @@ def test_a_source_that_goes_against_the_model_gets_no_weight(tmp_path):
     assert alone.ask(trainer) and alone.name == "against"  # the only one there is
 
 
-def test_a_pretrained_base_gives_targets(tmp_path):
+def test_a_pretrained_base_gives_targets_that_are_drawn_to_the_mean(tmp_path):
     trainer = make(tmp_path, text_setup())
     trainer.train()
-    assert any("Targets come from a p" in note for note in trainer.notes)
-    assert bool(trainer.method_state["steadies"])
+    state = trainer.method_state
+    assert bool(state["steadies"]) and state["targets"].shape == (len(trainer.splits.forget),)
+    scratch = make(tmp_path, text_setup(), base_name=None)
+    scratch.train()
+    assert not scratch.method_state["steadies"]
+    assert any("Targets come from a proxy that never saw" in note for note in scratch.notes)
 
 
 def test_an_oracle_is_the_mean_of_its_twins(tmp_path):
