@@ -158,7 +158,7 @@ def test_a_source_that_goes_against_the_model_gets_no_weight(tmp_path):
     assert alone.ask(trainer) and alone.name == "against"  # the only one there is
 
 
-def test_a_pretrained_base_gives_targets_that_are_drawn_to_the_mean(tmp_path):
+def test_a_pretrained_base_gives_targets_that_are_believed_in_part(tmp_path):
     trainer = make(tmp_path, text_setup())
     trainer.train()
     state = trainer.method_state
