@@ -43,9 +43,9 @@ class RowTargets:
         right (`np.ndarray`): `(rows, classes)`, 1 for a row's own class, 0 for a wrong one, −1 for a pair to leave out
             (classes that no retained row has).
         removed (`RemovedClasses`, *optional*): forget rows whose class no retained row has.
-        steadies: draw targets of rows whose label is right towards the median of validation rows, by √r with r the
-            correlation of source and model on them. A source that says little of single rows is then believed less,
-            half way to a regression, which leaves no hard rows. (The mean lies below what is usual.)
+        steadies: draw targets of rows whose label is rather right than wrong towards the median of validation rows,
+            by √r with r the correlation of source and model on them. A source that says little of single rows is then
+            believed less, half way to a regression, which leaves no hard rows. (The mean lies below what is usual.)
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class RowTargets:
         targets = quantile_map(self.proxy_forget, proxy, model, weight)
         if self.steadies:
             kept = max(0.0, correlation(self.proxy_validation[own], validation[own])) ** 0.5
-            targets += chance * (1 - kept) * (np.median(validation[own]) - targets)
+            targets += (chance > 0.5) * (1 - kept) * (np.median(validation[own]) - targets)
         if self.removed is not None:
             targets = self.removed.fit(targets, validation)
         return targets, max(float(validation[own].std()), SMALLEST_SPREAD)

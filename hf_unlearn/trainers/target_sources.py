@@ -20,6 +20,7 @@ from hf_unlearn.trainers.token_targets import TokenLogOdds
 STRENGTHS = (0.3, 3.0, 30.0, 300.0)  # inverse regularisation of the probe; validation rows choose
 MOST_PROBE_ROWS = 4096  # of the retain rows; more change a linear probe little
 MOST_LOG_ODDS = 30.0  # nats; what a probe may say at most
+EQUAL_WEIGHTS_ARE_WORTH = 100  # validation rows, when it is asked how far each of several sources is believed
 
 
 @dataclass
@@ -206,8 +207,10 @@ class Blend(TargetSource):
     """What several sources say together, and believed as far as it goes with the model (`Asked.steadies`).
 
     Each is taken in units of its own spread, with a weight of 0 or more: those with which their sum comes closest to
-    the model on validation rows, in the least squares (no source has seen these, and nor has the model). A probe knows
-    all retain rows and only what the base makes of them; a proxy learned as the original did, and not for long.
+    the model on validation rows, in the least squares (no source has seen these, and nor has the model). Few rows, on
+    most of which the model is as sure as it can be, say little of that, so the weights are drawn to equal ones, as if
+    100 rows had asked for these (ridge regression). A probe knows all retain rows and only what the base makes of them;
+    a proxy learned as the original did, and not for long.
 
     Args:
         sources: in the order in which they are asked; each is let go once it has answered.
@@ -238,15 +241,25 @@ class Blend(TargetSource):
 
     @staticmethod
     def _weights(trainer: Asking, told: list[Asked]) -> np.ndarray:
-        """One for each source, `(sources,)`; the last has all where none goes with the model."""
-        from scipy.optimize import nnls
-
+        """One for each source, `(sources,)`, by the calibration rows of kept classes."""
         rows = trainer.calibration_rows
         kept = np.isin(trainer.labels_of(rows), trainer.kept_classes)
         each = np.stack([trainer.own_log_odds(asked.validation, rows)[kept] for asked in told], axis=1)
         model = trainer.own_log_odds(trainer.calibrate(), rows)[kept]
-        weights, _ = nnls(each - each.mean(0), model - model.mean())
-        return weights if weights.any() else np.eye(len(told))[-1]
+        return blend_weights(each, model)
+
+
+def blend_weights(each: np.ndarray, model: np.ndarray) -> np.ndarray:
+    """How far sources are believed, `(sources,)`: min ‖y − Xw‖² + k‖w − w₀‖² over w ≥ 0, with X `(rows, sources)` and
+    y `(rows,)` centred, k = 100 and w₀ the best equal weights; 1 each where no source goes with the model."""
+    from scipy.optimize import nnls
+
+    x, y = each - each.mean(0), model - model.mean()
+    together = x.sum(1)
+    equal = np.full(x.shape[1], max(0.0, together @ y / max(together @ together, 1e-12)))
+    root = EQUAL_WEIGHTS_ARE_WORTH**0.5
+    weights, _ = nnls(np.concatenate([x, root * np.eye(x.shape[1])]), np.concatenate([y, root * equal]))
+    return weights if weights.any() else np.ones(x.shape[1])
 
 
 class Oracle(TargetSource):

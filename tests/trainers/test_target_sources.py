@@ -21,6 +21,7 @@ from hf_unlearn.trainers.target_sources import (
     Probe,
     Said,
     TargetSource,
+    blend_weights,
     fit_probe,
     probe_log_odds,
 )
@@ -136,12 +137,28 @@ def test_a_blend_comes_as_near_to_the_model_as_its_sources_can(tmp_path):
     asked = blend.ask(trainer)
     spreads = [said[own].std() for said in seen]
     each = np.stack([said[own] / spread for said, spread in zip(seen, spreads, strict=True)], axis=1)
-    weights = np.linalg.lstsq(each - each.mean(0), model[own] - model[own].mean(), rcond=None)[0]
-    assert 0 < weights[0] < 0.5 * weights[1]
+    weights = blend_weights(each, model[own])
+    assert 0 < weights[0] < weights[1]
     assert asked.forget.log_odds == pytest.approx(
         weights[0] * forget[0] / spreads[0] + weights[1] * forget[1] / spreads[1]
     )
     assert asked.steadies and blend.name == "hare and a tortoise" and not trainer.notes
+
+
+def test_many_rows_say_how_far_each_source_is_believed_and_few_rows_hardly():
+    rng = np.random.default_rng(0)
+
+    def weights(rows: int) -> np.ndarray:
+        model = rng.normal(size=rows)
+        poor, good = model + 2 * rng.normal(size=rows), model + 0.5 * rng.normal(size=rows)
+        return blend_weights(np.stack([poor / poor.std(), good / good.std()], axis=1), model)
+
+    poor, good = weights(100_000)
+    spread = np.array([5**0.5, 1.25**0.5])
+    least_squares = np.linalg.solve([[5, 1], [1, 1.25]], [1, 1]) * spread
+    assert (poor, good) == pytest.approx(least_squares, rel=0.03) and good > 5 * poor
+    poor, good = np.mean([weights(4) for _ in range(200)], axis=0)
+    assert good < 1.3 * poor
 
 
 def test_a_source_that_goes_against_the_model_gets_no_weight(tmp_path):

@@ -1,0 +1,152 @@
+"""Which method comes closest to retrained twins, at which cost? `hf-unlearn compare` on one case, stored.
+
+    python benchmarks/contest.py --cases digits_10 digits_class --seeds 3
+    python benchmarks/contest.py --cases banking77_random --data DIR --models DIR --methods nabla_tau salun scrub
+    python benchmarks/contest.py --table
+
+`digits_*` need nothing. `banking77_*` are those of `pretrained.py`: ten intents, 40 rows of each, a BERT of 22 M weights
+and recipe r2; DIR has banking77/train.csv and test.csv, and minilm/. `fashion_*` are 3,000 images of `fashion_mnist`
+(zalando-datasets/fashion_mnist on the Hub: a folder of its parquet files) and a small vision transformer that is
+trained from scratch for ten epochs. Every method runs with its defaults, one original and four twins a seed; another
+twin, doing nothing and fine-tuning stand beside. What is stored is the command's own `contest.json`.
+"""
+
+import argparse
+import csv
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pretrained
+import yaml
+
+RESULTS = Path(__file__).parent / "results" / "contest"
+ROOT = Path(__file__).resolve().parents[1]
+TWINS = 4
+REQUESTS = {
+    "digits_10": {"forget_fraction": 0.1},
+    "digits_class": {"forget_classes": [3]},
+    "fashion_10": {"forget_fraction": 0.1},
+    "fashion_class": {"forget_classes": [5]},
+    "banking77_random": {"forget_fraction": 0.1, "group_column": "customer"},
+    "banking77_class": {"forget_classes": ["pending_transfer"]},
+    "banking77_planted": {"id_column": "row"},
+}
+WORDS = {
+    "digits_10": "digits, a random tenth",
+    "digits_class": "digits, one class",
+    "fashion_10": "fashion_mnist, a random tenth",
+    "fashion_class": "fashion_mnist, one class",
+    "banking77_random": "pretrained BERT, a tenth of the rows, some customers",
+    "banking77_class": "pretrained BERT, one intent",
+    "banking77_planted": "pretrained BERT, a tenth with wrong labels",
+}
+FIGURES = {
+    "forget_gap": "forget acc",
+    "membership_gap": "AUC",
+    "rms_z": "rms z",
+    "test_accuracy": "test acc %",
+    "cost": "cost %",
+}
+
+
+def write_banking77(folder: Path, data: Path, planted: bool) -> None:
+    """`train.csv`, `validation.csv` and `test.csv` as `pretrained.py` draws them under seed 0; customers have four rows
+    each. `planted`: a tenth gets a wrong label, and `forget.txt` names it."""
+    names = pretrained.INTENTS["result"].split()
+    rng = np.random.default_rng([0, 11])
+    parts: dict[str, list] = {"train": [], "validation": [], "test": []}
+    given = {part: pretrained.read(data / "banking77" / f"{part}.csv", names) for part in ("train", "test")}
+    for name in names:
+        order = rng.permutation(given["train"][name])
+        parts["train"] += [(text, name) for text in order[: pretrained.TRAIN]]
+        parts["validation"] += [
+            (text, name) for text in order[pretrained.TRAIN : pretrained.TRAIN + pretrained.VALIDATION]
+        ]
+        parts["test"] += [(text, name) for text in rng.permutation(given["test"][name])[: pretrained.TEST]]
+    customers = rng.permutation(len(parts["train"])) // pretrained.GROUP
+    if planted:
+        chosen = rng.permutation(len(parts["train"]))[: len(parts["train"]) // 10]
+        for i in chosen:
+            text, name = parts["train"][i]
+            parts["train"][i] = (text, rng.choice([other for other in names if other != name]))
+        (folder / "forget.txt").write_text("".join(f"{i}\n" for i in sorted(chosen)))
+    for part, rows in parts.items():
+        with open(folder / f"{part}.csv", "w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["row", "customer", "text", "label"])
+            for i, (text, name) in enumerate(rows):
+                writer.writerow([i, customers[i] if part == "train" else i, text, name])
+
+
+def settings(case: str, folder: Path, options) -> dict:
+    """What the file for `hf-unlearn compare` says."""
+    base = {"retrain": TWINS, "seed": 0, "use_cpu": True} | REQUESTS[case]
+    if case.startswith("digits"):
+        quickstart = yaml.safe_load((ROOT / "configs" / "quickstart.yaml").read_text())
+        return base | {"dataset_name": "digits", "original": quickstart["original"]}
+    if case.startswith("fashion"):
+        quickstart = yaml.safe_load((ROOT / "configs" / "quickstart.yaml").read_text())
+        shape = quickstart["original"]["model_config"] | {"image_size": 28, "patch_size": 7}
+        recipe = quickstart["original"] | {"model_config": shape, "num_train_epochs": 10}
+        where = {"dataset_name": str(options.data / "fashion_mnist"), "max_train_rows": 3000}
+        return base | where | {"original": recipe}
+    write_banking77(folder, options.data, planted=case.endswith("planted"))
+    if case.endswith("planted"):
+        base["forget_ids"] = str(folder / "forget.txt")
+    epochs, rate = pretrained.RECIPES["r2"]
+    return base | {
+        "train_file": str(folder / "train.csv"),
+        "validation_file": str(folder / "validation.csv"),
+        "test_file": str(folder / "test.csv"),
+        "task": "text_classification",
+        "text_column": "text",
+        "label_column": "label",
+        "max_length": pretrained.MAX_LENGTH,
+        "original": {
+            "model": str(options.models / "minilm"),
+            "num_train_epochs": epochs,
+            "learning_rate": rate,
+            "batch_size": 16,
+        },
+    }
+
+
+def run(case: str, options) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        config = folder / "contest.yaml"
+        config.write_text(yaml.safe_dump(settings(case, folder, options)))
+        output = options.output / case if options.output else folder / "contest"
+        command = [sys.executable, "-m", "hf_unlearn.cli", "compare", "--config", str(config), "--output_dir",
+                   str(output), "--seeds", str(options.seeds), "--methods", *options.methods]  # fmt: skip
+        subprocess.run(command, check=True)
+        found = json.loads((output / "contest.json").read_text())
+        found["source"] = WORDS[case]  # instead of a folder of this machine
+        if found["recipe"]:
+            found["recipe"]["model"] = Path(str(found["recipe"].get("model"))).name
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        (RESULTS / f"{case}.json").write_text(json.dumps(found, indent=1) + "\n")
+        if options.output:
+            shutil.copy(output / "contest.html", options.output / f"{case}.html")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="+", default=["digits_10", "digits_class"], choices=list(REQUESTS))
+    parser.add_argument("--methods", nargs="+", default=["all"])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--data", type=Path, help="folder with banking77/ and fashion_mnist/")
+    parser.add_argument("--models", type=Path, help="folder with minilm/")
+    parser.add_argument("--output", type=Path, help="keep the runs here, so that a stopped contest goes on")
+    options = parser.parse_args()
+    for case in options.cases:
+        run(case, options)
+
+
+if __name__ == "__main__":
+    main()
