@@ -4,11 +4,12 @@
     python benchmarks/contest.py --cases banking77_random --data DIR --models DIR --methods nabla_tau salun scrub
     python benchmarks/contest.py --table
 
-`digits_*` need nothing. `banking77_*` are those of `pretrained.py`: ten intents, 40 rows of each, a BERT of 22 M weights
-and recipe r2; DIR has banking77/train.csv and test.csv, and minilm/. `fashion_*` are 3,000 images of `fashion_mnist`
-(zalando-datasets/fashion_mnist on the Hub: a folder of its parquet files) and a small vision transformer that is
-trained from scratch for ten epochs. Every method runs with its defaults, one original and four twins a seed; another
-twin, doing nothing and fine-tuning stand beside. What is stored is the command's own `contest.json`.
+`digits_*` need nothing. `banking77_*` are those of `pretrained.py`: ten intents, 40 rows of each, a BERT of 22 M
+weights and recipe r2; DIR has banking77/train.csv and test.csv, and minilm/. `fashion_*` are 3,000 images of
+`fashion_mnist` (zalando-datasets/fashion_mnist on the Hub: a folder of its parquet files) and a small vision
+transformer that is trained from scratch for ten epochs. Every method runs with its defaults, one original and four
+twins a seed; another twin, doing nothing and fine-tuning stand beside. What is stored is the command's own
+`contest.json`.
 """
 
 import argparse
@@ -45,18 +46,13 @@ WORDS = {
     "banking77_class": "pretrained BERT, one intent",
     "banking77_planted": "pretrained BERT, a tenth with wrong labels",
 }
-FIGURES = {
-    "forget_gap": "forget acc",
-    "membership_gap": "AUC",
-    "rms_z": "rms z",
-    "test_accuracy": "test acc %",
-    "cost": "cost %",
-}
+GAPS = {"gap_forget_accuracy": "forget accuracy", "gap_membership": "AUC", "rms_z": "rms z"}
+LEVELS = {"retain_accuracy": "retain", "test_accuracy": "test"}
 
 
 def write_banking77(folder: Path, data: Path, planted: bool) -> None:
-    """`train.csv`, `validation.csv` and `test.csv` as `pretrained.py` draws them under seed 0; customers have four rows
-    each. `planted`: a tenth gets a wrong label, and `forget.txt` names it."""
+    """`train.csv`, `validation.csv` and `test.csv`, as many rows of each intent as in `pretrained.py`; customers have
+    four rows each. `planted`: a tenth gets a wrong label, and `forget.txt` names it."""
     names = pretrained.INTENTS["result"].split()
     rng = np.random.default_rng([0, 11])
     parts: dict[str, list] = {"train": [], "validation": [], "test": []}
@@ -135,7 +131,39 @@ def run(case: str, options) -> None:
             shutil.copy(output / "contest.html", options.output / f"{case}.html")
 
 
+def table(case: str, folder: Path = RESULTS) -> str:
+    """Markdown, the closest row by row first: distances to the twins, accuracies less theirs (in points), cost; under
+    how many seeds a method was told apart from the twins and lost utility. The twins' line is one against the rest."""
+    found = json.loads((folder / f"{case}.json").read_text())
+    seeds = len(found["seeds"])
+    lines = [_row(["", *GAPS.values(), *LEVELS.values(), "examples", "told apart", "damaged"])]
+    lines.append(_row(["---"] * (len(GAPS) + len(LEVELS) + 4)))
+    floor = found["floor"]
+    lines.append(_row(["one twin to the others", *(_number(floor[key]) for key in GAPS), "", "", "", "", ""]))
+    done = [entry for entry in found["entries"] if entry["figures"]["rms_z"] is not None]
+    for entry in sorted(done, key=lambda entry: entry["figures"]["rms_z"]["mean"]):
+        figures, verdict = entry["figures"], entry["verdict"]
+        name = f"`{entry['name']}`" if entry["kind"] in ("method", "tuned") else entry["name"]
+        levels = [f"{figures[key]['mean'] - floor[key]['mean']:+.1f}" for key in LEVELS]
+        cost = "" if figures["cost"] is None else f"{figures['cost']['mean']:.0f} %"
+        judged = [f"{verdict[key]} of {seeds}" if verdict[key] else "" for key in ("told_apart", "damaged")]
+        lines.append(_row([name, *(_number(figures[key]) for key in GAPS), *levels, cost, *judged]))
+    return "\n".join(lines)
+
+
+def _number(figure: dict | None) -> str:
+    return "" if figure is None else f"{figure['mean']:.1f}" if figure["mean"] >= 10 else f"{figure['mean']:.2f}"
+
+
+def _row(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
 def main() -> None:
+    if "--table" in sys.argv:
+        return print(
+            "\n\n".join(f"{WORDS[path.stem]}\n\n{table(path.stem)}" for path in sorted(RESULTS.glob("*.json")))
+        )
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", default=["digits_10", "digits_class"], choices=list(REQUESTS))
     parser.add_argument("--methods", nargs="+", default=["all"])
@@ -144,7 +172,14 @@ def main() -> None:
     parser.add_argument("--models", type=Path, help="folder with minilm/")
     parser.add_argument("--output", type=Path, help="keep the runs here, so that a stopped contest goes on")
     options = parser.parse_args()
+    options.data, options.models = (
+        None if path is None else path.resolve() for path in (options.data, options.models)
+    )
     for case in options.cases:
+        if case.startswith("banking77") and (options.data is None or options.models is None):
+            parser.error(f"{case} needs --data and --models")
+        if case.startswith("fashion") and options.data is None:
+            parser.error(f"{case} needs --data")
         run(case, options)
 
 

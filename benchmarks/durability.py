@@ -5,7 +5,8 @@
 A tenth of the rows, of some customers, recipe r2. Every method's model, its original and its twins are fine-tuned on
 kept rows, on unrelated ones, on a few of the forgotten and on rows related to them, and then rounded to 8 and 4 bits
 ([`hf_unlearn.evaluation.stress`]). A line is a disturbance: forget accuracy of the unlearned model beside the twins'
-mean, and the lowest and highest twin. One file a seed in `results/durability/`; `--table` prints them.
+mean, and the lowest and highest twin. One file a seed in `results/durability/`, where methods that ran before stay;
+`--table` prints them.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import copy
 import json
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -55,23 +57,31 @@ def run(options, seed: int) -> dict:
 
 
 def table(folder: Path = RESULTS) -> str:
-    """Markdown: a disturbance a line, a method a column; means over the seeds, in percent."""
+    """Markdown: a disturbance a line, a method a column; means over the seeds, in percent. Tuned models are shown as
+    saved: rounded, they are as they were but for a point or two."""
     runs = [json.loads(path.read_text()) for path in sorted(folder.glob("random_r2_*.json"))]
     names = list(dict.fromkeys(name for run in runs for name in run["methods"]))
-    head = ["fine-tuned on", "weights", "twins (lowest to highest)", "original", *names]
-    lines = ["| " + " | ".join(head) + " |", "| " + " | ".join(["---"] * len(head)) + " |"]
-    kinds = list(runs[0]["methods"][names[0]]["cells"]["as_saved"]) if runs else []
-    for kind in kinds:
-        for weights, words in WEIGHTS.items():
-            found = {n: [r["methods"][n]["cells"][weights][kind] for r in runs if n in r["methods"]] for n in names}
-            first = [cells["forget_accuracy"] for cells in found[names[0]]]
-            mean = lambda values: f"{100 * np.mean(list(values)):.1f}"  # noqa: E731
-            low, high = min(c["twins"]["lowest"] for c in first), max(c["twins"]["highest"] for c in first)
-            twins = f"{mean(c['twins']['mean'] for c in first)} ({100 * low:.1f} to {100 * high:.1f})"
-            others = [mean(c["forget_accuracy"]["unlearned"] for c in found[name]) for name in names]
-            cells = [kind.replace("_", " "), words, twins, mean(c["original"] for c in first), *others]
-            lines.append("| " + " | ".join(cells) + " |")
+    lines = [_row(["", "twins (lowest to highest)", "original", *names])]
+    lines.append(_row(["---"] * (len(names) + 3)))
+    kinds = list(runs[0]["methods"][names[0]]["cells"]["as_saved"])
+    shown = [("untouched", weights) for weights in WEIGHTS] + [(kind, "as_saved") for kind in kinds[1:]]
+    for kind, weights in shown:
+        found = {n: [r["methods"][n]["cells"][weights][kind] for r in runs if n in r["methods"]] for n in names}
+        first = [cells["forget_accuracy"] for cells in found[names[0]]]
+        low, high = min(c["twins"]["lowest"] for c in first), max(c["twins"]["highest"] for c in first)
+        twins = f"{_mean(c['twins']['mean'] for c in first)} ({100 * low:.0f} to {100 * high:.0f})"
+        others = [_mean(c["forget_accuracy"]["unlearned"] for c in found[name]) for name in names]
+        words = WEIGHTS[weights] if kind == "untouched" else f"tuned on {kind.replace('_', ' ')}"
+        lines.append(_row([words, twins, _mean(c["original"] for c in first), *others]))
     return "\n".join(lines)
+
+
+def _mean(shares: Iterable[float]) -> str:
+    return f"{100 * np.mean(list(shares)):.1f}"
+
+
+def _row(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
 
 
 def main() -> None:
@@ -90,7 +100,12 @@ def main() -> None:
     for seed in options.seeds:
         result = run(options, seed)
         RESULTS.mkdir(parents=True, exist_ok=True)
-        (RESULTS / f"random_r2_{seed}.json").write_text(json.dumps(result, indent=1))
+        path = RESULTS / f"random_r2_{seed}.json"
+        if path.is_file():
+            stored = json.loads(path.read_text())
+            if stored["twins"] == result["twins"]:
+                result["methods"] = stored["methods"] | result["methods"]
+        path.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

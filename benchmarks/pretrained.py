@@ -11,7 +11,11 @@ intents of `--set dev` served to choose the defaults. What a request costs where
     python benchmarks/pretrained.py --models DIR --data DIR --cases random --set wide --rows_per_intent 100 \\
         --forget_rows 40
 
-has 2,200 rows of 22 intents. `--table` prints what is stored.
+has 2,200 rows of 22 intents. What a user who sets the rate or the batch by a factor of two gets:
+
+    python benchmarks/pretrained.py --models DIR --data DIR --recipes r2 --cases random planted --methods varied
+
+`--table` prints what is stored.
 """
 
 import argparse
@@ -58,6 +62,13 @@ METHODS = {
     "SalUn LoRA": {"method": "salun", "lora": True},
     "UNSIR": {"method": "unsir"},
     "∇τ other rows": {"method": "nabla_tau", "others": True},  # kept rows gone: public texts that the model labels
+}
+VARIED = {  # ∇τ with one of its defaults multiplied
+    "∇τ": {},
+    "rate × ½": {"learning_rate": 0.5},
+    "rate × 2": {"learning_rate": 2.0},
+    "batch × ½": {"per_device_train_batch_size": 0.5},
+    "batch × 2": {"per_device_train_batch_size": 2},
 }
 
 
@@ -178,7 +189,10 @@ class Case:
 
         return score_splits(model, self.task, self.splits, ("forget", "retain", "test", "nonmembers"), batch_size=64)
 
-    def trainer(self, model, method: str, lora: bool = False, known: bool = True, others: bool = False, **config):
+    def trainer(
+        self, model, method: str, lora: bool = False, known: bool = True, others: bool = False, times=None, **config
+    ):
+        """`times`: factors of arguments that the method sets itself."""
         from hf_unlearn.methods import get_method
         from hf_unlearn.models.lora import add_lora
         from hf_unlearn.trainers.config import KnownRecipe
@@ -197,6 +211,11 @@ class Case:
         args = kind.config_class(**shared | config)
         start = lambda seed: self.recipe.build_model(self.task, seed)  # noqa: E731
         recipe = KnownRecipe(start, self.recipe.num_train_epochs, self.recipe.learning_rate) if known else None
+        for key, factor in (times or {}).items():
+            usual = kind(copy.deepcopy(model), copy.deepcopy(args), splits, self.task, quiet=True, recipe=recipe).args
+            value = getattr(usual, key) * factor
+            config[key] = int(value) if isinstance(getattr(usual, key), int) else value
+        args = kind.config_class(**shared | config) if times else args
         return kind(model=model, args=args, splits=splits, task=self.task, quiet=True, recipe=recipe)
 
 
@@ -248,8 +267,9 @@ def run(options, kind: str, recipe: str, seed: int) -> dict:
     for name in options.methods:
         start, steps, examples = time.process_time(), 0, 0
         model = copy.deepcopy(original.model)
-        if METHODS[name] is not None:
-            trainer = case.trainer(model, **METHODS[name])
+        chosen = {"method": "nabla_tau", "times": VARIED[name]} if name in VARIED else METHODS[name]
+        if chosen is not None:
+            trainer = case.trainer(model, **chosen)
             if name.endswith("oracle"):
                 trainer.source = Oracle([twin.model for twin, _ in trained[:-1]])
             trainer.train()
@@ -280,17 +300,37 @@ def table(folder: Path = RESULTS) -> str:
         if not found:
             continue
         twins = [twin for run in found for twin in run["twins"]]
+        varied = VARIED.keys() - {"∇τ"}
         seeds = "seed" if len(found) == 1 else "seeds"
         sizes = found[0]["splits"]
         words = WORDS[case] if intents == "result" else f"{sizes['forget']} rows, {sizes['retain']:,} kept"
         name = f"{words}, {recipe} ({seeds} {', '.join(str(run['seed']) for run in found)})"
         lines.append(f"| {name} | twins | {_cells(twins)} | | 100 % |")
-        for name in list(dict.fromkeys(name for run in found for name in run["methods"])):
+        for name in list(dict.fromkeys(name for run in found for name in run["methods"] if name not in varied)):
             pairs = [(run["methods"][name], run) for run in found if name in run["methods"]]
             of = [method for method, _ in pairs]
             z = np.mean([m["rows"]["rms_z"] / m["floor_rows"]["rms_z"] for m in of])
             cost = "" if name in ("another twin", "do nothing") else _cost(pairs)
             lines.append(f"| | {name} | {_cells(of)} | {z:.2f} | {cost} |")
+    return "\n".join(lines)
+
+
+def varied_table(folder: Path = RESULTS) -> str:
+    """Markdown: gaps to the twins' means in points, rms z in units of one more twin's, for each run that has them."""
+    lines = ["| | | forget | AUC | test | rms z |", "| --- | --- | --- | --- | --- | --- |"]
+    for path in sorted(folder.glob("result_*_r2_*.json")):
+        run = json.loads(path.read_text())
+        if not VARIED.keys() <= run["methods"].keys():
+            continue
+        mean = {key: np.mean([twin["accuracy"][key] for twin in run["twins"]]) for key in ("forget", "test")}
+        auc = np.mean([twin["auc"] for twin in run["twins"]])
+        words = f"{WORDS[run['case']]}, seed {run['seed']}"
+        for name in ("another twin", *VARIED):
+            m = run["methods"][name]
+            away = m["accuracy"]["forget"] - mean["forget"], m["auc"] - auc, m["accuracy"]["test"] - mean["test"]
+            z = m["rows"]["rms_z"] / m["floor_rows"]["rms_z"]
+            lines.append(f"| {words} | {name} | " + " | ".join(f"{100 * x:+.1f}" for x in away) + f" | {z:.2f} |")
+            words = ""
     return "\n".join(lines)
 
 
@@ -312,7 +352,7 @@ def _cells(found: list[dict]) -> str:
 
 def main() -> None:
     if "--table" in sys.argv:
-        print(table())
+        print(table(), varied_table(), sep="\n\n")
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=Path, required=True)
@@ -322,11 +362,12 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=list(RECIPES))
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=[*METHODS, "varied"])
     parser.add_argument("--rows_per_intent", type=int, default=TRAIN)
     parser.add_argument("--forget_rows", type=int, help="of random and planted; a tenth unless it is given")
     parser.add_argument("--twins", type=int, default=4, help="one more is scored as if it were a method")
     options = parser.parse_args()
+    options.methods = [name for each in options.methods for name in (VARIED if each == "varied" else [each])]
     os.environ["OMP_NUM_THREADS"] = "1"
     for seed in options.seeds:
         for recipe in options.recipes:

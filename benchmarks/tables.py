@@ -10,6 +10,7 @@ import argparse
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -109,15 +110,32 @@ def from_scratch(methods: tuple[str, ...]) -> str:
     return "\n".join(lines)
 
 
+def contest(case: str) -> str:
+    """All methods on one case: see `contest.py`."""
+    from contest import table
+
+    return table(case)
+
+
+def durability() -> str:
+    """What fine-tuning and rounding bring back: see `durability.py`."""
+    from durability import table
+
+    return table()
+
+
 def _row(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+CONTESTS = [path.stem for path in sorted((RESULTS / "contest").glob("*.json"))]
 TABLES: dict[str, Callable[[], str]] = {
     "chat model": lambda: language_models("8x8_[0-9].json"),
     "chat model, LoRA": lambda: language_models("8x8_lora_[0-9].json"),
     "pretrained BERT": pretrained,
     "from scratch": lambda: from_scratch(("∇τ", "SalUn", "UNSIR")),
+    "durability": durability,
+    **{f"contest {case}": partial(contest, case) for case in CONTESTS},
 }
 
 
