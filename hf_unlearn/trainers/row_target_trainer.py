@@ -46,7 +46,7 @@ class RowTargetConfig(PublishedConfig):
     Args:
         retrain_epochs: epochs that retraining would take; sets the next two. `None`: the recipe's, or 10.
         proxy_epochs: passes over the retain rows that train the proxy; `None` is 1/10 of `retrain_epochs`, at most 6,
-            and of a classifier from a pretrained base 160 steps, but no more than a quarter of `retrain_epochs`.
+            and from a pretrained base 160 steps, but no more than a quarter of `retrain_epochs`.
         num_train_epochs: passes over the retain rows; `None` is 1/15 of `retrain_epochs`, at most 4, and where the
             recipe starts from a pretrained base no more than 40 steps; never fewer than 40 steps and three visits of
             each forget row, and more while rows stand above their targets.
@@ -115,7 +115,7 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
     ):
         args.retrain_epochs = args.retrain_epochs or (recipe and recipe.epochs) or UNKNOWN_EPOCHS
         self._calibrated: tuple[int, Said] | None = None
-        for name, passes in self._usual_passes(args, splits, _starts_pretrained(recipe, task)).items():
+        for name, passes in self._usual_passes(args, splits, _starts_pretrained(recipe)).items():
             if getattr(args, name) is None:
                 setattr(args, name, passes)
         if args.learning_rate is None:
@@ -129,7 +129,7 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
         before needs as many steps whatever is kept."""
         epochs = args.retrain_epochs
         passes = {name: min(most, share * epochs) for name, (share, most) in BUDGET.items()}
-        if pretrained and args.variant in (None, "rows"):
+        if pretrained and args.variant in (None, "rows", "tokens"):
             step = (
                 args.train_batch_size * args.gradient_accumulation_steps * args.world_size / max(1, len(splits.retain))
             )
@@ -294,10 +294,12 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
         return kind.from_tensors(self.method_state)
 
     def target_source(self) -> TargetSource:
-        """What tells how an unseen model would see the forget rows: a proxy, and beside one that is short a probe on
-        the recipe's pretrained base."""
-        if self.recipe is None or not _starts_pretrained(self.recipe, self.task):
-            return Proxy()  # without loading a base that nobody would ask
+        """What tells how an unseen model would see the forget rows: a proxy, and beside one that is short, where rows
+        have classes, a probe on the recipe's pretrained base."""
+        if self.recipe is None or not _starts_pretrained(self.recipe):
+            return Proxy()
+        if not self.task.has_classes:
+            return Proxy(haste=HASTE)  # without loading a base that nobody would ask
         base = self.recipe.start(self.args.seed)
         if not base.config._name_or_path:
             return Proxy()
@@ -333,9 +335,9 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
         return asked
 
 
-def _starts_pretrained(recipe: KnownRecipe | None, task: Task) -> bool:
-    """Whether a probe can be asked: there is a base, and rows have classes."""
-    return recipe is not None and recipe.pretrained and task.has_classes
+def _starts_pretrained(recipe: KnownRecipe | None) -> bool:
+    """Whether the recipe is known to start from a base that was trained before."""
+    return recipe is not None and recipe.pretrained
 
 
 def is_worse(losses: np.ndarray, best: np.ndarray) -> bool:

@@ -209,8 +209,8 @@ class Blend(TargetSource):
     Each is taken in units of its own spread, with a weight of 0 or more: those with which their sum comes closest to
     the model on validation rows, in the least squares (no source has seen these, and nor has the model). Few rows, on
     most of which the model is as sure as it can be, say little of that, so the weights are drawn to equal ones, as if
-    100 rows had asked for these (ridge regression). A probe knows all retain rows and only what the base makes of them;
-    a proxy learned as the original did, and not for long.
+    100 rows had asked for these (ridge regression). A probe knows all retain rows and only what the base makes of
+    them; a proxy learned as the original did, and not for long.
 
     Args:
         sources: in the order in which they are asked; each is let go once it has answered.

@@ -94,8 +94,16 @@ def test_steps_on_a_pretrained_base_do_not_grow_with_what_is_kept(tmp_path):
     assert one.proxy_epochs == pytest.approx(min(160 / retain, 3 / 4)) and all_.proxy_epochs == 3 / 4
     assert one.num_train_epochs == pytest.approx(min(40 / retain, 3 / 15)) and all_.num_train_epochs == 3 / 15
     assert make(tmp_path, text_setup(), proxy_epochs=0.5).args.proxy_epochs == 0.5
-    for other in (make(tmp_path, lm_setup()), make(tmp_path, text_setup(), variant="held")):  # nothing is probed
-        assert other.args.proxy_epochs == pytest.approx(0.3)
+    held = make(tmp_path, text_setup(), variant="held").args
+    assert held.proxy_epochs == pytest.approx(0.3) and held.num_train_epochs == pytest.approx(0.2)
+
+
+def test_a_language_model_from_a_pretrained_base_gets_a_proxy_in_haste_and_no_probe(tmp_path):
+    trainer = make(tmp_path, lm_setup())
+    retain = trainer.args.train_batch_size / len(trainer.splits.retain)
+    assert trainer.args.proxy_epochs == pytest.approx(min(160 * retain, 3 / 4))
+    source = trainer.target_source()
+    assert type(source) is Proxy and source.haste == 2.0
 
 
 @pytest.mark.parametrize("kind", ["image", "text"])
