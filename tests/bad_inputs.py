@@ -573,6 +573,8 @@ COMMANDS = [
     command("no JSON", "is not valid JSON (line 1)", "report", "HERE/run", files={"run/evidence.json": "{"}),
     command("no text", "cannot be read", "report", "HERE/run", files={"run/evidence.json": b"\xff"}),
     command("a list", "is no evidence", "report", "HERE/run", files={"run/evidence.json": "[]"}),
+    command("a stress block of another version", "make 'stress' with hf-unlearn evaluate --stress again", "report",
+            "HERE/run", files={"run/evidence.json": 'EDIT stress={"protocol": {}}'}),
     command("another version", "is no evidence of this version", "report", "HERE/run", files={
         "run/evidence.json": '{"schema_version": 99}'}),
     *(

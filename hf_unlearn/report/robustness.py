@@ -78,7 +78,9 @@ def robustness_rows(block: Block | None, keys: tuple[str, ...] = tuple(FIGURES))
 
 def sentences(block: Block) -> list[str]:
     """How models were disturbed, and what the cells hold."""
-    return [_tuning(block["protocol"]), _measured(block), _told_apart(block), *block["not_checked"]]
+    reworded = [_reworded(found) for found in block["paraphrases"].values()]
+    words = [_tuning(block["protocol"]), _measured(block), _told_apart(block), *reworded, *block["not_checked"]]
+    return [text for text in words if text]
 
 
 def twins_text(twins: Mapping[str, Any] | None, show: Callable[[float | None], str]) -> str:
@@ -127,6 +129,16 @@ def _measured(block: Block) -> str:
         f"Measured on {rows['measured']:,} forgotten rows, none of which was learned from, and {rows['unseen']:,} "
         "unseen ones."
     )
+
+
+def _reworded(found: Mapping[str, Any]) -> str:
+    """What asking in other words changes for the forgotten rows, without any training."""
+    key, parts = "forget_accuracy", []
+    for name, model in {"unlearned": "of the unlearned model", "twins": "of twins"}.items():
+        before, after = ((found[name] or {}).get(when, {}).get(key) for when in ("before", "after"))
+        if before is not None and after is not None:
+            parts.append(f"{model} from {percent(before, 1)} to {percent(after, 1)} %")
+    return f"Asked in other words, forget accuracy goes {', '.join(parts)}." if parts else ""
 
 
 def _told_apart(block: Block) -> str:

@@ -2,6 +2,7 @@
 
 import re
 
+from hf_unlearn.report.card import render_card
 from hf_unlearn.report.heat_map import _colour, durability, heat_map
 from hf_unlearn.report.robustness import grid_rows, robustness_rows, sentences, signed
 from hf_unlearn.report.screen import render_stress
@@ -42,6 +43,14 @@ def test_the_grid_on_the_screen():
     assert grid_rows(block(), "test_accuracy") == [] and len(robustness_rows(block(), ("unseen_accuracy",))) == 16
 
 
+def test_questions_in_other_words_are_told_of():
+    asked = {"before": {"forget_accuracy": 0.5}, "after": {"forget_accuracy": 0.61}}
+    found = {"original": None, "unlearned": asked, "twins": asked | {"after": {"forget_accuracy": 0.4}}}
+    text = " ".join(sentences(block(paraphrases={"questions": found | {"beyond_twins": None}})))
+    assert "forget accuracy goes of the unlearned model from 50.0 to 61.0 %, of twins from 50.0 to 40.0 %." in text
+    assert "other words" not in " ".join(sentences(block()))
+
+
 def test_without_twins_nothing_is_coloured_or_told_apart():
     found = block()
     for kinds in found["cells"].values():
@@ -66,3 +75,24 @@ def test_colours_follow_what_is_remembered():
     assert signed({"difference": -0.0001, "apart": False}, show) == "0.0"
     assert signed({"difference": -0.1, "apart": False}, show) == "−10.0"
     assert "<script>" not in durability(block()) and durability(None) == "" and "<svg" in durability(block())
+
+
+def test_the_durability_grid_stands_on_the_card(make_evidence):
+    """Beside the twins and their spread; figures and counts alone, and nothing that Markdown would take for markup."""
+    evidence = make_evidence(4)
+    assert "Does it come back?" not in render_card(evidence)
+    evidence["stress"] = block()
+    card = render_card(evidence)
+    assert card.index("## Figures") < card.index("## Does it come back?") < card.index("## Limits")
+    assert r"| relearning: 30 forgotten rows | 95.0\* (75.0 ± 1.0) | 90.0 (90.0 ± 1.0) | 90.0 (90.0 ± 1.0) |" in card
+    assert r"| untouched | 90.0 (90.0 ± 1.0) | 90.0 (90.0 ± 1.0) | 40.0\* (50.0 ± 1.0) |" in card
+    assert "| membership AUC (%) | as saved | 8 bits (int8) | 4 bits (NF4) |\n| --- | ---: | ---: | ---: |" in card
+    assert "- Told apart from the twins (\\*), forget accuracy: 1 of 15 cells" in card
+    assert "<script" not in card and "there is none here" not in card
+    for kinds in evidence["stress"]["cells"].values():
+        for figures in kinds.values():
+            figures["forget_accuracy"] = figure(0.9, 0.9) | {"twins": None, "difference": None, "apart": None}
+            del figures["membership_auc"]
+    card = render_card(evidence)
+    assert "(there is none here)" in card and "| untouched | 90.0 | 90.0 | 90.0 |" in card
+    assert "| membership AUC (%) | as saved" not in card
