@@ -27,14 +27,17 @@ TABLES = {
 PLOTS = (
     ("cost", "distance", "Distance and cost"),
     ("test_accuracy", "distance", "Distance and utility"),
+    ("memory", "distance", "Distance and memory"),
     ("cost", "rms_z", "Single rows and cost"),
 )
 AXES = {
     "cost": "cost (% of one retraining)",
     "test_accuracy": "test accuracy (%)",
+    "memory": "peak memory (MB)",
     "distance": "distance to the twins (points)",
     "rms_z": "rms z of forget rows",
 }
+SHARES = {"test_accuracy"}  # what is near its upper end: the same at any scale but a linear one
 
 
 def contest_page(contest: Contest) -> str:
@@ -83,7 +86,7 @@ def _pictures(contest: Contest) -> str:
         floor = contest["floor"][y]
         alt = "; ".join(f"{p['name']}: {AXES[x]} {p['x']:.3g}, {AXES[y]} {p['y']:.3g}" for p in points)
         svg = draw.svg(
-            draw.contest(points, (AXES[x], AXES[y]), None if floor is None else floor["mean"]),
+            draw.contest(points, (AXES[x], AXES[y]), floor and floor["mean"], spread="y" if x in SHARES else "xy"),
             title.lower().replace(" ", "-").replace(",", ""),
             escape(f"Scatter plot. {alt}."),
         )
@@ -91,10 +94,12 @@ def _pictures(contest: Contest) -> str:
     if not figures:
         return ""
     hint = (
-        "Dotted: the floor, a twin against the others. Ringed: no other is as good in distance, test accuracy and "
-        "cost. Squares are methods, diamonds those with a searched rate, the circle is the original, the triangle "
-        "another twin."
+        "Lower is better. Dotted: the floor, a twin against the others. Ringed: no other is as good in distance, test "
+        "accuracy and cost. Squares are methods, diamonds those with a searched rate, the circle is the original, the "
+        "triangle another twin."
     )
+    if not any(entry["figures"]["memory"] for entry in contest["entries"]):
+        hint += " Memory is measured on a GPU: on a CPU it is that of the whole process."
     crosses = " Bars: 95 % intervals over seeds, as far as the picture goes." if _has_bars(contest) else ""
     return plots(figures) + paragraph(hint + crosses, "muted")
 

@@ -7,8 +7,9 @@ import pytest
 from hf_unlearn.report.contest import build_contest, judged_over_seeds, over_seeds
 from hf_unlearn.report.contest_blocks import Contest
 from hf_unlearn.report.contest_page import contest_page, number_of
-from hf_unlearn.report.contest_table import contest_table, contest_text
+from hf_unlearn.report.contest_table import contest_table, contest_text, verdicts
 from hf_unlearn.report.evidence import plain
+from hf_unlearn.report.plots import contest as contest_plot
 from hf_unlearn.report.schema import problems
 
 
@@ -31,7 +32,7 @@ def runs(make_evidence):
             run["gap"] |= {"forget_accuracy": gap + seed, "membership": gap + seed}
             run["floor"] |= {"forget_accuracy": 2.5, "membership": 2.5}
             run["models"]["unlearned"]["accuracy"]["test"] = accuracy
-            run["cost"] |= {"unlearn_examples": examples, "retrain_examples": 10000}
+            run["cost"] |= {"unlearn_examples": examples, "retrain_examples": 10000, "peak_memory_mb": None}
             tried = [{"learning_rate": 5e-4, "distance": 1.5, "examples": 10, "seconds": 0.1}]
             run["contest"] = {"entry": name, "seed": seed, "tried": tried, "failed": None}
             found[name].append(run)
@@ -68,6 +69,40 @@ def test_what_is_said(runs):
     text = contest_text(made(runs))
     assert max(map(len, text.splitlines())) <= 100 and "±: half the 95 % interval of the mean over 3 seeds" in text
     assert "None" not in text and "best of 2 learning rates" in text.replace("\n", " ")
+
+
+def test_who_is_judged_alike_is_named_together(runs):
+    contest = made(runs)
+    for entry in contest["entries"]:
+        entry["verdict"]["text"] = "damaged." if entry["name"] in ("a", "b") else f"as {entry['kind']}."
+    said = verdicts(contest)
+    assert said[:2] == ["do nothing: as nothing.", "a, b: damaged."] and len(said) == 5
+
+
+def test_memory_is_a_picture_where_it_was_measured(runs):
+    assert "Distance and memory" not in contest_page(made(runs)) and "on a GPU" in contest_page(made(runs))
+    for name, megabytes in (("a", 900.0), ("b", 1200.0)):
+        for run in runs[name]:
+            run["cost"]["peak_memory_mb"] = megabytes
+    page = contest_page(made(runs))
+    assert "Distance and memory" in page and "on a GPU" not in page and page.count("<svg") == 4
+
+
+def test_scales_are_logarithmic_where_contestants_are_far_apart():
+    def axes(xs, ys, **more):
+        points = [
+            {"name": f"m{i}", "kind": "method", "best": False, "x": x, "y": y, "bars": (None, None)}
+            for i, (x, y) in enumerate(zip(xs, ys, strict=True))
+        ]
+        return contest_plot(points, ("x", "y"), 1.0, **more).axes[0]
+
+    far = axes([0.0, 2.0, 100.0], [0.5, 3.0, 40.0])
+    assert (far.get_xscale(), far.get_yscale()) == ("symlog", "log")
+    assert 0 in far.get_xticks() and {10.0, 100.0} <= set(far.get_xticks()) and far.get_ylim()[0] > 0
+    near = axes([20.0, 60.0], [0.5, 3.0])
+    assert (near.get_xscale(), near.get_yscale(), near.get_ylim()[0]) == ("linear", "linear", 0.0)
+    shares = axes([4.0, 95.0], [0.5, 30.0], spread="y")
+    assert (shares.get_xscale(), shares.get_yscale()) == ("linear", "log")
 
 
 def test_one_seed_has_no_interval(runs):
