@@ -7,6 +7,7 @@ from typing import Any
 from hf_unlearn.report import plots as draw
 from hf_unlearn.report.card import REQUESTS, hub_id
 from hf_unlearn.report.contest_blocks import Contest, Entry
+from hf_unlearn.report.contest_durability import durability_section
 from hf_unlearn.report.contest_table import broken, contest_table, verdicts
 from hf_unlearn.report.page import bullets, page, paragraph, plot, plots, section, table
 from hf_unlearn.report.table import ABSENT, number
@@ -48,6 +49,7 @@ def contest_page(contest: Contest) -> str:
         section("What it shows", bullets(verdicts(contest)), bullets(broken(contest))),
         section("Distance, utility, cost", _pictures(contest)),
         section("Figures", *_tables(contest), bullets(contest["notes"])),
+        section("Does it come back?", durability_section(contest)),
         section("The search for a learning rate", _search(contest)),
         section("How it was made", _made(contest)),
     ]

@@ -79,7 +79,7 @@ def robustness_rows(block: Block | None, keys: tuple[str, ...] = tuple(FIGURES))
 def sentences(block: Block) -> list[str]:
     """How models were disturbed, and what the cells hold."""
     reworded = [_reworded(found) for found in block["paraphrases"].values()]
-    words = [_tuning(block["protocol"]), _measured(block), _told_apart(block), *reworded, *block["not_checked"]]
+    words = [tuning_text(block["protocol"]), _measured(block), _told_apart(block), *reworded, *block["not_checked"]]
     return [text for text in words if text]
 
 
@@ -110,7 +110,8 @@ def _cell(found: Mapping[str, Any] | None, show: Callable[[float | None], str]) 
     return f"{'*' if found['apart'] else ''}{show(found['unlearned'])} | {beside}"
 
 
-def _tuning(tuning: Mapping[str, Any]) -> str:
+def tuning_text(tuning: Mapping[str, Any]) -> str:
+    """How models were fine-tuned, and what that costs the one that the rate was settled on."""
     text = f"Protocol {tuning['name']}: {tuning['steps']} steps of at most {tuning['batch_size']} rows, AdamW at "
     text += f"{tuning['learning_rate']:.2g}"
     if tuning["before"] is None or tuning["after"] is None:

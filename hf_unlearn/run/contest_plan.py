@@ -19,7 +19,6 @@ NAME = re.compile(r"[A-Za-z_][\w.:]*")
 NOT_HERE = {
     "resume_from_checkpoint": "compare goes on by itself where it was stopped",
     "push_to_hub": "compare leaves no model that could be pushed",
-    "stress": "compare disturbs no model: name it with train, or evaluate a model that a method left",
     "saliency_mask": "a mask was measured on one model, and every seed has another",
     "reference_model": "compare retrains its twins by the recipe, under every seed",
 }
@@ -94,9 +93,9 @@ class ContestPlan:
             ) from None
         arguments.trainer.seed += k
         arguments.recipe.original_seed += STRIDE * k
-        groups = {"reference_model": arguments.recipe, "stress": arguments.run}
         for option, reason in NOT_HERE.items():
-            if getattr(groups.get(option, arguments.trainer), option, None):
+            group = arguments.recipe if option == "reference_model" else arguments.trainer
+            if getattr(group, option, None):
                 raise UserError(f"--{option}: {reason}; leave it out")
         return arguments
 

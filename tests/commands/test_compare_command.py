@@ -296,7 +296,6 @@ BAD = {
     "no recipe": ({"original": None, "model_name_or_path": "DATA"}, ["--methods", "npo"], "takes the recipe"),
     "method": ({}, ["--method", "npo", *RETRAIN], "compare takes --methods"),
     "resume": ({}, ["--methods", "npo", *RETRAIN, "--resume_from_checkpoint", "last"], "goes on by itself"),
-    "stress": ({}, ["--methods", "npo", *RETRAIN, "--stress"], "disturbs no model"),
     "push": ({}, ["--methods", "npo", *RETRAIN, "--push_to_hub"], "leaves no model"),
     "a method's argument": ({}, ["--methods", "npo", *RETRAIN, "--beta", "1"], "under method_arguments"),
     "a block": ({"method_arguments": 3}, ["--methods", "npo", *RETRAIN], "must hold a block"),

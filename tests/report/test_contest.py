@@ -149,3 +149,35 @@ def test_who_broke_down_has_no_figure_there(runs):
 @pytest.mark.parametrize(("rate", "text"), [(5e-4, "5e-4"), (0.00158, "1.6e-3"), (1.0, "1e0"), (None, "–")])
 def test_rates_are_short(rate, text):
     assert number_of(rate) == text
+
+
+def test_the_durability_grid_stands_on_the_page(runs):
+    """Over seeds, by hand; figures of a seed without the run are unknown; nothing of it without --stress."""
+    plain_page = contest_page(made(runs))
+    assert "Does it come back?" not in plain_page and "stress" not in made(runs)
+    tuning = {"name": "ours", "steps": 20, "batch_size": 32, "learning_rate": 1e-3, "asked_learning_rate": 1e-3,
+              "survivor": "original", "margin": 0.02, "before": 0.96, "after": 0.95, "survives": True}  # fmt: skip
+    for name, of in runs.items():
+        for seed, run in enumerate(of):
+            own = 0.7 + 0.02 * seed if name == "a" else 0.5
+            twins = {"mean": 0.5, "lowest": 0.4, "highest": 0.6, "spread": 0.1 + 0.01 * seed}
+            figure = {"original": 0.9, "unlearned": own, "twins": twins, "difference": own - 0.5, "apart": own > 0.71}
+            kinds = dict.fromkeys(("untouched", "few_forgotten_rows"), {"forget_accuracy": figure})
+            kinds["few_forgotten_rows"] = {"forget_accuracy": figure | {"difference": 0.0, "apart": False}}
+            run["stress"] = {"protocol": tuning, "rows": {"few_forgotten_rows": 12}, "cells": {"as_saved": kinds}}
+    runs["a tuned"][1] = {"entry": "a tuned", "seed": 1, "tried": [], "failed": "weights are not finite"}
+    contest = made(runs)
+    (a,) = [entry for entry in contest["entries"] if entry["name"] == "a"]
+    cell = a["durability"]["as_saved"]["untouched"]["forget_accuracy"]
+    assert cell["difference"]["mean"] == pytest.approx(0.22) and cell["apart"] == 2
+    assert cell["spread"]["mean"] == pytest.approx(0.11) and cell["unlearned"]["values"] == pytest.approx(
+        [0.7, 0.72, 0.74]
+    )
+    (tuned,) = [entry for entry in contest["entries"] if entry["name"] == "a tuned"]
+    assert tuned["durability"]["as_saved"]["untouched"]["forget_accuracy"]["unlearned"]["values"] == [0.5, None, 0.5]
+    page = contest_page(contest)
+    assert page.count("<strong>+22.0*</strong>") == 1 and page.count("rgba(213, 94, 0, 0.60)") == 1
+    assert (
+        "relearning: 12 forgotten rows" in page and "<td>50.0 ± 11.0</td>" in page and "4 bits (NF4)</th>" not in page
+    )
+    assert "on kept rows the original goes from 96.0 to 95.0" in page.replace("&nbsp;", " ")

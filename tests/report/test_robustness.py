@@ -3,7 +3,7 @@
 import re
 
 from hf_unlearn.report.card import render_card
-from hf_unlearn.report.heat_map import _colour, durability, heat_map
+from hf_unlearn.report.heat_map import colour, durability, heat_map
 from hf_unlearn.report.robustness import grid_rows, robustness_rows, sentences, signed
 from hf_unlearn.report.screen import render_stress
 
@@ -66,9 +66,9 @@ def test_without_twins_nothing_is_coloured_or_told_apart():
 def test_colours_follow_what_is_remembered():
     """Full at 20 points and at 1 nat; a higher loss says that less is remembered."""
     orange, blue = "rgba(213, 94, 0, ", "rgba(0, 114, 178, "
-    assert _colour(0.2, 0.2, True) == f"{orange}0.60)" == _colour(0.9, 0.2, True)
-    assert _colour(-0.1, 0.2, True) == f"{blue}0.30)" and _colour(-0.5, 1.0, False) == f"{orange}0.30)"
-    assert _colour(0.0, 0.2, True) == _colour(None, 0.2, True) == _colour(0.0001, 0.2, True) == ""
+    assert colour(0.2, 0.2, True) == f"{orange}0.60)" == colour(0.9, 0.2, True)
+    assert colour(-0.1, 0.2, True) == f"{blue}0.30)" and colour(-0.5, 1.0, False) == f"{orange}0.30)"
+    assert colour(0.0, 0.2, True) == colour(None, 0.2, True) == colour(0.0001, 0.2, True) == ""
     page = heat_map(block(), "forget_accuracy")
     assert page.count("rgba") == 1 and "<strong>+20.0*</strong> · 95.0" in page and "twins 75.0 [74.0, 76.0]" in page
     show = lambda value: f"{100 * value:.1f}"  # noqa: E731
