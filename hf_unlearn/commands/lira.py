@@ -170,7 +170,7 @@ def _check(own: LiraArguments, arguments: Arguments) -> None:
     if arguments.run.generate:
         raise UserError("--generate is for train and evaluate; lira compares no answers")
     if arguments.run.stress:
-        raise UserError("--stress is for train and evaluate; lira disturbs no model")
+        raise UserError("--stress is for train, evaluate and compare; lira disturbs no model")
     if getattr(arguments.trainer, "saliency_mask", None):
         raise UserError("--saliency_mask was measured on other rows than the shadows unlearn; leave it out")
     if arguments.trainer.resume_from_checkpoint:

@@ -131,7 +131,8 @@ class StressTest:
         cells: dict[str, dict[str, Figures]] = {weights: {} for weights in ROUNDED}
         for weights, kind, figures in self.run.cells(model, self.tuning["learning_rate"], looks):
             cells[weights][kind] = figures
-        return Measured(cells, looks, self.reworded and self.run.asked_otherwise(model, self.reworded))
+        asked = None if self.reworded is None else self.run.asked_otherwise(model, self.reworded)
+        return Measured(cells, looks, asked)
 
     def block(self, measured: Mapping[str, Measured]) -> Stress:
         """The evidence block from models by name: `original`, `unlearned`, and any others as twins."""
