@@ -1,4 +1,4 @@
-"""The whole matrix: every method in one contest, on texts, on language models and where a class is removed. Beside
+"""The whole matrix: every method in one contest, on texts and on language models. Beside
 these, `make test` has a contest of a few methods, and each method once by itself."""
 
 import json
@@ -12,13 +12,11 @@ from hf_unlearn.report.contest_blocks import Contest
 from hf_unlearn.report.schema import problems
 
 ANSWERS = {"altpo", "idk_nll", "idk_dpo"}
-EPOCH = ("--num_train_epochs", "1")  # UNSIR has no epochs
-CLASS = {"forget_classes": ["warm"], "forget_fraction": None, "method_arguments": {"unsir": {"noise_steps": 2}}}
+EPOCH = ("--num_train_epochs", "1")
 ALTERNATES = {"method_arguments": {"altpo": {"alternates": 2, "alternate_tokens": 3}}}
 # Of each family its request, its arguments, and who is passed over: for answers, for whole classes, for labels.
 FAMILIES = {
     "text": ("text_classification", {}, EPOCH, ANSWERS | {"unsir"}),
-    "classes of text": ("text_classification", CLASS, (), ANSWERS),
     "language": ("causal_lm", ALTERNATES, EPOCH, {"unsir", "boundary_shrink", "boundary_expanding", "lotus", "msg"}),
 }
 
@@ -31,7 +29,6 @@ def test_everybody_who_serves_a_family_takes_part_in_its_contest(tmp_path, famil
     values = tiny.own_data(tmp_path, task, **request)
     values["original"]["num_train_epochs"] = 3
     values.pop("proxy_epochs")
-    values = {key: value for key, value in values.items() if value is not None}
     values.pop("num_train_epochs")
     argv = ["--methods", "all", "--retrain", "2", *arguments]
     assert main(["compare", "--config", tiny.write_config(tmp_path, values), *argv]) == 0
