@@ -29,7 +29,7 @@ quickstart-llm: $(READY) ## a chat model of 135 M weights forgets a writer, in m
 test: $(READY) ## run the test suite
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not long"
 
-test-all: $(READY) ## the same, and two notebooks and cases of several processes more
+test-all: $(READY) ## the same, and every method on every task, two notebooks, more cases of several processes
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-quick: $(READY) ## without the tests that start processes or train for seconds

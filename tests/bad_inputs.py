@@ -171,6 +171,9 @@ COMMAND_LINES = [
         "--save_strategy", "steps"]),
     Case("pushing offline", "switched off by HF_HUB_OFFLINE", argv=["--push_to_hub", "true"]),
     Case("pushing nowhere", "is no name of a repository", argv=["--push_to_hub", "true", "--hub_model_id", "a/b/c"]),
+    Case("a name without a push", "--hub_model_id is about what --push_to_hub pushes", argv=["--hub_model_id", "a/b"]),
+    Case("a private repository without a push", "--hub_private_repo is about", argv=["--hub_private_repo", "true"]),
+    Case("an adapter without a push", "--push_adapter goes with --push_to_hub", argv=["--push_adapter", "true"]),
     Case("pushing checkpoints", "--hub_strategy is 'end' here", argv=["--hub_strategy", "every_save"]),
     Case("adapter's rank without adapter", "--lora_r shapes an adapter", argv=["--lora_r", "4"]),
     Case("adapter's layers without adapter", "--lora_target_modules", argv=["--lora_target_modules", "query"]),
@@ -573,6 +576,8 @@ COMMANDS = [
     command("no JSON", "is not valid JSON (line 1)", "report", "HERE/run", files={"run/evidence.json": "{"}),
     command("no text", "cannot be read", "report", "HERE/run", files={"run/evidence.json": b"\xff"}),
     command("a list", "is no evidence", "report", "HERE/run", files={"run/evidence.json": "[]"}),
+    command("a stress block of another version", "make 'stress' with hf-unlearn evaluate --stress again", "report",
+            "HERE/run", files={"run/evidence.json": 'EDIT stress={"protocol": {}}'}),
     command("another version", "is no evidence of this version", "report", "HERE/run", files={
         "run/evidence.json": '{"schema_version": 99}'}),
     *(
@@ -611,6 +616,8 @@ COMMANDS = [
                     "run/model.safetensors.index.json": f'{{"weight_map": {value}}}'})
         for value in ("7", '["a"]', '{"a": 3}', '{"a": ["b"]}')
     ),
+    command("an adapter that is not there", "holds no adapter", "push", "HERE/run", "--hub_model_id", "me/it",
+            "--push_adapter", files=SHARDED),
     command("shards that are not there", "holds no model that loads", "push", "HERE/run", "--hub_model_id", "me/it",
             files=SHARDED | {"run/model.safetensors.index.json": '{"weight_map": {"a": "../model.safetensors"}}'}),
     command("no model", "no --unlearned_model", "evaluate", "--config", "CONFIG"),

@@ -1,4 +1,4 @@
-"""`hf-unlearn lira`: U-LiRA (Hayes et al., arXiv 2403.01218), an attack of a method row by row with shadow models."""
+"""`hf-unlearn lira`: a method judged row by row with one pool of shadow models: U-LiRA, RULI, KLoM and ε."""
 
 import json
 import textwrap
@@ -12,13 +12,15 @@ from hf_unlearn.data.build import training_rows
 from hf_unlearn.data.columns import column_codes
 from hf_unlearn.data.content import features_digest
 from hf_unlearn.errors import UserError
-from hf_unlearn.evaluation.lira import Models, u_lira
-from hf_unlearn.evaluation.row_epsilon import row_epsilons, summary
-from hf_unlearn.evaluation.shadow_plan import Division, ShadowPlan, make_plan
+from hf_unlearn.evaluation.shadow_plan import FixedPlan, ShadowPlan, fixed_plan, make_plan
+from hf_unlearn.evaluation.shadow_verdicts import verdicts
 from hf_unlearn.progress import quiet_libraries, quietly, say
 from hf_unlearn.report.blocks import Evidence, Lira
 from hf_unlearn.report.evidence import environment, plain, read_evidence, write_json
 from hf_unlearn.report.html import render_html
+from hf_unlearn.report.screen import aligned
+from hf_unlearn.report.shadow_table import sentences, shadow_rows
+from hf_unlearn.report.table import WIDTH
 from hf_unlearn.run import results, stages
 from hf_unlearn.run.arguments import Arguments
 from hf_unlearn.run.checks import check
@@ -27,21 +29,26 @@ from hf_unlearn.run.rows import Data, prepare_data
 from hf_unlearn.run.shadow_models import ShadowMaker
 from hf_unlearn.run.stopping import AGAIN, told_how_to_go_on
 
-SCHEMA_VERSION = 1
-WIDTH = 100
-TWIN_DEAL = 7  # names the stream of random numbers that deals rows to the twins
-NOTES = (
+SCHEMA_VERSION = 2
+DRAWN_NOTES = (
     "Forget sets are drawn at random, as large a share as the request; the request's own rows are not singled out.",
     "Each audited row is in a random half of the models; of each model the method unlearns several forget sets.",
-    "original: before any unlearning. twins: exact retraining, whose rows are all never-seen; it shows chance.",
 )
-WHAT_ORIGINAL, WHAT_TWINS = "original", "twins"
+FIXED_NOTES = (
+    "Half of the models have the removed classes and unlearn them, half never saw them; two models are one trial.",
+)
+NOTES = (
+    "original: before any unlearning. twins: exact retraining, whose rows are all never-seen; it shows chance.",
+    "RULI by kernel densities. Privacy: unlearned rows against rows that the same kind of model never had; efficacy: "
+    "against models that were trained without them and unlearned nothing.",
+)
 
 
 @dataclass
 class LiraArguments:
-    """U-LiRA: is a row that the method unlearned told from one that was never there? Trains shadow and target models
-    by the recipe, unlearns random forget sets from them, and keeps what it measured, so that a stopped run goes on."""
+    """Is a row that the method unlearned told from one that was never there? Trains shadow and target models by the
+    recipe, unlearns random forget sets (or the classes asked for) from them, and keeps what it measured, so that a
+    stopped run goes on. One pool, four verdicts: U-LiRA, RULI's games, KLoM and ε."""
 
     shadows: int = field(default=32, metadata={"help": "Shadow models; at least 4. From 64 on, a variance per row."})
     targets: int = field(default=4, metadata={"help": "Target models, which the attack is tried on."})
@@ -63,9 +70,8 @@ def lira(argv: list[str] | None = None) -> None:
     with silent, stages.nothing_left_behind(arguments), told_how_to_go_on(arguments, AGAIN):
         data = prepare_data(arguments)
         results.print_data(data)
-        if data.request.kind == "classes":
-            raise UserError("lira needs rows drawn at random: name --forget_fraction instead of --forget_classes")
         plan = plan_of(arguments, data, own.forget_sets)
+        _check_pairs(own, plan)
         if own.forget_sets > max(plan.sets, LiraArguments.forget_sets):
             raise UserError(f"--forget_sets is {own.forget_sets}; {plan.sets} of this size have no row in common")
         maker = ShadowMaker(arguments, data, plan, fingerprint=features_digest(training_rows(data.splits)))
@@ -91,97 +97,67 @@ def lira(argv: list[str] | None = None) -> None:
 
 
 def plan_of(arguments: Arguments, data: Data, sets: int) -> ShadowPlan:
-    """The plan for a request: its share of the rows, and its groups where there are some."""
-    train, seed = data.splits.forget.source, arguments.trainer.seed
+    """The plan for a request: its share of the rows, and its groups where there are some; of classes its very rows."""
+    splits, seed = data.splits, arguments.trainer.seed
+    places, train = training_rows(splits).indices, splits.forget.source
+    if data.request.kind == "classes":
+        return fixed_plan(np.flatnonzero(np.isin(places, splits.forget.indices)), len(places), seed)
     group = arguments.request.group_column or data.source.group_column
-    unit = np.arange(len(train)) if group is None else column_codes(train, group, "--group_column")
-    return make_plan(unit, len(data.splits.forget) / len(train), sets, seed)
+    unit = np.arange(len(places)) if group is None else column_codes(train, group, "--group_column")[places]
+    return make_plan(unit, len(splits.forget) / len(places), sets, seed)
 
 
 def attack(arguments: Arguments, plan: ShadowPlan, maker: ShadowMaker, own: LiraArguments) -> dict[str, Any]:
     """All figures, from the arrays of the finished models; JSON types only, and none of them is of a single row."""
-    divisions = {
-        "shadow": [plan.division("shadow", k) for k in range(own.shadows)],
-        "target": [plan.division("target", k) for k in range(own.targets)],
+    numbers = {"shadow": own.shadows, "target": own.targets}
+    pool = {
+        role: [(maker.load(role, k), plan.division(role, k)) for k in range(number)]
+        for role, number in numbers.items()
     }
-    arrays = {role: [maker.load(role, k) for k in range(len(each))] for role, each in divisions.items()}
-    method, seed = arguments.run.method, arguments.trainer.seed
-    attacks, epsilons = {}, {}
-    for name in (WHAT_ORIGINAL, method, WHAT_TWINS):
-        sides = {
-            role: _models(name, [a["unlearned" if name == method else "original"] for a in arrays[role]], each, seed)
-            for role, each in divisions.items()
-        }
-        attacks[name] = u_lira(sides["target"], sides["shadow"])
-        epsilons[name] = summary(row_epsilons(sides["shadow"], seed=seed))
-    trainer = arguments.trainer
+    trainer, fixed = arguments.trainer, isinstance(plan, FixedPlan)
     return {
         "schema_version": SCHEMA_VERSION,
-        "method": {"name": method, "hyperparameters": trainer.hyperparameters()},
+        "method": {"name": arguments.run.method, "hyperparameters": trainer.hyperparameters()},
         "shadows": own.shadows,
         "targets": own.targets,
         "forget_sets": plan.sets,
         "audited_rows": len(plan.rows),
-        "forget_rows": round(len(plan.rows) / (2 * plan.sets)),
-        "training_rows": len(plan.kept(divisions["shadow"][0])),
-        "attacks": attacks,
-        "epsilon": epsilons,
-        "environment": environment(seed=seed, device=trainer.device.type),
-        "notes": list(NOTES),
+        "forget_rows": len(plan.rows) if fixed else round(len(plan.rows) / (2 * plan.sets)),
+        "training_rows": len(plan.kept(plan.division("shadow", 0))),
+        **verdicts(pool, arguments.run.method, trainer.seed),
+        "environment": environment(seed=trainer.seed, device=trainer.device.type),
+        "notes": [*(FIXED_NOTES if fixed else DRAWN_NOTES), *NOTES],
     }
 
 
-def _models(name: str, phi: list[np.ndarray], divisions: list[Division], seed: int) -> Models:
-    """One observation per model and row. For the twins, rows that a model never saw are dealt at random into "was in a
-    larger data set and unlearned by retraining" and "never seen": a model without them is exactly that retraining."""
-    member = np.stack([division.member for division in divisions])
-    if name != WHAT_TWINS:
-        return Models(np.stack(phi), member, ~member)
-    dealt = np.random.default_rng([seed, TWIN_DEAL, len(divisions)]).random(member.shape) < 0.5
-    return Models(np.stack(phi), ~member & dealt, ~member & ~dealt)
-
-
 def lira_block(result: dict[str, Any]) -> dict[str, Any]:
-    """The evidence block `lira`: how large the attack was, and for each kind of model its AUC, TPR and row ε."""
-    block: dict[str, Any] = {name: result[name] for name in ("shadows", "targets", "audited_rows")}
-    for name, found in result["attacks"].items():
-        figures, epsilon = found[found["variance"]], result["epsilon"][name]
-        block[name] = {"auc": figures["auc"], "tpr": figures["tpr"]} | {
-            key: epsilon[key] for key in ("epsilon_median", "epsilon_p95", "null_median")
+    """The evidence block `lira`: how large the pool was, and for each kind of model what the verdicts come to."""
+    sizes = {name: result[name] for name in ("shadows", "targets", "audited_rows", "memorized_rows")}
+    models = {}
+    for kind, found in result["attacks"].items():
+        figures, games = found[found["variance"]], result["ruli"][kind]
+        epsilon, klom = result["epsilon"][kind], result["klom"][kind]
+        models[kind] = {"auc": figures["auc"], "tpr": figures["tpr"]}
+        models[kind] |= {f"{game}_auc": by_rows["all"]["auc"] for game, by_rows in games.items()}
+        models[kind] |= {f"{game}_memorized_auc": by_rows["memorized"]["auc"] for game, by_rows in games.items()}
+        models[kind] |= {key: klom[key] for key in ("klom_median", "klom_p95")} | {
+            "klom_null_median": klom["null_median"]
         }
-    return block
+        models[kind] |= {key: epsilon[key] for key in ("epsilon_median", "epsilon_p95", "null_median")}
+    return sizes | {"models": models}
 
 
 def render_lira(result: dict[str, Any]) -> str:
     """The figures as a table for the screen."""
-    header = ("", "AUC (%)", "TPR at 1 % FPR (%)", "ε median", "ε 95 %", "ε by chance")
-    rows = [header]
-    for name, found in result["attacks"].items():
-        figures, epsilon = found[found["variance"]], result["epsilon"][name]
-        cells = [_percent(figures["auc"]), _percent(figures["tpr"]["0.01"])]
-        cells += [_number(epsilon[key]) for key in ("epsilon_median", "epsilon_p95", "null_median")]
-        rows.append((name, *cells))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
-    lines = ["   ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-             for row in rows]  # fmt: skip
-    lines.insert(1, "─" * len(lines[0]))
-    variance = "a variance per row" if found["variance"] == "row" else "the variance pooled over rows"
-    clustered = "over target models" if found[found["variance"]]["clustered"] else "over rows of one target model"
-    counts = f"{result['audited_rows']:,} audited rows, {result['shadows']} shadows, {result['targets']} targets"
-    legend = [f"{counts}; {variance}; 95 % intervals {clustered}.", *result["notes"]]
-    if found[found["variance"]]["tpr"]["0.01"]["value"] is None:
+    first = next(iter(result["attacks"].values()))
+    variance = "a variance per row" if first["variance"] == "row" else "the variance pooled over rows"
+    clustered = "over target models" if first[first["variance"]]["clustered"] else "over rows of one target model"
+    legend = [f"U-LiRA: {variance}. 95 % intervals {clustered}.", *result["notes"]]
+    if first[first["variance"]]["tpr"]["0.01"]["value"] is None:
         legend.append("TPR: it takes 1,000 never-seen rows over all targets.")
-    return "\n".join([*lines, "", *(textwrap.fill(sentence, WIDTH) for sentence in legend)])
-
-
-def _percent(figure: dict) -> str:
-    value, interval = figure["value"], figure["interval"]
-    ends = f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else ""
-    return "–" if value is None else f"{100 * value:.1f}{ends}"
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
+    block = lira_block(result)
+    words = [textwrap.fill(sentence, WIDTH) for sentence in (*sentences(block), *legend)]
+    return "\n".join([aligned(shadow_rows(block)), "", *words])
 
 
 def _check(own: LiraArguments, arguments: Arguments) -> None:
@@ -194,11 +170,19 @@ def _check(own: LiraArguments, arguments: Arguments) -> None:
     if arguments.run.generate:
         raise UserError("--generate is for train and evaluate; lira compares no answers")
     if arguments.run.stress:
-        raise UserError("--stress is for train and evaluate; lira disturbs no model")
+        raise UserError("--stress is for train, evaluate and compare; lira disturbs no model")
     if getattr(arguments.trainer, "saliency_mask", None):
         raise UserError("--saliency_mask was measured on other rows than the shadows unlearn; leave it out")
     if arguments.trainer.resume_from_checkpoint:
         raise UserError("lira goes on by itself where it was stopped; leave --resume_from_checkpoint out")
+
+
+def _check_pairs(own: LiraArguments, plan: ShadowPlan) -> None:
+    """Where classes are removed, two models are one trial. Raises `UserError` for an odd one."""
+    for name in ("shadows", "targets"):
+        if isinstance(plan, FixedPlan) and getattr(own, name) % 2:
+            raise UserError(f"--{name} is {getattr(own, name)}; half of the models have the removed classes and half "
+                            "do not: give an even number")  # fmt: skip
 
 
 def _evidence_to_add_to(own: LiraArguments, arguments: Arguments) -> Evidence | None:
@@ -213,5 +197,8 @@ def _evidence_to_add_to(own: LiraArguments, arguments: Arguments) -> Evidence | 
 
 
 def _say_plan(arguments: Arguments, plan: ShadowPlan, wanted: list, missing: list) -> None:
-    say(f"U-LiRA     {len(plan.rows):,} audited rows; {len(wanted)} models, {len(wanted) - len(missing)} of them done "
-        f"before; {plan.sets} forget sets of each are unlearned with {arguments.run.method}")  # fmt: skip
+    each = f"{plan.sets} forget sets of each are unlearned"
+    if isinstance(plan, FixedPlan):
+        each = "the classes are unlearned from half of them"
+    say(f"shadows    {len(plan.rows):,} audited rows; {len(wanted)} models, {len(wanted) - len(missing)} of them done "
+        f"before; {each} with {arguments.run.method}")  # fmt: skip

@@ -51,13 +51,13 @@ def likelihood_ratio(targets: Models, shadows: Models, variance: str) -> np.ndar
     """
     ratio = np.zeros_like(targets.phi)
     for mask, sign in ((shadows.unlearned, 1), (shadows.never, -1)):
-        mean, sd = _gaussians(shadows.phi, mask, variance)
+        mean, sd = gaussians(shadows.phi, mask, variance)
         ratio += sign * norm.logpdf(targets.phi, mean, sd)
     usable = (targets.unlearned | targets.never) & np.isfinite(targets.phi)
     return np.where(usable, ratio, np.nan)
 
 
-def _gaussians(phi: np.ndarray, mask: np.ndarray, variance: str) -> tuple[np.ndarray, np.ndarray]:
+def gaussians(phi: np.ndarray, mask: np.ndarray, variance: str) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each row `(rows,)` over the models that `mask` names; NaN where unknown."""
     mask = mask & np.isfinite(phi)
     counts = mask.sum(axis=0)
@@ -96,15 +96,19 @@ def attack_figures(scores: np.ndarray, targets: Models) -> dict:
     [`tpr_at_fpr`]: they hold for this one model. If the same rows are unlearned in all targets, the shadows' errors at
     these rows do not average out over targets: draw the rows anew for each.
 
+    Where no target has rows of both kinds (a class is removed from some, and others never saw it), targets 2k and
+    2k + 1 together count as one.
+
     Args:
         scores (`np.ndarray`): `(targets, rows)`, higher means unlearned rather than never seen; NaN is left out.
         targets (`Models`): what each row was to each target.
     """
     known = ~np.isnan(scores)
-    sides = [
-        (row_scores[unlearned & use], row_scores[never & use])
-        for row_scores, unlearned, never, use in zip(scores, targets.unlearned, targets.never, known, strict=True)
-    ]
+    tables = [scores, targets.unlearned & known, targets.never & known]
+    if not (targets.unlearned.any(axis=1) & targets.never.any(axis=1)).any():
+        pairs = len(scores) // 2
+        tables = [table[: 2 * pairs].reshape(pairs, 2 * scores.shape[1]) for table in tables]
+    sides = [(row_scores[unlearned], row_scores[never]) for row_scores, unlearned, never in zip(*tables, strict=True)]
     sides = [pair for pair in sides if min(map(len, pair)) >= 2]
     result = {"targets": len(sides), "clustered": len(sides) >= 2}
     if not sides:

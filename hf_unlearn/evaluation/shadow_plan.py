@@ -71,6 +71,35 @@ class ShadowPlan:
         return np.setdiff1d(np.arange(len(self.unit)), out)
 
 
+@dataclass(frozen=True)
+class FixedPlan(ShadowPlan):
+    """One forget set for all, as where a class is removed: models 0, 2, 4, … of a role have the audited rows and
+    unlearn all of them, models 1, 3, 5, … never see them, so that a row's two kinds of models differ in nothing else.
+    """
+
+    @property
+    def size(self) -> int:
+        return len(self.audited)
+
+    def division(self, role: str, k: int) -> Division:
+        rows = len(self.rows)
+        return Division(np.full(rows, k % 2 == 0), np.zeros(rows, dtype=np.int64))
+
+
+def fixed_plan(forget: np.ndarray, rows: int, seed: int) -> FixedPlan:
+    """A plan in which the same rows are unlearned from every model that has them.
+
+    Args:
+        forget: their places among the training rows.
+        rows: how many training rows there are.
+
+    Raises `UserError` where too few rows would be audited.
+    """
+    plan = FixedPlan(np.arange(rows), np.sort(forget), 1, seed)
+    _check(plan)
+    return plan
+
+
 def make_plan(unit: np.ndarray, share: float, sets: int, seed: int) -> ShadowPlan:
     """A plan in which every forget set is about `share` of a model's training rows, as in the request.
 
@@ -88,6 +117,10 @@ def make_plan(unit: np.ndarray, share: float, sets: int, seed: int) -> ShadowPla
     size = max(1, min(size, len(names) // (2 * sets)))
     audited = np.random.default_rng([seed, 0]).permutation(len(names))[: 2 * sets * size]
     plan = ShadowPlan(unit, np.sort(audited), sets, seed)
-    if len(plan.audited) < 2 * sets * size or len(plan.rows) < FEWEST_ROWS:
-        raise UserError(f"U-LiRA: only {len(plan.rows)} rows could be audited; more training rows are needed")
+    _check(plan, 2 * sets * size)
     return plan
+
+
+def _check(plan: ShadowPlan, units: int = 0) -> None:
+    if len(plan.audited) < units or len(plan.rows) < FEWEST_ROWS:
+        raise UserError(f"U-LiRA: only {len(plan.rows)} rows could be audited; more training rows are needed")

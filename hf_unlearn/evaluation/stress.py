@@ -8,6 +8,7 @@ and what is published.
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -71,36 +72,90 @@ def stress(
     """
     present = {name: model for name, model in models.items() if model is not None}
     first = next(iter(present))
-    rows = choose_rows(
-        present[first],
+    test = StressTest(
+        (first, present[first]),
         task,
         splits,
-        most=protocol.steps * protocol.batch_size,
+        learning_rate=learning_rate,
+        protocol=protocol,
         seed=seed,
         batch_size=batch_size,
     )
-    run = _Run(task, rows, protocol, seed, batch_size)
-    say("stress: trying the rate")
-    tuning = run.settle_rate(first, present[first], learning_rate)
-    found: dict[str, dict[str, dict[str, Figures]]] = {weights: {} for weights in ROUNDED}  # weights, rows, model
-    looks: dict[str, list[Figures]] = {}
-    for k, (name, model) in enumerate(present.items(), 1):
-        say(f"stress: {name} ({k} of {len(present)}), {_words(tuning, len(rows.tuned_on))}")
-        looks[name] = []
-        for weights, kind, figures in run.cells(model, tuning["learning_rate"], looks[name]):
-            found[weights].setdefault(kind, {})[name] = figures
-    count = len(rows.measured)
-    paraphrased = paraphrased_rows(task, rows.measured)
-    return {
-        "protocol": tuning,
-        "rows": rows.sizes(),
-        "quantized": dict(WHAT),
-        "cells": {w: {kind: cell(by_model, count) for kind, by_model in of.items()} for w, of in found.items()},
-        "curve": step_curve(run.curve_rows, [0, *run.marks], looks),
-        "paraphrases": {} if paraphrased is None else {"questions": run.asked_otherwise(present, paraphrased)},
-        "not_checked": ([] if FEW in rows.tuned_on else [FEW_ROWS])
-        + ([NO_SURVIVAL] if tuning["survives"] is False else []),
+    measured = {
+        name: test.measure(model, f"{name} ({k} of {len(present)})")
+        for k, (name, model) in enumerate(present.items(), 1)
     }
+    return test.block(measured)
+
+
+@dataclass
+class Measured:
+    """One model's figures: by weights and rows, over the steps, and for questions as they are and in other words."""
+
+    cells: dict[str, dict[str, Figures]]
+    looks: list[Figures]
+    reworded: tuple[Figures, Figures] | None
+
+
+class StressTest:
+    """The disturbances, settled on a first model, so that others can be measured one by one: see [`stress`].
+
+    Args:
+        first: name and model that the rate is settled on, and whose embeddings choose the rows.
+        task, splits, learning_rate, protocol, seed, batch_size: as for [`stress`].
+    """
+
+    def __init__(
+        self,
+        first: tuple[str, nn.Module],
+        task: Task,
+        splits: UnlearningSplits,
+        *,
+        learning_rate: float,
+        protocol: Protocol,
+        seed: int,
+        batch_size: int,
+    ):
+        name, model = first
+        most = protocol.steps * protocol.batch_size
+        self.rows = choose_rows(model, task, splits, most=most, seed=seed, batch_size=batch_size)
+        self.run = _Run(task, self.rows, protocol, seed, batch_size)
+        say("stress: trying the rate")
+        self.tuning = self.run.settle_rate(name, model, learning_rate)
+        self.reworded = paraphrased_rows(task, self.rows.measured)
+
+    def measure(self, model: nn.Module, title: str) -> Measured:
+        """One model under every disturbance; it is not changed. `title` names it on the screen."""
+        say(f"stress: {title}, {_words(self.tuning, len(self.rows.tuned_on))}")
+        looks: list[Figures] = []
+        cells: dict[str, dict[str, Figures]] = {weights: {} for weights in ROUNDED}
+        for weights, kind, figures in self.run.cells(model, self.tuning["learning_rate"], looks):
+            cells[weights][kind] = figures
+        asked = None if self.reworded is None else self.run.asked_otherwise(model, self.reworded)
+        return Measured(cells, looks, asked)
+
+    def block(self, measured: Mapping[str, Measured]) -> Stress:
+        """The evidence block from models by name: `original`, `unlearned`, and any others as twins."""
+        count, run, one = len(self.rows.measured), self.run, next(iter(measured.values()))
+        pairs = {name: each.reworded for name, each in measured.items() if each.reworded is not None}
+        return {
+            "protocol": self.tuning,
+            "rows": self.rows.sizes(),
+            "quantized": dict(WHAT),
+            "cells": {
+                weights: {
+                    kind: cell({name: each.cells[weights][kind] for name, each in measured.items()}, count)
+                    for kind in kinds
+                }
+                for weights, kinds in one.cells.items()
+            },
+            "curve": step_curve(
+                run.curve_rows, [0, *run.marks], {name: each.looks for name, each in measured.items()}
+            ),
+            "paraphrases": {"questions": side_by_side(pairs)} if pairs else {},
+            "not_checked": ([] if FEW in self.rows.tuned_on else [FEW_ROWS])
+            + ([NO_SURVIVAL] if self.tuning["survives"] is False else []),
+        }
 
 
 class _Run:
@@ -150,14 +205,9 @@ class _Run:
                     looks.append(figures)
                 yield weights, kind, figures
 
-    def asked_otherwise(self, models: Mapping[str, nn.Module], paraphrased: Rows) -> Disturbance:
+    def asked_otherwise(self, model: nn.Module, paraphrased: Rows) -> tuple[Figures, Figures]:
         """The measured rows beside the same ones with their questions in other words."""
-        say("stress: paraphrased questions")
-        pairs = {
-            name: (self._figures(model, self.rows.measured), self._figures(model, paraphrased))
-            for name, model in models.items()
-        }
-        return side_by_side(pairs)
+        return self._figures(model, self.rows.measured), self._figures(model, paraphrased)
 
     def _tuned(self, model: nn.Module, kind: str, rate: float, looks: list[Figures] | None = None) -> nn.Module:
         def watch(step: int, tuned: nn.Module) -> None:

@@ -55,8 +55,8 @@ def stage(output_dir: str | os.PathLike, destination: str | os.PathLike, *, push
 
     Returns the names of the staged files, sorted.
 
-    Raises `UserError`: no finished run, no model, a link, an adapter that would give the rows back or whose base
-    exists here only, a text that names a path of this machine or the user.
+    Raises `UserError`: no finished run, no model, no adapter where `push_adapter` asks for it, a link, an adapter that
+    would give the rows back or whose base exists here only, a text that names a path of this machine or the user.
     """
     folder, destination = Path(output_dir), Path(destination)
     evidence = _publishable_evidence(folder)
@@ -92,6 +92,8 @@ def _chosen(folder: Path, push_adapter: bool) -> list[str]:
     """Names, relative to `folder`, of the files on the list."""
     here = {path.name for path in folder.iterdir()}
     weights = sorted(name for name in here if WEIGHTS.fullmatch(name))
+    if push_adapter and not set(ADAPTER) <= here:
+        raise UserError(f"{folder} holds no adapter; leave out `push_adapter`")
     if weights and not (push_adapter and set(ADAPTER) <= here):
         model = [*weights, *CONFIGS]
         needed = {"config.json"} | _shards(folder, weights)

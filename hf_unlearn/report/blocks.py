@@ -296,12 +296,39 @@ class Language(TypedDict):
     not_checked: list[str]
 
 
-class Lira(TypedDict):
-    """How large a U-LiRA attack was; the figures of each kind of model stand beside it, by its name."""
+class ShadowFigures(TypedDict):
+    """What a pool of shadow models says of one kind of model: AUC and TPR (by false positive rate) of U-LiRA, AUCs of
+    RULI's games on all audited rows and on the most memorized, and over rows KLoM in nats, and ε. `klom_null_median`
+    and `null_median` are what both come to by chance."""
+
+    auc: AttackFigure
+    tpr: dict[str, AttackFigure]
+    privacy_auc: AttackFigure
+    privacy_memorized_auc: AttackFigure
+    efficacy_auc: AttackFigure
+    efficacy_memorized_auc: AttackFigure
+    klom_median: float | None
+    klom_p95: float | None
+    klom_null_median: float | None
+    epsilon_median: float | None
+    epsilon_p95: float | None
+    null_median: float | None
+
+
+class LiraSizes(TypedDict):
+    """How large a pool of shadow models was."""
 
     shadows: int
     targets: int
     audited_rows: int
+
+
+class Lira(LiraSizes, total=False):
+    """A pool of shadow models, and its figures by kind of model: `original`, the method's name, `twins`. Without
+    `models` it is an attack by U-LiRA alone, whose figures stand beside the sizes by the same names."""
+
+    memorized_rows: int
+    models: dict[str, ShadowFigures]
 
 
 class Answers(TypedDict):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_unlearn.errors import UserError
+from hf_unlearn.report.card_durability import durability_markdown
 from hf_unlearn.report.table import remarks, render_markdown
 from hf_unlearn.tasks import get_task
 
@@ -66,6 +67,7 @@ def render_card(
     ]
     if picture is not None:
         parts.append(f"![Losses of the forgotten rows, before and after]({picture})")
+    parts += durability_markdown(evidence.get("stress"))
     parts += ["## Limits", " ".join([LIMITS, *adapter_limits(evidence)] if is_adapter else [LIMITS])]
     if task is not None:
         snippet = adapter_usage(task, model_id, num_labels) if is_adapter else usage(task, model_id, grey)

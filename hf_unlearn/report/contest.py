@@ -8,7 +8,7 @@ from typing import Any
 
 from hf_unlearn.report.blocks import Method
 from hf_unlearn.report.compare import METRICS, Metric, dominates, forgetting
-from hf_unlearn.report.contest_blocks import Contest, Entry, OverallVerdict, OverSeeds
+from hf_unlearn.report.contest_blocks import Contest, DurabilityCell, Entry, OverallVerdict, OverSeeds
 from hf_unlearn.report.verdict import KINDS, OPEN, TOLD, WITHIN, damage, outcomes
 
 Run = Mapping[str, Any]
@@ -58,6 +58,8 @@ def build_contest(
         passed_over: why methods did not take part.
     """
     first = list(runs[NOTHING])
+    stress = first[0].get("stress")
+    more: Any = {"stress": {"protocol": stress["protocol"], "rows": stress["rows"]}} if stress else {}
     entries = [_entry(name, found) for name, found in runs.items()]
     points = [_point(entry) for entry in entries]
     for entry, point in zip(entries, points, strict=True):
@@ -77,6 +79,7 @@ def build_contest(
         "recipe": first[0]["recipe"],
         "environment": first[0]["environment"],
         "notes": _notes(runs, tune),
+        **more,
     }
 
 
@@ -149,6 +152,8 @@ def _entry(name: str, runs: Sequence[Run]) -> Entry:
     figures = {
         metric.key: over_seeds([metric.read(run) if "models" in run else None for run in runs]) for metric in FIGURES
     }
+    durability = _durability([run.get("stress") for run in runs])
+    more: Any = {"durability": durability} if durability else {}
     unknown: Method = {"name": name, "paper": None, "hyperparameters": None}
     method = whole[0]["method"] if whole else unknown
     return {
@@ -160,6 +165,29 @@ def _entry(name: str, runs: Sequence[Run]) -> Entry:
         "best": False,
         "tried": [block["tried"] for block in blocks],
         "failed": [f"seed {block['seed'] + 1}: {block['failed']}" for block in blocks if block["failed"]],
+        **more,
+    }
+
+
+def _durability(blocks: Sequence[Run | None]) -> dict[str, dict[str, dict[str, DurabilityCell]]]:
+    """Every cell of the grid over seeds; empty where no model was disturbed."""
+    grids = [block["cells"] if block else {} for block in blocks]
+    shape: Mapping[str, Any] = next((grid for grid in grids if grid), {})
+
+    def cell(weights: str, kind: str, key: str) -> DurabilityCell:
+        found = [grid.get(weights, {}).get(kind, {}).get(key) for grid in grids]
+        twins = [each and each["twins"] for each in found]
+        return {
+            "unlearned": over_seeds([each and each["unlearned"] for each in found]),
+            "twins": over_seeds([each and each["mean"] for each in twins]),
+            "spread": over_seeds([each and each["spread"] for each in twins]),
+            "difference": over_seeds([each and each["difference"] for each in found]),
+            "apart": sum(bool(each and each["apart"]) for each in found),
+        }
+
+    return {
+        weights: {kind: {key: cell(weights, kind, key) for key in figures} for kind, figures in kinds.items()}
+        for weights, kinds in shape.items()
     }
 
 

@@ -3,6 +3,7 @@
 from typing import Any, TypedDict
 
 from hf_unlearn.report.blocks import Environment, Method, Request, Seeds, Splits
+from hf_unlearn.report.stress_blocks import Tuning
 
 
 class Tried(TypedDict):
@@ -45,7 +46,25 @@ class OverallVerdict(TypedDict):
     text: str
 
 
-class Entry(TypedDict):
+class DurabilityCell(TypedDict):
+    """A figure under one disturbance, over seeds: the unlearned model's, the twins' mean, the standard deviation
+    between twins, unlearned minus twins, and under how many seeds it lies apart from them."""
+
+    unlearned: OverSeeds | None
+    twins: OverSeeds | None
+    spread: OverSeeds | None
+    difference: OverSeeds | None
+    apart: int
+
+
+class StressTerms(TypedDict):
+    """How models were disturbed under the first seed, and of how many rows of each kind."""
+
+    protocol: Tuning
+    rows: dict[str, int]
+
+
+class EntryFigures(TypedDict):
     """One contestant. `kind`: `nothing`, `method`, `tuned` or `twin`; `best`: no other is as good in distance, utility
     and cost; `tried[seed]`: the rates of a search; `failed`: why there is no figure under some seed."""
 
@@ -59,7 +78,13 @@ class Entry(TypedDict):
     failed: list[str]
 
 
-class Contest(TypedDict):
+class Entry(EntryFigures, total=False):
+    """With `--stress` also `durability[weights][rows][figure]`."""
+
+    durability: dict[str, dict[str, dict[str, DurabilityCell]]]
+
+
+class ContestFigures(TypedDict):
     """The whole `contest.json`. `floor`: of each distance, a twin against the others."""
 
     schema_version: int
@@ -76,3 +101,9 @@ class Contest(TypedDict):
     recipe: dict[str, Any] | None
     environment: Environment
     notes: list[str]
+
+
+class Contest(ContestFigures, total=False):
+    """With `--stress` also how models were disturbed."""
+
+    stress: StressTerms

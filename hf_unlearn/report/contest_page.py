@@ -7,6 +7,7 @@ from typing import Any
 from hf_unlearn.report import plots as draw
 from hf_unlearn.report.card import REQUESTS, hub_id
 from hf_unlearn.report.contest_blocks import Contest, Entry
+from hf_unlearn.report.contest_durability import durability_section
 from hf_unlearn.report.contest_table import broken, contest_table, verdicts
 from hf_unlearn.report.page import bullets, page, paragraph, plot, plots, section, table
 from hf_unlearn.report.table import ABSENT, number
@@ -27,14 +28,17 @@ TABLES = {
 PLOTS = (
     ("cost", "distance", "Distance and cost"),
     ("test_accuracy", "distance", "Distance and utility"),
+    ("memory", "distance", "Distance and memory"),
     ("cost", "rms_z", "Single rows and cost"),
 )
 AXES = {
     "cost": "cost (% of one retraining)",
     "test_accuracy": "test accuracy (%)",
+    "memory": "peak memory (MB)",
     "distance": "distance to the twins (points)",
     "rms_z": "rms z of forget rows",
 }
+SHARES = {"test_accuracy"}  # what is near its upper end: the same at any scale but a linear one
 
 
 def contest_page(contest: Contest) -> str:
@@ -45,6 +49,7 @@ def contest_page(contest: Contest) -> str:
         section("What it shows", bullets(verdicts(contest)), bullets(broken(contest))),
         section("Distance, utility, cost", _pictures(contest)),
         section("Figures", *_tables(contest), bullets(contest["notes"])),
+        section("Does it come back?", durability_section(contest)),
         section("The search for a learning rate", _search(contest)),
         section("How it was made", _made(contest)),
     ]
@@ -83,7 +88,7 @@ def _pictures(contest: Contest) -> str:
         floor = contest["floor"][y]
         alt = "; ".join(f"{p['name']}: {AXES[x]} {p['x']:.3g}, {AXES[y]} {p['y']:.3g}" for p in points)
         svg = draw.svg(
-            draw.contest(points, (AXES[x], AXES[y]), None if floor is None else floor["mean"]),
+            draw.contest(points, (AXES[x], AXES[y]), floor and floor["mean"], spread="y" if x in SHARES else "xy"),
             title.lower().replace(" ", "-").replace(",", ""),
             escape(f"Scatter plot. {alt}."),
         )
@@ -91,10 +96,12 @@ def _pictures(contest: Contest) -> str:
     if not figures:
         return ""
     hint = (
-        "Dotted: the floor, a twin against the others. Ringed: no other is as good in distance, test accuracy and "
-        "cost. Squares are methods, diamonds those with a searched rate, the circle is the original, the triangle "
-        "another twin."
+        "Lower is better. Dotted: the floor, a twin against the others. Ringed: no other is as good in distance, test "
+        "accuracy and cost. Squares are methods, diamonds those with a searched rate, the circle is the original, the "
+        "triangle another twin."
     )
+    if not any(entry["figures"]["memory"] for entry in contest["entries"]):
+        hint += " Memory is measured on a GPU: on a CPU it is that of the whole process."
     crosses = " Bars: 95 % intervals over seeds, as far as the picture goes." if _has_bars(contest) else ""
     return plots(figures) + paragraph(hint + crosses, "muted")
 

@@ -63,9 +63,12 @@ def contest_text(contest: Contest) -> str:
 
 
 def verdicts(contest: Contest) -> list[str]:
-    """A sentence for each contestant; which of them no other beats in everything."""
+    """A sentence for each verdict, with all contestants that have it; which of them no other beats in everything."""
     best = ", ".join(entry["name"] for entry in contest["entries"] if entry["best"])
-    said = [f"{entry['name']}: {entry['verdict']['text']}" for entry in contest["entries"]]
+    names: dict[str, list[str]] = {}
+    for entry in contest["entries"]:
+        names.setdefault(entry["verdict"]["text"], []).append(entry["name"])
+    said = [f"{', '.join(who)}: {text}" for text, who in names.items()]
     if best:
         said.append(f"Not beaten by any other in distance, test accuracy and cost at once: {best}.")
     return said

@@ -17,6 +17,13 @@ from hf_unlearn.report.schema import problems
 
 EVIDENCE = "evidence.json"
 SCHEMA_VERSION = 1
+# What makes a block that was added to a finished run.
+MADE_BY = {
+    "stress": "hf-unlearn evaluate --stress",
+    "lira": "hf-unlearn lira --add_to",
+    "answers": "hf-unlearn evaluate --generate",
+    "language": "hf-unlearn evaluate",
+}
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "peft", "scikit-learn", "numpy")
 
 
@@ -141,6 +148,11 @@ def read_evidence(folder: str | Path) -> Evidence:
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not valid JSON (line {error.lineno})") from None
     wrong = validate(evidence)
+    blocks = list(dict.fromkeys(text.split(".")[0].split(" ")[0] for text in wrong))
+    if wrong and set(blocks) <= set(MADE_BY):
+        again = ", ".join(f"'{block}' with {MADE_BY[block]}" for block in blocks)
+        raise UserError(f"{path} has a block of another version: make {again} again, or take it out of the file "
+                        f"({wrong[0]})")  # fmt: skip
     if wrong:
         more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
         raise UserError(f"{path} is no evidence of this version: {'; '.join(wrong[:3])}{more}")

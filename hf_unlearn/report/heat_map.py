@@ -68,21 +68,21 @@ def heat_map(block: Mapping[str, Any], key: str) -> str:
 def _cell(found: Mapping[str, Any] | None, key: str, show) -> str:
     if found is None:
         return f"<td>{ABSENT}</td>"
-    colour = _colour(found["difference"], *COLOURED[key])
-    style = f' style="background: {colour}"' if colour else ""
+    background = colour(found["difference"], *COLOURED[key])
+    style = f' style="background: {background}"' if background else ""
     beside = (f"twins {twins_text(found['twins'], show)}", f"original {show(found['original'])}")
     small = "".join(f'<span class="interval">{escape(text)}</span>' for text in beside)
     first = f"<strong>{escape(signed(found, show))}</strong> · " if found["difference"] is not None else ""
     return f"<td{style}>{first}{escape(show(found['unlearned']))}{small}</td>"
 
 
-def _colour(difference: float | None, full: float, higher_is_more: bool) -> str:
+def colour(difference: float | None, full: float, higher_is_more: bool) -> str:
     """A background by the size and the sign of a difference; none for none."""
     if not difference:
         return ""
     opacity = round(STRONGEST * min(1.0, abs(difference) / full), 2)
-    colour = ORANGE if (difference > 0) == higher_is_more else BLUE
-    return f"rgba({colour}, {opacity:.2f})" if opacity else ""
+    shade = ORANGE if (difference > 0) == higher_is_more else BLUE
+    return f"rgba({shade}, {opacity:.2f})" if opacity else ""
 
 
 def _curves(block: Mapping[str, Any]) -> str:

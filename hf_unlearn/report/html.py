@@ -11,11 +11,16 @@ from hf_unlearn.report.evidence import plain
 from hf_unlearn.report.heat_map import durability
 from hf_unlearn.report.language import language_rows
 from hf_unlearn.report.page import bullets, page, paragraph, plot, plots, section, table
+from hf_unlearn.report.shadow_table import sentences, shadow_rows
 from hf_unlearn.report.table import ABSENT, legend, number, percent, table_rows
 from hf_unlearn.report.unchecked import unchecked
 from hf_unlearn.report.verdict import headline, verdict
 
 REMOVED_UNSEEN = "Unseen rows of the removed classes"
+SHADOWS = (
+    "original: before any unlearning. twins: exact retraining, which shows chance. In RULI's privacy game an outsider"
+    " has the unlearned model alone; its efficacy game tells unlearned models from retrained ones, as KLoM does."
+)
 LEAST_ROC = 30  # rows on either side: below, a curve on logarithmic scales is a few steps of chance
 ROLES = {"forget": "Forget rows", "retain": "Retain rows", "unseen": "Unseen rows"}
 ROW_FIGURES = {
@@ -45,7 +50,7 @@ def render_html(evidence: Mapping[str, Any]) -> str:
         section("Row by row", _rows(evidence)),
         section("Language model", _language(evidence.get("language"))),
         section("Answers", _answers(evidence.get("answers"))),
-        section("U-LiRA", _further(evidence.get("lira"), "U-LiRA")),
+        section("Shadow models", _shadows(evidence.get("lira"))),
         section("Does it come back?", durability(evidence.get("stress"))),
         section("Over the training", _training(evidence)),
         section("Cost", _cost(evidence)),
@@ -251,25 +256,15 @@ def _answers(block: Any) -> str:
     return table(rows, caption) if rows else ""
 
 
-def _further(block: Any, caption: str) -> str:
-    """Figures of a check that came later, whatever its keys: a row each."""
-    rows = [("", "figure")] + list(_flat(block or {}, ()))
-    return table(rows, f"{caption}; in brackets 95 % intervals") if len(rows) > 1 else ""
-
-
-def _flat(block: Any, path: tuple[str, ...]):
-    name = ", ".join(step.replace("_", " ") for step in path)
-    if isinstance(block, dict) and "value" in block and "interval" in block:
-        value, interval = block["value"], block["interval"]
-        ends = f" [{', '.join(f'{end:.3g}' for end in interval)}]" if interval else ""
-        yield name, (ABSENT if value is None else f"{value:.3g}") + ends
-    elif isinstance(block, dict):
-        for key, inner in block.items():
-            yield from _flat(inner, (*path, str(key)))
-    elif isinstance(block, (int, float)):
-        yield name, f"{block:.4g}"
-    elif block is None or isinstance(block, str):
-        yield name, block or ABSENT
+def _shadows(block: Any) -> str:
+    rows = shadow_rows(block)
+    if not rows:
+        return ""
+    caption = (
+        "Is a row that was unlearned told from one that was never there? In brackets 95 % intervals; of KLoM and ε, "
+        "medians over rows, the 95th percentile and what the median is by chance"
+    )
+    return "\n".join([*map(paragraph, sentences(block)), table(rows, caption), paragraph(SHADOWS, "muted")])
 
 
 def _made(evidence: Mapping[str, Any]) -> str:

@@ -25,7 +25,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size
 th, td { padding: .3rem .7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line);
   vertical-align: top; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
-thead th { border-bottom: 2px solid var(--muted); }
+thead th { border-bottom: 2px solid var(--muted); white-space: normal; vertical-align: bottom; }
 tbody th { font-weight: 400; position: sticky; left: 0; background: var(--page); }
 .interval { display: block; font-size: .8rem; } .best { font-weight: 700; }
 .text td { text-align: left; white-space: normal; overflow-wrap: anywhere; }

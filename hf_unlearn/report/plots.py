@@ -5,6 +5,7 @@ black-and-white print lose one.
 """
 
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,11 +15,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 
 # Drawn in these colours, which the page replaces by its own.
 TEXT, GRID, MUTED = "#010203", "#040506", "#070809"
 ORIGINAL, UNLEARNED, TWINS = "#d55e00", "#0072b2", "#009e73"
+FAR_APART = 10.0  # times as large: then a scale is logarithmic
 PAGE_COLOURS = {
     TEXT: "currentColor",
     GRID: "var(--line)",
@@ -181,7 +183,9 @@ def pareto(points: Sequence[Mapping[str, Any]], floor: float | None) -> Figure:
 
 
 @styled
-def contest(points: Sequence[Mapping[str, Any]], titles: tuple[str, str], floor: float | None) -> Figure:
+def contest(
+    points: Sequence[Mapping[str, Any]], titles: tuple[str, str], floor: float | None, *, spread: str = "xy"
+) -> Figure:
     """Contestants by two figures, of which the second is better where it is lower; the twins' own as a line.
 
     Args:
@@ -189,6 +193,7 @@ def contest(points: Sequence[Mapping[str, Any]], titles: tuple[str, str], floor:
             y, or `None`) and `best`, which is ringed.
         titles: of the axes.
         floor: of the second figure.
+        spread: the axes that are logarithmic where figures differ by more than a factor of ten.
     """
     figure, axes = _axes(*titles, height=3.6)
     looks = {"nothing": (ORIGINAL, "o"), "method": (UNLEARNED, "s"), "tuned": (UNLEARNED, "D"), "twin": (TWINS, "^")}
@@ -199,23 +204,42 @@ def contest(points: Sequence[Mapping[str, Any]], titles: tuple[str, str], floor:
         axes.scatter(point["x"], point["y"], s=45, color=color, marker=marker, alpha=0.8)
         if point["best"]:
             axes.scatter(point["x"], point["y"], s=170, facecolors="none", edgecolors=TEXT, marker="o")
+    logs = {which: _spread(axes, which, [point[which] for point in points]) for which in spread}
     axes.margins(0.15)
     across, up = axes.get_xlim(), axes.get_ylim()
     for point in points:  # an interval may be many times as wide as what is between the points
         bars = {"xerr": point["bars"][0], "yerr": point["bars"][1]}
         axes.errorbar(point["x"], point["y"], **bars, color=MUTED, linewidth=0.8, alpha=0.6, zorder=0)
-    axes.set(xlim=across, ylim=(min(0.0, up[0]), up[1]))
+    axes.set(xlim=across, ylim=up if logs.get("y") else (min(0.0, up[0]), up[1]))
     _labels(figure, axes, points)
     return figure
+
+
+def _spread(axes: Axes, which: str, values: Sequence[float]) -> bool:
+    """A logarithmic scale for figures of several orders; with a 0 among them it is linear below the least other one.
+    Returns whether it is logarithmic throughout."""
+    above = [value for value in values if value > 0]
+    if not above or min(values) < 0 or max(above) < FAR_APART * min(above):
+        return False
+    if len(above) == len(values):
+        _log(axes, which)
+        return True
+    least = max(min(above), max(above) / 1000)
+    getattr(axes, f"set_{which}scale")("symlog", linthresh=least)
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    tens = [10.0**k for k in range(math.floor(math.log10(least)), math.ceil(math.log10(max(above))) + 1)]
+    axis.set_major_locator(FixedLocator([0.0, *(ten for ten in tens if least <= ten)]))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_locator(NullLocator())
+    return False
 
 
 def _labels(figure: Figure, axes: Axes, points: Sequence[Mapping[str, Any]]) -> None:
     """The points' names, each where it covers the fewest of the other names and points; places are in inches."""
     size = figure.get_size_inches() * (axes.get_position().width, axes.get_position().height)
-    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
 
     def place(point: Mapping[str, Any]) -> np.ndarray:
-        return np.array([(point["x"] - left) / (right - left), (point["y"] - bottom) / (top - bottom)]) * size
+        return axes.transAxes.inverted().transform(axes.transData.transform((point["x"], point["y"]))) * size
 
     taken = [(*(place(p) - 0.06), *(place(p) + 0.06)) for p in points]
     for point in points:

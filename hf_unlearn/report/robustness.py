@@ -78,7 +78,9 @@ def robustness_rows(block: Block | None, keys: tuple[str, ...] = tuple(FIGURES))
 
 def sentences(block: Block) -> list[str]:
     """How models were disturbed, and what the cells hold."""
-    return [_tuning(block["protocol"]), _measured(block), _told_apart(block), *block["not_checked"]]
+    reworded = [_reworded(found) for found in block["paraphrases"].values()]
+    words = [tuning_text(block["protocol"]), _measured(block), _told_apart(block), *reworded, *block["not_checked"]]
+    return [text for text in words if text]
 
 
 def twins_text(twins: Mapping[str, Any] | None, show: Callable[[float | None], str]) -> str:
@@ -108,7 +110,8 @@ def _cell(found: Mapping[str, Any] | None, show: Callable[[float | None], str]) 
     return f"{'*' if found['apart'] else ''}{show(found['unlearned'])} | {beside}"
 
 
-def _tuning(tuning: Mapping[str, Any]) -> str:
+def tuning_text(tuning: Mapping[str, Any]) -> str:
+    """How models were fine-tuned, and what that costs the one that the rate was settled on."""
     text = f"Protocol {tuning['name']}: {tuning['steps']} steps of at most {tuning['batch_size']} rows, AdamW at "
     text += f"{tuning['learning_rate']:.2g}"
     if tuning["before"] is None or tuning["after"] is None:
@@ -127,6 +130,16 @@ def _measured(block: Block) -> str:
         f"Measured on {rows['measured']:,} forgotten rows, none of which was learned from, and {rows['unseen']:,} "
         "unseen ones."
     )
+
+
+def _reworded(found: Mapping[str, Any]) -> str:
+    """What asking in other words changes for the forgotten rows, without any training."""
+    key, parts = "forget_accuracy", []
+    for name, model in {"unlearned": "of the unlearned model", "twins": "of twins"}.items():
+        before, after = ((found[name] or {}).get(when, {}).get(key) for when in ("before", "after"))
+        if before is not None and after is not None:
+            parts.append(f"{model} from {percent(before, 1)} to {percent(after, 1)} %")
+    return f"Asked in other words, forget accuracy goes {', '.join(parts)}." if parts else ""
 
 
 def _told_apart(block: Block) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 from hf_unlearn.report.card import task_of
 
 CHECKS = {
-    "lira": "A per-row attack with shadow models (U-LiRA), which finds more than attacks by averages.",
+    "lira": "Row by row with shadow models (U-LiRA, RULI, KLoM), which finds more than attacks by averages.",
     "relearning": "Whether training brings the forgotten rows back sooner than a twin learns them.",
     "quantization": "Whether the forgotten rows come back when the weights are quantized.",
 }

@@ -116,6 +116,12 @@ def _check_without_effect(arguments: Arguments) -> None:
         raise UserError("--lora_dropout is without effect while --disable_dropout is on; switch it off, or leave both")
     if options.save_adapter and not options.use_peft and arguments.model.model_name_or_path is None:
         raise UserError("--save_adapter: there is no adapter; add one with --use_peft")
+    trainer = arguments.trainer
+    for name in ("hub_model_id", "hub_private_repo", "hub_revision"):
+        if getattr(trainer, name, None) is not None and not trainer.push_to_hub:
+            raise UserError(f"--{name} is about what --push_to_hub pushes; add that, or leave it out")
+    if options.push_adapter and not (trainer.push_to_hub and options.save_adapter):
+        raise UserError("--push_adapter goes with --push_to_hub and --save_adapter; add them, or leave it out")
     if arguments.run.stress and arguments.quantized:
         raise UserError(f"--stress trains copies of the models; leave it out with --{arguments.quantized}")
     protocol = arguments.run.stress_protocol

@@ -116,6 +116,7 @@ def _digests(plan: ContestPlan, tune: int) -> dict[str, Any]:
         for name, value in asdict(group).items()
     }
     shared |= {"generate": base.run.generate, "seed": base.trainer.seed}
+    shared |= {"stress": base.run.stress_protocol} if base.run.stress else {}
     for contestant in plan.contestants():
         methods[contestant.name] = {"method": contestant.method} | _training(plan.arguments(contestant.name, 0))
     return {

@@ -17,6 +17,7 @@ from hf_unlearn.evaluation.answers import ORIGINAL, UNLEARNED
 from hf_unlearn.evaluation.comparison import ModelScores
 from hf_unlearn.evaluation.scores import SplitScores
 from hf_unlearn.evaluation.scoring import score
+from hf_unlearn.evaluation.stress import Measured, StressTest
 from hf_unlearn.evaluation.tuning import rate_factors, validation_distance
 from hf_unlearn.methods import get_method
 from hf_unlearn.report.contest import NOTHING, TUNED, TWIN
@@ -25,6 +26,7 @@ from hf_unlearn.run import results, stages
 from hf_unlearn.run.arguments import Arguments
 from hf_unlearn.run.contest_folder import Run, contest_block
 from hf_unlearn.run.contest_plan import Contestant, ContestPlan
+from hf_unlearn.run.durability import stress_test
 from hf_unlearn.run.loading import get_recipe, placed
 from hf_unlearn.run.recipe import Trained
 from hf_unlearn.run.rows import Data
@@ -74,6 +76,8 @@ class ContestSeed:
         self.original: Trained | None = None
         self.trainer: UnlearningTrainer | None = None
         self.start = 0.0
+        self.stress: StressTest | None = None
+        self.disturbed: dict[str, Measured] = {}  # by model; of contestants the last one
 
     def prepare(self) -> None:
         """The original, the twins and one more, and their scores; of the twins only these are kept."""
@@ -83,6 +87,7 @@ class ContestSeed:
             stages.look_for_near_duplicates(arguments, data, self.original)
             self.before = stages.score_model(arguments, data, self.original.model, ORIGINAL)
             self.unseen_before = self._score(self.original.model, "validation_stop") if self.tune else None
+            self._settle_stress(self.original.model)
             if not getattr(unwrap(self.original.model), "is_quantized", False):
                 self.original.model.to("cpu")  # so that a peak is that of the copy which is trained
         data.model = None
@@ -94,9 +99,29 @@ class ContestSeed:
                 twin = stages.train_by_recipe(arguments, data, data.splits.retain, first + j, title)
                 name = f"twin {j} of {count}" if j <= count else TWIN
                 twin.scores = stages.score_model(arguments, data, twin.model, name)
+                self._disturb(name, twin.model)
                 self.twins.append(replace(twin, model=torch.nn.Identity()))
         self.another = self.twins.pop()
         self.another_answers = {} if data.answers is None else data.answers.texts.pop(TWIN)
+
+    def _settle_stress(self, original: torch.nn.Module) -> None:
+        """With `--stress`: how models are disturbed, and what the original then is."""
+        if self.arguments.run.stress:
+            self.stress = stress_test(self.arguments, self.data, original)
+            self._disturb(ORIGINAL, original)
+
+    def _disturb(self, name: str, model: torch.nn.Module) -> None:
+        if self.stress is not None:
+            self.disturbed[name] = self.stress.measure(placed(model, self.arguments.trainer.device), name)
+
+    def _with_stress(self, evidence: Run, unlearned: str) -> Run:
+        """The evidence with the block `stress`, in which a model that was disturbed under this name is judged."""
+        if self.stress is None:
+            return evidence
+        twins = [name for name in self.disturbed if name not in (ORIGINAL, UNLEARNED, TWIN)]
+        measured = {"original": self.disturbed[ORIGINAL], "unlearned": self.disturbed[unlearned]}
+        measured |= {f"twin {k}": self.disturbed[name] for k, name in enumerate(twins, 1)}
+        return {**evidence, "stress": self.stress.block(measured)}
 
     def run(self, entry: str, default: Run | None) -> Run:
         """The evidence of an entry, or why there is none. `default`: of a search, the run with the method's rate."""
@@ -143,7 +168,7 @@ class ContestSeed:
         found: Run = dict(evidence)
         if self.data.answers is not None:
             found["answers"] = self.data.answers.block()
-        return self._finished(found, entry, [])
+        return self._finished(self._with_stress(found, TWIN if twin else ORIGINAL), entry, [])
 
     def _default(self, contestant: Contestant) -> Run:
         with self._trained(contestant, None) as candidate:
@@ -242,11 +267,11 @@ class ContestSeed:
         if not torch.cuda.is_available():  # of the whole process, and of everything that ran in it before
             unlearning = replace(unlearning, peak_memory_mb=None)
         after = stages.score_model(self.arguments, self.data, unlearning.model, UNLEARNED)
-        return dict(
-            results.make_evidence(
-                self.arguments, self.data, self._original, trainer, unlearning, self.twins, self._scored(after)
-            )
+        self._disturb(UNLEARNED, unlearning.model)
+        evidence = results.make_evidence(
+            self.arguments, self.data, self._original, trainer, unlearning, self.twins, self._scored(after)
         )
+        return self._with_stress(dict(evidence), UNLEARNED)
 
     def _finished(self, evidence: Run, entry: str, tried: list[Tried]) -> Run:
         block: ContestRun = {"entry": entry, "seed": self.k, "tried": tried, "failed": None}

@@ -56,11 +56,11 @@ def _costs(arguments: Arguments, data: Data, trainer: UnlearningTrainer) -> Plan
     found = [("retrain", _yardstick(arguments)), *_tried(arguments, data, trainer, rows, most)]
     passes = rows / len(data.splits.retain)
     if arguments.has_recipe:
-        line = dear(passes / get_recipe(arguments).num_train_epochs)
+        share = passes / get_recipe(arguments).num_train_epochs
+        line = dear(share) or f"reads about {100 * share:.0f} % of the examples of one retraining"
     else:
         line = f"reads as many rows as {passes:.1f} epochs of retraining, which forgets exactly"
-    if line:
-        found.append(("cost", line))
+    found.append(("cost", line))
     output = Path(arguments.trainer.output_dir)
     goes_on = arguments.trainer.resume_from_checkpoint is not None
     full = "not empty: train refuses it; " if not goes_on and output.is_dir() and any(output.iterdir()) else ""

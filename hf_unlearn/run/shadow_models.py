@@ -70,7 +70,8 @@ class ShadowMaker:
         return arrays
 
     def make(self, role: str, k: int, title: str) -> None:
-        """Train model `k` of a role, unlearn each of its forget sets, and keep what φ then is."""
+        """Train model `k` of a role, unlearn each of its forget sets, and keep what φ then is: what it was, of a model
+        that has none of the rows."""
         division = self.plan.division(role, k)
         seed = SEEDS * ROLES.index(role) + 1 + k
         kept = self.plan.kept(division)
@@ -79,11 +80,13 @@ class ShadowMaker:
             self.arguments, self.data, rows, self.arguments.recipe.original_seed + seed, f"{title}: training"
         )
         original = self._phi(trained.model, self.plan.rows)
-        unlearned = np.full(len(self.plan.rows), np.nan)
+        unlearned = original.copy()
         for part in range(self.plan.sets):
             looked_at = division.part == part
             forget = self.plan.rows[looked_at & division.member]
-            model = trained.model if part == self.plan.sets - 1 else copy.deepcopy(trained.model)
+            if not len(forget):
+                continue
+            model = trained.model if part == self.plan.sets - 1 else _copied(trained.model)
             model = self._unlearn(model, forget, np.setdiff1d(kept, forget), seed * self.plan.sets + part)
             unlearned[looked_at] = self._phi(model, self.plan.rows[looked_at])
         self._keep(role, k, {"original": original, "unlearned": unlearned})
@@ -122,6 +125,11 @@ class ShadowMaker:
         return self.folder / f"{role}-{k:05d}.safetensors"
 
 
+def _copied(model: torch.nn.Module) -> torch.nn.Module:
+    """A copy to unlearn from: frozen weights, the base of an adapter say, are those of the model itself."""
+    return copy.deepcopy(model, {id(p): p for p in model.parameters() if not p.requires_grad})
+
+
 def _key(arguments: Arguments, data: Data, plan: ShadowPlan, fingerprint: str) -> str:
     """Hash of everything that φ depends on. The number of models is no part of it: more can be added."""
     task, args, recipe = data.task, arguments.trainer, get_recipe(arguments)
@@ -134,7 +142,7 @@ def _key(arguments: Arguments, data: Data, plan: ShadowPlan, fingerprint: str) -
         asdict(arguments.lora),
         task.name, task.columns, task.label_names, processor_text(task.processor),
         fingerprint, features_digest(data.splits.validation_tau),
-        plan.audited.tolist(), plan.unit.tolist(), plan.sets, plan.seed,
+        type(plan).__name__, plan.audited.tolist(), plan.unit.tolist(), plan.sets, plan.seed,
         {name: importlib.metadata.version(name) for name in PACKAGES},
         os.environ.get("WORLD_SIZE", "1"),
     ]  # fmt: skip

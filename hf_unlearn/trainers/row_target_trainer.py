@@ -161,16 +161,12 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
         return max(steps, most)
 
     def plan(self) -> list[str]:
-        """Where the targets come from and, where the recipe is known, what the run costs beside it."""
-        args, sizes = self.args, self.stream_sizes()
+        """Where the targets come from, and how far the run may be prolonged."""
+        args = self.args
         passes = f"{args.proxy_epochs:.2g} {'pass' if args.proxy_epochs == 1 else 'passes'}"
         proxy, name = f"a proxy: {passes} over the rest", self.source_name
         words = {"proxy": proxy, "probe": "a probe on the frozen base", "probe and a proxy": f"a probe and {proxy}"}
         lines = [f"targets from {words.get(name, name)}; nothing of it sees the forget rows"]
-        if self.recipe is not None and self.recipe.epochs:
-            read = self.schedule.total_steps * sum(size.batch for size in sizes.values()) + self.rows_beside_steps()
-            share = read / (self.recipe.epochs * sizes[RETAIN].rows)
-            lines.append(f"reads about {share:.0%} of the examples of retraining")
         if self.schedule.most_steps > self.schedule.total_steps:
             lines.append(f"up to {self.schedule.most_steps:,} steps, as long as rows stand above their targets")
         return lines

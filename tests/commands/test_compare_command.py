@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from guards import guard
 
 from hf_unlearn.cli import main
 from hf_unlearn.errors import NonFiniteLossError
+from hf_unlearn.evaluation.protocols import PROTOCOLS
 from hf_unlearn.report.contest_blocks import Contest
 from hf_unlearn.report.schema import problems
 from hf_unlearn.run import stages
@@ -267,6 +269,33 @@ def test_a_given_original_and_answers(tmp_path):
     for kind, figures in evidence["do-nothing"].items():
         assert all(values["unlearned"] == values["original"] for values in figures.values()), kind
     assert evidence["another-twin"]["kept"]["rouge"]["twins"] == evidence["do-nothing"]["kept"]["rouge"]["twins"]
+
+
+def test_every_contestant_is_disturbed_beside_the_twins(tmp_path, monkeypatch, capsys):
+    short = replace(PROTOCOLS["ours"], steps=2)
+    monkeypatch.setitem(PROTOCOLS, "ours", short)
+    argv = ("--methods", "ssd", "--retrain", "2", "--num_train_epochs", "1")
+    assert contest(tmp_path, config(tmp_path), *argv, "--stress") == 0
+    cells = {
+        name: json.loads((tmp_path / "out" / "seed_0" / name / "evidence.json").read_text())["stress"]["cells"]
+        for name in ("do-nothing", "another-twin", "ssd")
+    }
+    twins = {}
+    for name, grid in cells.items():
+        found = [figure for kinds in grid.values() for kind in kinds.values() for figure in kind.values()]
+        twins[name] = [figure["twins"] for figure in found]
+        if name == "do-nothing":
+            assert all(figure["unlearned"] == figure["original"] for figure in found)
+        if name == "another-twin":  # a contestant, and none of the twins that it is held against
+            losses = [kinds["untouched"]["forget_loss"] for kinds in grid.values()]
+            assert all(loss["unlearned"] not in (loss["twins"]["lowest"], loss["twins"]["highest"]) for loss in losses)
+    assert twins["do-nothing"] == twins["another-twin"] == twins["ssd"]
+    entries = {entry["name"]: entry for entry in read(tmp_path / "out")["entries"]}
+    loss = entries["ssd"]["durability"]["nf4"]["few_forgotten_rows"]["forget_loss"]
+    assert loss["unlearned"]["mean"] == cells["ssd"]["nf4"]["few_forgotten_rows"]["forget_loss"]["unlearned"]
+    assert "Does it come back?" in (tmp_path / "out" / "contest.html").read_text()
+    assert contest(tmp_path, config(tmp_path), *argv) == 2
+    assert "another --stress" in capsys.readouterr().err
 
 
 def test_all_takes_in_whom_the_task_lets(tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""`hf-unlearn lira`: who is in which model, what is kept and taken up again, and what the figures say."""
+"""`hf-unlearn lira`: who is in which model, what is kept and taken up again, and what the four verdicts say."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,9 @@ import tiny
 from hf_unlearn.cli import main
 from hf_unlearn.commands import lira as command
 from hf_unlearn.commands.lira import LiraArguments, attack, render_lira
-from hf_unlearn.evaluation.shadow_plan import make_plan
+from hf_unlearn.errors import UserError
+from hf_unlearn.evaluation.shadow_plan import fixed_plan, make_plan
+from hf_unlearn.report.evidence import validate
 from hf_unlearn.run import shadow_models, stages
 
 SECRET = "xyzzy"
@@ -50,29 +52,43 @@ def test_groups_stay_together():
         assert len(set(division.member[groups == group])) == len(set(division.part[groups == group])) == 1
 
 
-class Planted:
-    """φ as a method leaves it that lowers what it knew of a row by the share `forgets`."""
+def test_a_removed_class_is_in_every_second_model():
+    forget = np.arange(3, 60, 4)
+    plan = fixed_plan(forget, 60, seed=0)
+    assert np.array_equal(plan.rows, forget) and plan.sets == 1
+    for role in ("shadow", "target"):
+        for k in range(4):
+            division = plan.division(role, k)
+            assert (division.member == (k % 2 == 0)).all() and not division.part.any()
+            assert len(plan.kept(division)) == (60 if k % 2 == 0 else 60 - len(forget))
+    with pytest.raises(UserError, match="only 9 rows"):
+        fixed_plan(np.arange(9), 60, seed=0)
 
-    def __init__(self, plan, forgets: float):
-        self.plan, self.forgets = plan, forgets
+
+class Planted:
+    """φ as a method leaves it that lowers what it knew of a row by the share `forgets`, and every row by `damage`."""
+
+    def __init__(self, plan, forgets: float, damage: float = 0.0):
+        self.plan, self.forgets, self.damage = plan, forgets, damage
         self.difficulty = np.random.default_rng(0).normal(0, 2, len(plan.rows))
 
     def load(self, role, k):
         member = self.plan.division(role, k).member
         noise = np.random.default_rng([5, role == "target", k]).normal(0, 1, (2, len(member)))
         gain = np.array([1.0, 1.0 - self.forgets])[:, None] * 1.5 * member
-        return dict(zip(("original", "unlearned"), self.difficulty + gain + noise, strict=True))
+        original, unlearned = self.difficulty + gain + noise
+        return {"original": original, "unlearned": unlearned - self.damage if member.any() else original}
 
 
 @pytest.fixture(scope="module")
 def planted():
-    def run(forgets, targets=4):
-        plan = make_plan(np.arange(400), 0.1, 4, seed=0)
+    def run(forgets, targets=4, damage=0.0, fixed=False):
+        plan = fixed_plan(np.arange(40), 400, seed=0) if fixed else make_plan(np.arange(400), 0.1, 4, seed=0)
         own = LiraArguments(shadows=32, targets=targets, forget_sets=4)
         from hf_unlearn.run.arguments import parse_arguments
 
         arguments = parse_arguments(["--method", "fine_tune", "--use_cpu", "true"])
-        return attack(arguments, plan, Planted(plan, forgets), own)
+        return attack(arguments, plan, Planted(plan, forgets, damage), own)
 
     return run
 
@@ -87,14 +103,47 @@ def test_planted_models(planted):
         assert auc["twins"]["interval"][0] < 0.5 < auc["twins"]["interval"][1]
         low, high = auc["fine_tune"]["interval"]
         assert (low > 0.7) if found else (low < 0.5 < high)
-        epsilon = result["epsilon"]
-        assert epsilon["original"]["epsilon_median"] > epsilon["twins"]["epsilon_median"]
+        for game in ("privacy", "efficacy"):
+            low, high = result["ruli"]["fine_tune"][game]["all"]["auc"]["interval"]
+            assert (low > 0.7) if found else (low < 0.5 < high)
+            low, high = result["ruli"]["twins"][game]["all"]["auc"]["interval"]
+            assert low < 0.5 < high
+        above = {
+            name: {kind: each[name] / each["null_median"] for kind, each in result[verdict].items()}
+            for verdict, name in (("epsilon", "epsilon_median"), ("klom", "klom_median"))
+        }
+        for ratio in above.values():  # to chance: the twins have half the models of either kind
+            assert ratio["original"] > 1.3 > 1.2 > ratio["twins"] > 0.8
+            assert ratio["fine_tune"] == pytest.approx(ratio["original" if found else "twins"], rel=0.2)
         text = render_lira(result)
         assert (
             "over target models" in text.replace("\n", " ")
             and "twins" in text
             and max(map(len, text.splitlines())) <= 100
         )
+
+
+def test_damage_is_seen_by_efficacy_and_klom_not_by_an_outsider(planted):
+    """A method that forgets, and lowers φ of every row: nobody learns from it who was forgotten, and it is far from
+    retraining."""
+    result = planted(1.0, damage=2.0)
+    games = {name: game["all"]["auc"] for name, game in result["ruli"]["fine_tune"].items()}
+    assert games["privacy"]["interval"][0] < 0.5 < games["privacy"]["interval"][1]
+    assert games["efficacy"]["interval"][0] > 0.8
+    klom = result["klom"]["fine_tune"]
+    assert klom["klom_median"] > 1.5 * klom["null_median"] > 0
+    assert result["klom"]["twins"]["klom_median"] < 1.2 * result["klom"]["twins"]["null_median"]
+
+
+def test_a_removed_class_is_judged_over_pairs_of_models(planted):
+    for forgets, found in ((1.0, False), (0.0, True)):
+        result = planted(forgets, targets=8, fixed=True)
+        figures = result["attacks"]["fine_tune"]["pooled"]
+        assert figures["targets"] == 4 and figures["clustered"] and result["forget_rows"] == 40
+        assert result["attacks"]["twins"]["pooled"]["targets"] == 4
+        low, high = figures["auc"]["interval"]
+        assert (low > 0.7) if found else (low < 0.5 < high)
+        assert "two models are one trial" in render_lira(result).replace("\n", " ")
 
 
 def test_the_result_holds_no_figure_of_a_single_row(planted):
@@ -104,7 +153,8 @@ def test_the_result_holds_no_figure_of_a_single_row(planted):
         return max(len(value), *map(longest, value)) if isinstance(value, list) and value else 0
 
     result = planted(1.0, targets=1)
-    assert longest(result) <= 3 and result["attacks"]["fine_tune"]["pooled"]["clustered"] is False
+    assert longest({key: value for key, value in result.items() if key != "notes"}) == 2 < len(result["notes"])
+    assert result["attacks"]["fine_tune"]["pooled"]["clustered"] is False
 
 
 def config(folder: Path, **more) -> dict:
@@ -157,8 +207,10 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert lira(tmp_path, values, "--shadows", "4", "--targets", "2", *add) == 0
     evidence = json.loads((tmp_path / "run" / "evidence.json").read_text())
     result = json.loads((tmp_path / "more" / "lira.json").read_text())
-    assert evidence["lira"]["fine_tune"]["auc"] == result["attacks"]["fine_tune"]["pooled"]["auc"]
-    assert "U-LiRA" in (tmp_path / "run" / "report.html").read_text()
+    assert evidence["lira"]["models"]["fine_tune"]["auc"] == result["attacks"]["fine_tune"]["pooled"]["auc"]
+    assert validate(evidence) == []
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert all(name in page for name in ("U-LiRA", "RULI privacy, most memorized", "KLoM", "ε"))
     assert len(trained) == 7 and "5 of them done before" in capsys.readouterr().out
     files = sorted(path.name for path in (tmp_path / "cache").glob("lira-*/*"))
     assert files == [f"shadow-{k:05d}.safetensors" for k in range(4)] + [f"target-{k:05d}.safetensors" for k in (0, 1)]
@@ -187,11 +239,68 @@ def test_what_is_unlearned_is_what_is_looked_at(tmp_path, monkeypatch):
     assert np.abs(arrays["unlearned"]).max() < 1e-6 < np.abs(arrays["original"]).max()  # two classes: φ is 0
 
 
+def test_a_class_is_removed_from_every_second_model(tmp_path, monkeypatch):
+    """Text, and a request for a class: what half of the models have and unlearn is the class, nothing else."""
+    unlearned, made = [], []
+
+    def noted(self, model, forget, retain, seed):
+        unlearned.append(([int(self.rows[int(place)]["labels"]) for place in forget], len(retain)))
+        return model
+
+    monkeypatch.setattr(shadow_models.ShadowMaker, "_unlearn", noted)
+    monkeypatch.setattr(command, "attack", lambda arguments, plan, maker, own: made.append(maker) or {})
+    monkeypatch.setattr(command, "render_lira", lambda result: "")
+    values = tiny.own_data(tmp_path, "text_classification", method="fine_tune", cache_dir=str(tmp_path / "cache"))
+    values["original"]["num_train_epochs"] = 1
+    values |= {"forget_classes": ["warm"]}
+    values.pop("forget_fraction")
+    assert lira(tmp_path, values, "--shadows", "4", "--targets", "2") == 0
+    assert len(unlearned) == 3 and {retain for _, retain in unlearned} == {30}
+    assert all(set(labels) == {1} and len(labels) == 30 for labels, _ in unlearned)
+    arrays = [made[0].load("shadow", k) for k in range(2)]
+    assert all(np.array_equal(each["original"], each["unlearned"]) and len(each["original"]) == 30 for each in arrays)
+    assert not np.allclose(arrays[0]["original"], arrays[1]["original"])
+
+
+def test_language_models_are_adapters_on_one_frozen_base(tmp_path, monkeypatch):
+    """Forget sets are unlearned from copies of the adapter alone, and each copy starts from the same one."""
+    from toy import tokenizer
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    words, base = tokenizer(), tmp_path / "base"
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(words), **tiny.LLAMA)).save_pretrained(base)
+    words.save_pretrained(base)
+    places, unlearn = [], shadow_models.ShadowMaker._unlearn
+
+    def noted(self, model, forget, retain, seed):
+        weights = dict(model.named_parameters())
+        before = {name: (p.data_ptr(), p.detach().clone()) for name, p in weights.items() if "lora" not in name}
+        adapter = {name: p.detach().clone() for name, p in weights.items() if "lora" in name}
+        places.append((before, adapter, id(model)))
+        found = unlearn(self, model, forget, retain, seed)
+        after = dict(found.named_parameters())
+        assert all((after[name] == value).all() for name, (_, value) in before.items())
+        changed = [name for name, value in adapter.items() if (after[name] != value).any()]
+        assert changed and not any("reference" in name for name in changed)
+        return found
+
+    monkeypatch.setattr(shadow_models.ShadowMaker, "_unlearn", noted)
+    adapter = {"model": str(base), "use_peft": True, "lora_r": 2, "num_train_epochs": 2, "learning_rate": 1e-2}
+    values = tiny.own_data(tmp_path, "causal_lm", method="npo", cache_dir=str(tmp_path / "cache"))
+    values |= {"original": adapter | {"batch_size": 16}}
+    assert lira(tmp_path, values, "--shadows", "4", "--targets", "1") == 0
+    (first, start, one), (second, again, other) = places[:2]
+    assert one != other and all(first[name][0] == second[name][0] for name in first)
+    assert all((start[name] == again[name]).all() for name in start)
+    result = json.loads((tmp_path / "out" / "lira.json").read_text())
+    assert result["klom"]["npo"]["rows"] == result["audited_rows"] > 10
+
+
 BAD = {
     "no recipe": ({"original": None, "model_name_or_path": "nowhere"}, [], "takes the recipe"),
     "few shadows": ({}, ["--shadows", "2"], "--shadows is 2; give 4 or more"),
     "no targets": ({}, ["--targets", "0"], "--targets is 0"),
-    "classes": ({"forget_fraction": None, "forget_classes": ["warm"]}, [], "rows drawn at random"),
+    "classes": ({"forget_fraction": None, "forget_classes": ["warm"]}, ["--targets", "3"], "give an even number"),
     "no number": ({}, ["--shadows", SECRET[:0] + "many"], "invalid int value"),
     "no evidence": ({}, ["--add_to", "nowhere"], "cannot be read"),
     "resume": ({"resume_from_checkpoint": "last"}, [], "goes on by itself"),

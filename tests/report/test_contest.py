@@ -7,8 +7,9 @@ import pytest
 from hf_unlearn.report.contest import build_contest, judged_over_seeds, over_seeds
 from hf_unlearn.report.contest_blocks import Contest
 from hf_unlearn.report.contest_page import contest_page, number_of
-from hf_unlearn.report.contest_table import contest_table, contest_text
+from hf_unlearn.report.contest_table import contest_table, contest_text, verdicts
 from hf_unlearn.report.evidence import plain
+from hf_unlearn.report.plots import contest as contest_plot
 from hf_unlearn.report.schema import problems
 
 
@@ -31,7 +32,7 @@ def runs(make_evidence):
             run["gap"] |= {"forget_accuracy": gap + seed, "membership": gap + seed}
             run["floor"] |= {"forget_accuracy": 2.5, "membership": 2.5}
             run["models"]["unlearned"]["accuracy"]["test"] = accuracy
-            run["cost"] |= {"unlearn_examples": examples, "retrain_examples": 10000}
+            run["cost"] |= {"unlearn_examples": examples, "retrain_examples": 10000, "peak_memory_mb": None}
             tried = [{"learning_rate": 5e-4, "distance": 1.5, "examples": 10, "seconds": 0.1}]
             run["contest"] = {"entry": name, "seed": seed, "tried": tried, "failed": None}
             found[name].append(run)
@@ -68,6 +69,40 @@ def test_what_is_said(runs):
     text = contest_text(made(runs))
     assert max(map(len, text.splitlines())) <= 100 and "±: half the 95 % interval of the mean over 3 seeds" in text
     assert "None" not in text and "best of 2 learning rates" in text.replace("\n", " ")
+
+
+def test_who_is_judged_alike_is_named_together(runs):
+    contest = made(runs)
+    for entry in contest["entries"]:
+        entry["verdict"]["text"] = "damaged." if entry["name"] in ("a", "b") else f"as {entry['kind']}."
+    said = verdicts(contest)
+    assert said[:2] == ["do nothing: as nothing.", "a, b: damaged."] and len(said) == 5
+
+
+def test_memory_is_a_picture_where_it_was_measured(runs):
+    assert "Distance and memory" not in contest_page(made(runs)) and "on a GPU" in contest_page(made(runs))
+    for name, megabytes in (("a", 900.0), ("b", 1200.0)):
+        for run in runs[name]:
+            run["cost"]["peak_memory_mb"] = megabytes
+    page = contest_page(made(runs))
+    assert "Distance and memory" in page and "on a GPU" not in page and page.count("<svg") == 4
+
+
+def test_scales_are_logarithmic_where_contestants_are_far_apart():
+    def axes(xs, ys, **more):
+        points = [
+            {"name": f"m{i}", "kind": "method", "best": False, "x": x, "y": y, "bars": (None, None)}
+            for i, (x, y) in enumerate(zip(xs, ys, strict=True))
+        ]
+        return contest_plot(points, ("x", "y"), 1.0, **more).axes[0]
+
+    far = axes([0.0, 2.0, 100.0], [0.5, 3.0, 40.0])
+    assert (far.get_xscale(), far.get_yscale()) == ("symlog", "log")
+    assert 0 in far.get_xticks() and {10.0, 100.0} <= set(far.get_xticks()) and far.get_ylim()[0] > 0
+    near = axes([20.0, 60.0], [0.5, 3.0])
+    assert (near.get_xscale(), near.get_yscale(), near.get_ylim()[0]) == ("linear", "linear", 0.0)
+    shares = axes([4.0, 95.0], [0.5, 30.0], spread="y")
+    assert (shares.get_xscale(), shares.get_yscale()) == ("linear", "log")
 
 
 def test_one_seed_has_no_interval(runs):
@@ -114,3 +149,35 @@ def test_who_broke_down_has_no_figure_there(runs):
 @pytest.mark.parametrize(("rate", "text"), [(5e-4, "5e-4"), (0.00158, "1.6e-3"), (1.0, "1e0"), (None, "–")])
 def test_rates_are_short(rate, text):
     assert number_of(rate) == text
+
+
+def test_the_durability_grid_stands_on_the_page(runs):
+    """Over seeds, by hand; figures of a seed without the run are unknown; nothing of it without --stress."""
+    plain_page = contest_page(made(runs))
+    assert "Does it come back?" not in plain_page and "stress" not in made(runs)
+    tuning = {"name": "ours", "steps": 20, "batch_size": 32, "learning_rate": 1e-3, "asked_learning_rate": 1e-3,
+              "survivor": "original", "margin": 0.02, "before": 0.96, "after": 0.95, "survives": True}  # fmt: skip
+    for name, of in runs.items():
+        for seed, run in enumerate(of):
+            own = 0.7 + 0.02 * seed if name == "a" else 0.5
+            twins = {"mean": 0.5, "lowest": 0.4, "highest": 0.6, "spread": 0.1 + 0.01 * seed}
+            figure = {"original": 0.9, "unlearned": own, "twins": twins, "difference": own - 0.5, "apart": own > 0.71}
+            kinds = dict.fromkeys(("untouched", "few_forgotten_rows"), {"forget_accuracy": figure})
+            kinds["few_forgotten_rows"] = {"forget_accuracy": figure | {"difference": 0.0, "apart": False}}
+            run["stress"] = {"protocol": tuning, "rows": {"few_forgotten_rows": 12}, "cells": {"as_saved": kinds}}
+    runs["a tuned"][1] = {"entry": "a tuned", "seed": 1, "tried": [], "failed": "weights are not finite"}
+    contest = made(runs)
+    (a,) = [entry for entry in contest["entries"] if entry["name"] == "a"]
+    cell = a["durability"]["as_saved"]["untouched"]["forget_accuracy"]
+    assert cell["difference"]["mean"] == pytest.approx(0.22) and cell["apart"] == 2
+    assert cell["spread"]["mean"] == pytest.approx(0.11) and cell["unlearned"]["values"] == pytest.approx(
+        [0.7, 0.72, 0.74]
+    )
+    (tuned,) = [entry for entry in contest["entries"] if entry["name"] == "a tuned"]
+    assert tuned["durability"]["as_saved"]["untouched"]["forget_accuracy"]["unlearned"]["values"] == [0.5, None, 0.5]
+    page = contest_page(contest)
+    assert page.count("<strong>+22.0*</strong>") == 1 and page.count("rgba(213, 94, 0, 0.60)") == 1
+    assert (
+        "relearning: 12 forgotten rows" in page and "<td>50.0 ± 11.0</td>" in page and "4 bits (NF4)</th>" not in page
+    )
+    assert "on kept rows the original goes from 96.0 to 95.0" in page.replace("&nbsp;", " ")

@@ -2,7 +2,8 @@
 
 import re
 
-from hf_unlearn.report.heat_map import _colour, durability, heat_map
+from hf_unlearn.report.card import render_card
+from hf_unlearn.report.heat_map import colour, durability, heat_map
 from hf_unlearn.report.robustness import grid_rows, robustness_rows, sentences, signed
 from hf_unlearn.report.screen import render_stress
 
@@ -42,6 +43,14 @@ def test_the_grid_on_the_screen():
     assert grid_rows(block(), "test_accuracy") == [] and len(robustness_rows(block(), ("unseen_accuracy",))) == 16
 
 
+def test_questions_in_other_words_are_told_of():
+    asked = {"before": {"forget_accuracy": 0.5}, "after": {"forget_accuracy": 0.61}}
+    found = {"original": None, "unlearned": asked, "twins": asked | {"after": {"forget_accuracy": 0.4}}}
+    text = " ".join(sentences(block(paraphrases={"questions": found | {"beyond_twins": None}})))
+    assert "forget accuracy goes of the unlearned model from 50.0 to 61.0 %, of twins from 50.0 to 40.0 %." in text
+    assert "other words" not in " ".join(sentences(block()))
+
+
 def test_without_twins_nothing_is_coloured_or_told_apart():
     found = block()
     for kinds in found["cells"].values():
@@ -57,12 +66,33 @@ def test_without_twins_nothing_is_coloured_or_told_apart():
 def test_colours_follow_what_is_remembered():
     """Full at 20 points and at 1 nat; a higher loss says that less is remembered."""
     orange, blue = "rgba(213, 94, 0, ", "rgba(0, 114, 178, "
-    assert _colour(0.2, 0.2, True) == f"{orange}0.60)" == _colour(0.9, 0.2, True)
-    assert _colour(-0.1, 0.2, True) == f"{blue}0.30)" and _colour(-0.5, 1.0, False) == f"{orange}0.30)"
-    assert _colour(0.0, 0.2, True) == _colour(None, 0.2, True) == _colour(0.0001, 0.2, True) == ""
+    assert colour(0.2, 0.2, True) == f"{orange}0.60)" == colour(0.9, 0.2, True)
+    assert colour(-0.1, 0.2, True) == f"{blue}0.30)" and colour(-0.5, 1.0, False) == f"{orange}0.30)"
+    assert colour(0.0, 0.2, True) == colour(None, 0.2, True) == colour(0.0001, 0.2, True) == ""
     page = heat_map(block(), "forget_accuracy")
     assert page.count("rgba") == 1 and "<strong>+20.0*</strong> · 95.0" in page and "twins 75.0 [74.0, 76.0]" in page
     show = lambda value: f"{100 * value:.1f}"  # noqa: E731
     assert signed({"difference": -0.0001, "apart": False}, show) == "0.0"
     assert signed({"difference": -0.1, "apart": False}, show) == "−10.0"
     assert "<script>" not in durability(block()) and durability(None) == "" and "<svg" in durability(block())
+
+
+def test_the_durability_grid_stands_on_the_card(make_evidence):
+    """Beside the twins and their spread; figures and counts alone, and nothing that Markdown would take for markup."""
+    evidence = make_evidence(4)
+    assert "Does it come back?" not in render_card(evidence)
+    evidence["stress"] = block()
+    card = render_card(evidence)
+    assert card.index("## Figures") < card.index("## Does it come back?") < card.index("## Limits")
+    assert r"| relearning: 30 forgotten rows | 95.0\* (75.0 ± 1.0) | 90.0 (90.0 ± 1.0) | 90.0 (90.0 ± 1.0) |" in card
+    assert r"| untouched | 90.0 (90.0 ± 1.0) | 90.0 (90.0 ± 1.0) | 40.0\* (50.0 ± 1.0) |" in card
+    assert "| membership AUC (%) | as saved | 8 bits (int8) | 4 bits (NF4) |\n| --- | ---: | ---: | ---: |" in card
+    assert "- Told apart from the twins (\\*), forget accuracy: 1 of 15 cells" in card
+    assert "<script" not in card and "there is none here" not in card
+    for kinds in evidence["stress"]["cells"].values():
+        for figures in kinds.values():
+            figures["forget_accuracy"] = figure(0.9, 0.9) | {"twins": None, "difference": None, "apart": None}
+            del figures["membership_auc"]
+    card = render_card(evidence)
+    assert "(there is none here)" in card and "| untouched | 90.0 | 90.0 | 90.0 |" in card
+    assert "| membership AUC (%) | as saved" not in card
