@@ -217,6 +217,8 @@ def task_of(evidence: Mapping[str, Any]) -> "type[Task] | None":
 
 def usage(task: "type[Task]", model_id: str, grey: bool = False) -> str:
     """Python that loads the model and runs it once."""
+    if own := task.usage(model_id):
+        return own
     if grey:
         return (
             f"from PIL import Image\nfrom transformers import AutoImageProcessor, {task.auto_class}\n\n"

@@ -121,7 +121,7 @@ def save(arguments: Arguments, data: Data, trainer: UnlearningTrainer, evidence:
         evidence,
         folder,
         base_model=base,
-        library_name="peft" if adapter and options.save_adapter else "transformers",
+        library_name="peft" if adapter and options.save_adapter else trainer.task.library_name,
         num_labels=len(trainer.task.label_names or []) or None,
     )
 

@@ -67,7 +67,7 @@ def prepare_data(arguments: Arguments) -> Data:
         else:
             models.append(load_model(arguments, task, given) if given else build_start(arguments, task, seed))
         for name in _used_later(arguments):
-            check_exists(arguments, name)
+            check_exists(arguments, name, task_class)
 
     prepared = prepare(
         source,
@@ -79,7 +79,7 @@ def prepare_data(arguments: Arguments) -> Data:
         seed=arguments.trainer.seed,
         split_seed=arguments.split_seed,
         columns=arguments.data.columns,
-        label2id=load_label2id(arguments) if task_class.has_labels() else None,
+        label2id=load_label2id(arguments, task_class) if task_class.has_labels() else None,
         forget_duplicates=arguments.request.forget_duplicates,
         cache_rows=arguments.data.cache_rows,
         max_train_rows=arguments.data.max_train_rows,

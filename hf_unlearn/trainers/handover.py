@@ -129,7 +129,7 @@ def save_result(
         dict(evidence) | {"notes": [*evidence["notes"], *adapter_notes(trainer, save_adapter)]},
         folder,
         base_model=base_name(trainer.accelerator.unwrap_model(trainer.model)),
-        library_name="peft" if keeps_adapter else "transformers",
+        library_name="peft" if keeps_adapter else trainer.task.library_name,
         num_labels=len(labels) if labels else None,
     )
 
@@ -148,8 +148,7 @@ def save_model(trainer: TrainerPart, folder: str | os.PathLike, model: PreTraine
     for path in folder.iterdir():
         if WEIGHTS.fullmatch(path.name) or path.name in ADAPTER:
             path.unlink()
-    model.save_pretrained(folder, **lora.save_kwargs(model))
-    trainer.task.processor.save_pretrained(folder)
+    trainer.task.save_model(model, folder, **lora.save_kwargs(model))
     removed = removed_classes(trainer)
     if removed:
         write_json(folder / REMOVED_CLASSES, {"ids": removed})

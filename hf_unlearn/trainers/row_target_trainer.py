@@ -215,7 +215,7 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
         """As [`row_targets`], for every label: `(rows,)`. A classifier's row has one. Of a causal LM's every token has
         a target of its own: what the language alone tells of it is no memory of the row."""
         rows = self.row_targets(forget)
-        if self.task.has_classes:
+        if self.task.chooses_class():
             return rows
         return at_tokens(self.method_state, forget)
 
@@ -290,7 +290,7 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
         return self._calibrated[1]
 
     def _translation(self) -> RowTargets | RegressedTargets:
-        kind = RowTargets if self.task.has_classes else RegressedTargets
+        kind = RowTargets if self.task.chooses_class() else RegressedTargets
         return kind.from_tensors(self.method_state)
 
     def target_source(self) -> TargetSource:
@@ -308,7 +308,7 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
     def ask_source(self) -> dict[str, torch.Tensor]:
         """What the source says of validation and forget rows, none of which it has seen."""
         asked = self.ask()
-        if not self.task.has_classes:
+        if not self.task.chooses_class():
             return self._language_state(asked)
         labels, own = (self.labels_of(rows) for rows in (self.calibration_rows, self.splits.forget))
         seen, said = asked.validation.log_odds, asked.forget.log_odds
@@ -335,7 +335,7 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
 
 def _starts_pretrained(recipe: KnownRecipe | None, task: Task) -> bool:
     """Whether a probe can be asked: there is a base, and rows have classes."""
-    return recipe is not None and recipe.pretrained and task.has_classes
+    return recipe is not None and recipe.pretrained and task.chooses_class()
 
 
 def is_worse(losses: np.ndarray, best: np.ndarray) -> bool:
