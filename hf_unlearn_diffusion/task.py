@@ -28,7 +28,8 @@ class ImageGeneration(ImageClassification):
     name: ClassVar[str] = "image_generation"
     auto_class: ClassVar[str] = "PixelDenoiser"
     pipeline_tag: ClassVar[str] = "unconditional-image-generation"
-    accuracy_name: ClassVar[str] = "share of the noise that is found"
+    accuracy_name: ClassVar[str] = "noise found"
+    loss_unit: ClassVar[str] = "MSE"
     library_name: ClassVar[str] = "diffusers"
     needs: ClassVar[dict[str, str]] = {"diffusers": "hf_unlearn[diffusion]"}
     rows_of: ClassVar[str | None] = "image_classification"
@@ -89,6 +90,12 @@ class ImageGeneration(ImageClassification):
             return super().save_model(inner, folder, **options)
         write_pipeline(inner, folder)
         self.processor.save_pretrained(folder)
+
+    def asked_things(self, most: int, seed: int) -> Any:
+        """[`Drawings`]: `most` images of each class."""
+        from hf_unlearn_diffusion.drawings import Drawings
+
+        return Drawings(self, most, seed)
 
     def check_method(self, method: type) -> None:
         name = getattr(method, "method", method.__name__)

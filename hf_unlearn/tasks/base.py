@@ -32,6 +32,7 @@ class Task(ABC):
         example_input (`str`): of that snippet.
         processor_argument (`str`): by which a `pipeline` takes the processor.
         accuracy_name (`str`): what an accuracy counts, in the card.
+        loss_unit (`str`): of a row's loss; where it is not nats, tables say it, and `accuracy_name`.
         peft_task_type (`str`, *optional*): of adapters; peft has none for some tasks.
         has_classes (`bool`): whether rows have a label out of several.
         has_label_sets (`bool`): whether rows have any number of labels instead, each true or not.
@@ -56,6 +57,7 @@ class Task(ABC):
     example_input: ClassVar[str] = "An example."
     processor_argument: ClassVar[str] = "tokenizer"
     accuracy_name: ClassVar[str] = "accuracy"
+    loss_unit: ClassVar[str] = "nats"
     peft_task_type: ClassVar[str | None] = None
     has_classes: ClassVar[bool] = True
     has_label_sets: ClassVar[bool] = False
@@ -116,6 +118,22 @@ class Task(ABC):
     def usage(cls, model_id: str) -> str | None:
         """Python that loads the model and runs it once, for the model card; `None` for a `pipeline` of
         `transformers`."""
+        return None
+
+    @classmethod
+    def units(cls) -> dict[str, str] | None:
+        """What accuracy and loss are called in evidence, where they are others than usual."""
+        return None if cls.loss_unit == "nats" else {"accuracy": cls.accuracy_name, "loss": cls.loss_unit}
+
+    def asked_things(self, most: int, seed: int) -> Any | None:
+        """With `--generate`: what has models of this task show something of their own and keeps it side by side, an
+        object like [`Answers`](../evaluation/answers.py), with its `key`, `ask`, `block`, `text` and `save`. `None` for
+        tasks whose rows have prompts.
+
+        Args:
+            most: things of each kind.
+            seed: draws them.
+        """
         return None
 
     @classmethod

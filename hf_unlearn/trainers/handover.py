@@ -20,6 +20,7 @@ from hf_unlearn.hub.staging import ADAPTER, REMOVED_CLASSES, WEIGHTS
 from hf_unlearn.models import lora
 from hf_unlearn.report.blocks import Data, Evidence, Seeds
 from hf_unlearn.report.card import base_license, render_card
+from hf_unlearn.report.drawn import save_drawn
 from hf_unlearn.report.evidence import write_json
 from hf_unlearn.report.html import render_html
 from hf_unlearn.report.picture import save_picture
@@ -67,6 +68,7 @@ def trainer_evidence(
         Scored(before, score_model(trainer) if after is None else after, list(twins)),
         method={"name": trainer.method, "paper": trainer.paper, "hyperparameters": trainer.args.hyperparameters()},
         task=trainer.task.name,
+        units=trainer.task.units(),
         model=describe_model(trainer.model, trained=True),
         data=data or cast(Data, {"splits": trainer.splits.sizes(), "forget_digest": trainer.forget_digest}),
         cost=known | dict(cost or {}),
@@ -192,6 +194,7 @@ def write_documents(
         license=base_license(base_model),
         library_name=library_name,
         picture=save_picture(evidence, folder),
+        drawn=save_drawn(evidence, folder),
         num_labels=num_labels,
         grey=_reads_grey(folder / "config.json"),
     )
