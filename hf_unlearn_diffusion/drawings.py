@@ -118,8 +118,8 @@ class Drawings:
         return [name for name in (ORIGINAL, UNLEARNED, *self._twins[:1]) if name in self.shown]
 
     def picture(self, names: list[str], *, whole: bool) -> bytes:
-        """A PNG: a column for each class, and of each model a band of rows, a seed each. Without `whole` the original's
-        images of forgotten classes are grey."""
+        """A PNG: a column for each class, and of each model a band of rows, a seed each. Without `whole` the
+        original's images of forgotten classes are grey."""
         from PIL import Image
 
         count, seeds = len(self.task.label_names or []), min(SEEDS_SHOWN, self.most)

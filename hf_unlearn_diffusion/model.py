@@ -73,8 +73,8 @@ class PixelDenoiser(PreTrainedModel):
         Args:
             pixel_values: `(rows, channels, height, width)` in [-1, 1].
             labels: `(rows,)`, their classes.
-            timesteps, noise: `(rows,)` and as `pixel_values`. Without them both are drawn from the global generator, as
-                in training, and so is which rows are shown without their class.
+            timesteps, noise: `(rows,)` and as `pixel_values`. Without them both are drawn from the global generator,
+                as in training, and so is which rows are shown without their class.
             seed: of a row's own draws; not read here.
         """
         pixel_values = pixel_values.to(torch.promote_types(pixel_values.dtype, self.unet.dtype))

@@ -38,7 +38,9 @@ class ClassConditionalPipeline(DiffusionPipeline):
         ids = [by_name.get(each) if isinstance(each, str) else int(each) for each in classes]
         for each, found in zip(classes, ids, strict=True):
             if found is None or not 0 <= found < count:
-                raise UserError(f"the model draws no class {each!r}; it has {', '.join(by_name) or f'0 … {count - 1}'}")
+                raise UserError(
+                    f"the model draws no class {each!r}; it has {', '.join(by_name) or f'0 … {count - 1}'}"
+                )
         return [found for found in ids if found is not None]
 
     @torch.no_grad()
@@ -57,7 +59,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         Args:
             guidance_scale: w of classifier-free guidance, ε = ε(∅) + w·(ε(c) − ε(∅)); 1 leaves it out.
             generator: of the noise; the same seed draws the same images.
-            output_type: `pil`; `np`, `(n, height, width, channels)` in [0, 1]; or `pt`, `(n, channels, height, width)`.
+            output_type: `pil`; `np`, `(n, height, width, channels)` in [0, 1]; `pt`, `(n, channels, height, width)`.
         """
         wanted = self.class_ids([classes] if isinstance(classes, (int, str)) else classes)
         size = self.unet.config.sample_size
@@ -85,6 +87,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
             return said
         none = self.unet.config.num_class_embeds - 1
         if none < len(self.config.id2label):
-            raise UserError("the model was trained without leaving classes out, so nothing can guide it; leave it at 1")
+            raise UserError(
+                "the model was trained without leaving classes out, so nothing can guide it; leave it at 1"
+            )
         without = self.unet(images, step, class_labels=torch.full_like(ids, none)).sample
         return without + scale * (said - without)

@@ -31,7 +31,10 @@ class DiffusionSalUnConfig(DenoisingConfig):
 
     variant: str = field(
         default="rows",
-        metadata={"help": "rows: as many steps as the request takes; paper: as published.", "choices": ["rows", "paper"]},
+        metadata={
+            "help": "rows: as many steps as the request takes; paper: as published.",
+            "choices": ["rows", "paper"],
+        },
     )
     alpha: float = field(default=ALPHA, metadata={"help": "Weight of the retain term, a mean over pixels."})
 

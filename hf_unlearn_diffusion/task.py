@@ -103,8 +103,8 @@ class ImageGeneration(ImageClassification):
             return
         own = "diffusion_salun, diffusion_nabla_tau"
         raise UserError(
-            f"`method` {name} asks how likely labels are, and a denoiser says nothing of that; for {self.name} there are "
-            f"{own}, {', '.join(CORE_METHODS)}"
+            f"`method` {name} asks how likely labels are, and a denoiser says nothing of that; for {self.name} there "
+            f"are {own}, {', '.join(CORE_METHODS)}"
         )
 
     def check_model(self, model: torch.nn.Module) -> None:
@@ -144,8 +144,8 @@ class ImageGeneration(ImageClassification):
 
     @torch.no_grad()
     def embed(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Mean over pixels of the images themselves in eighths of their size, `(batch, 64 · channels)`: near duplicates
-        are near there, whatever a model has learned."""
+        """The images themselves, brought to 8 × 8 pixels, `(batch, 64 · channels)`: near duplicates are near there,
+        whatever a model has learned."""
         pixels = torch.nn.functional.adaptive_avg_pool2d(batch["pixel_values"], 8)
         return pixels.flatten(1)
 
@@ -155,14 +155,16 @@ class ImageGeneration(ImageClassification):
 
 
 def _predictions(labels: torch.Tensor, found: list[Any]) -> DenoisingPredictions:
-    """Of rows with these labels what a denoiser returned for each of their draws; the draws of a row stand together."""
+    """Of rows with these labels what a denoiser returned for each of their draws; those of a row stand together."""
 
     def by_row(values: list[torch.Tensor]) -> torch.Tensor:
         """A `(size, …)` tensor of each draw, as `(size · draws, …)`."""
         return torch.stack(values, 1).flatten(0, 1)
 
     size, draws = len(labels), len(found)
-    shown = Noised(*(by_row([getattr(said.noised, name) for said in found]) for name in ("images", "timesteps", "conditions")))
+    shown = Noised(
+        *(by_row([getattr(said.noised, name) for said in found]) for name in ("images", "timesteps", "conditions"))
+    )
     return DenoisingPredictions(
         by_row([said.sample for said in found]).flatten(1),
         labels.repeat_interleave(draws),
@@ -188,4 +190,7 @@ class Denoisers:
     def from_config(config: PixelDenoiserConfig, dtype: torch.dtype | None = None):
         from hf_unlearn_diffusion.model import PixelDenoiser
 
+        if not isinstance(config, PixelDenoiserConfig):
+            known = PixelDenoiserConfig.model_type
+            raise UserError(f"`original_model_type` {config.model_type} is no denoiser; for images there is {known}")
         return PixelDenoiser(config).to(dtype or torch.float32)

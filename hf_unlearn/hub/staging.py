@@ -174,7 +174,9 @@ def _rename_removed(config: Path, folder: Path, evidence: Evidence) -> None:
     content = _read_json(config)
     names, ids = content.get("id2label") or {}, _read_json(folder / REMOVED_CLASSES).get("ids")
     if not isinstance(names, dict) or not all(place.isdigit() for place in names) or not isinstance(ids, list):
-        raise UserError(f"{config.name} or {REMOVED_CLASSES} in {folder} was edited: it does not say which classes went")
+        raise UserError(
+            f"{config.name} or {REMOVED_CLASSES} in {folder} was edited: it does not say which classes went"
+        )
     removed = {str(place) for place in ids} & set(names)
     if not removed:
         return

@@ -126,7 +126,10 @@ def eval_results(evidence: Mapping[str, Any]) -> list:
         return []
     unit = task.accuracy_name
     figures = [(split, "accuracy", f"{unit}, {split} rows", value) for split, value in model["accuracy"].items()]
-    figures += [(split, "loss", f"loss in {unit_of(evidence, 'loss')}, {split} rows", value) for split, value in model["loss"].items()]
+    figures += [
+        (split, "loss", f"loss in {unit_of(evidence, 'loss')}, {split} rows", value)
+        for split, value in model["loss"].items()
+    ]
     for key, value in (model.get("f1") or {}).items():
         split, average, _ = key.split("_")
         figures.append((split, "f1", f"{average} F1, {split} rows", value))

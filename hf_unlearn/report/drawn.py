@@ -34,9 +34,9 @@ def drawn_sentences(block: Mapping[str, Any] | None) -> list[str]:
         return []
     images, judge = sum(block["images"].values()), block["judge"]
     return [
-        f"{images:,} images of each model, the same seeds for all. A classifier trained on the real ones says what they "
-        f"show; of unseen real ones it tells {100 * judge['accuracy']:.1f} %. Fréchet distance: of the activations of its "
-        "hidden layer, over kept classes."
+        f"{images:,} images of each model, the same seeds for all. A classifier trained on the real ones says what "
+        f"they show; of unseen real ones it tells {100 * judge['accuracy']:.1f} %. Fréchet distance: of the "
+        "activations of its hidden layer, over kept classes."
     ]
 
 

@@ -59,7 +59,8 @@ def legend(evidence: Mapping[str, Any], *, costs: bool = True) -> str:
     if not evidence["models"]["retrained"]:
         return f"{sets}retrained, gap, floor: no twin was trained or given."
     return (
-        f"{sets}gap: unlearned to the mean of the twins; floor: a twin to the others; in points, losses in {unit_of(evidence, 'loss')}. Row "
+        f"{sets}gap: unlearned to the mean of the twins; floor: a twin to the others; in points, losses in "
+        f"{unit_of(evidence, 'loss')}. Row "
         "figures and KS distance are against the twins, and theirs each against the others."
     ) + (" ±: standard error over rows. In brackets: share of one retraining." if costs else "")
 

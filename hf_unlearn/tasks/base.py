@@ -110,7 +110,7 @@ class Task(ABC):
 
     @classmethod
     def model_files(cls, folder: Path) -> list[str] | None:
-        """Names, relative to `folder`, of the files of a whole model that [`save_model`] leaves, all of which may be
+        """Names, relative to `folder`, of the files of a whole model that [`save_model`] leaves: all of them may be
         pushed. `None` for the usual ones of `transformers`, or where there is no whole model."""
         return None
 
@@ -127,8 +127,8 @@ class Task(ABC):
 
     def asked_things(self, most: int, seed: int) -> Any | None:
         """With `--generate`: what has models of this task show something of their own and keeps it side by side, an
-        object like [`Answers`](../evaluation/answers.py), with its `key`, `ask`, `block`, `text` and `save`. `None` for
-        tasks whose rows have prompts.
+        object like [`Answers`](../evaluation/answers.py), with its `key`, `ask`, `block`, `text` and `save`. `None`
+        for tasks whose rows have prompts.
 
         Args:
             most: things of each kind.

@@ -48,7 +48,9 @@ def test_a_score_is_the_mean_error_at_the_row_s_own_draws(prediction_type):
         splits.retain[i]["labels"] for i in range(len(splits.retain))
     ]
     again = score(model, task, splits.retain, batch_size=30)
-    assert np.allclose(again.loss, found.loss, rtol=1e-9) and np.array_equal(found.correct, np.maximum(0, 1 - found.loss))
+    assert np.allclose(again.loss, found.loss, rtol=1e-9) and np.array_equal(
+        found.correct, np.maximum(0, 1 - found.loss)
+    )
 
 
 def test_training_draws_anew_and_leaves_some_classes_out():
@@ -93,9 +95,11 @@ def test_a_network_alone_is_a_model_too(tmp_path):
 def test_images_are_drawn_by_class_and_seed(tmp_path):
     pipe = ClassConditionalPipeline(denoiser().unet, DDIMScheduler(), id2label=dict(enumerate(NAMES)))
     pipe.set_progress_bar_config(disable=True)
-    draw = lambda classes, **more: pipe(  # noqa: E731
-        classes, num_inference_steps=3, generator=torch.Generator().manual_seed(0), output_type="pt", **more
-    ).images
+
+    def draw(classes, **more):
+        options = {"num_inference_steps": 3, "generator": torch.Generator().manual_seed(0), "output_type": "pt"}
+        return pipe(classes, **options, **more).images
+
     images = draw(["two", 0])
     assert images.shape == (2, 1, 8, 8) and torch.equal(images, draw([2, "zero"]))
     assert not torch.equal(images, draw([1, 0])) and not torch.equal(images, draw([2, 0], guidance_scale=3.0))
