@@ -5,7 +5,7 @@
     python benchmarks/ddpm_digits.py --table        # what is stored
 
 The recipe is that of `configs/ddpm_digits_salun.yaml`; every method has its own defaults. Of each seed there are an
-original, two retrained twins, and 60 images of each class from the same noises under each model. Figures are stored in
+original, two retrained twins, and 40 images of each class from the same noises under each model. Figures are stored in
 `benchmarks/results/ddpm_digits/`, a file a seed. Needs the extra `diffusion`.
 """
 
@@ -21,7 +21,7 @@ CONFIG = ROOT / "configs" / "ddpm_digits_salun.yaml"
 RESULTS = Path(__file__).parent / "results" / "ddpm_digits"
 SEEDS = (10, 20, 30)
 TWINS = 2
-IMAGES = 60  # of each class
+IMAGES = 40  # of each class
 LINES = {
     "SalUn": ["--method", "diffusion_salun"],
     "random labels": ["--method", "diffusion_salun", "--saliency", "1"],

@@ -39,7 +39,7 @@ class Drawings:
     task: Task
     most: int
     seed: int = 0
-    shown: dict[str, np.ndarray] = field(default_factory=dict)
+    shown: dict[str, Any] = field(default_factory=dict)
     gone: tuple[int, ...] = ()
     judge: Judge | None = None
     unseen: np.ndarray = field(default_factory=lambda: np.empty(0))
@@ -87,7 +87,8 @@ class Drawings:
     def _figures(self, kind: str, places: np.ndarray) -> dict[str, dict[str, float | None]]:
         judge, wanted = self.judge, self.classes[places]
         assert judge is not None
-        shares = {name: float(np.mean(judge.classes(images[places]) == wanted)) for name, images in self.shown.items()}
+        shares: dict[str, float | None] = {}
+        shares |= {name: float(np.mean(judge.classes(images[places]) == wanted)) for name, images in self.shown.items()}
         figures = {"recognised": side_by_side(shares, self._twins)}
         if kind == "kept_classes":
             clouds = {name: judge.features(images[places]) for name, images in self.shown.items()}

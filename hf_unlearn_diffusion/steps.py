@@ -7,7 +7,7 @@ from hf_unlearn.trainers.config import filled_later
 from hf_unlearn.trainers.published import PAPER, PublishedConfig, PublishedTrainer
 from hf_unlearn.trainers.schedule import RETAIN, Phase
 
-FORGET_PASSES = 20  # over the forget rows, where nothing else is said
+FORGET_PASSES = 40  # over the forget rows, where nothing else is said
 PAPER_STEPS, PAPER_RATE, PAPER_BATCH = 1000, 1e-4, 128  # SalUn's DDPM on CIFAR-10
 
 
@@ -16,7 +16,7 @@ class DenoisingConfig(PublishedConfig):
     """Arguments that the methods for denoisers share.
 
     Args:
-        num_train_epochs: passes over the retain rows; `None` is as many as twenty passes over the forget rows take.
+        num_train_epochs: passes over the retain rows; `None` is as many as forty passes over the forget rows take.
             With `variant="paper"` there are 1,000 steps whatever is said here; `max_steps` changes that.
         per_device_train_batch_size: retain rows per process and micro-batch, and forget rows beside them; `None` is 64
             (paper: 128).
@@ -24,7 +24,7 @@ class DenoisingConfig(PublishedConfig):
 
     published: ClassVar[dict[str, Any]] = {"optim": "adamw_torch", "max_grad_norm": 1.0, "disable_dropout": False}
 
-    num_train_epochs: float = filled_later("Passes over the retain rows (default: 20 passes over the forget rows).")
+    num_train_epochs: float = filled_later("Passes over the retain rows (default: 40 passes over the forget rows).")
     per_device_train_batch_size: int = filled_later(
         "Retain rows per process and micro-batch (default: 64; variant paper: 128)."
     )

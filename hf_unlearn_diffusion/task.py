@@ -193,4 +193,4 @@ class Denoisers:
         if not isinstance(config, PixelDenoiserConfig):
             known = PixelDenoiserConfig.model_type
             raise UserError(f"`original_model_type` {config.model_type} is no denoiser; for images there is {known}")
-        return PixelDenoiser(config).to(dtype or torch.float32)
+        return torch.nn.Module.to(PixelDenoiser(config), dtype or torch.float32)

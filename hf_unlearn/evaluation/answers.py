@@ -42,9 +42,11 @@ class Shown(Protocol):
 
     Attributes:
         key (`str`): of the evidence's block.
+        shown (`dict`): what each model showed, by what it is called.
     """
 
     key: ClassVar[str]
+    shown: dict[str, Any]
 
     def ask(self, name: str, model: torch.nn.Module, splits: UnlearningSplits, batch_size: int = 64) -> None:
         """Have a model show it; `name` is what the model is called."""
@@ -78,7 +80,7 @@ class Answers:
     most: int
     seed: int = 0
     rows: dict[str, Rows] = field(default_factory=dict)
-    shown: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    shown: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
         if not self.task.has_prompts or not has_prompts(self.task):

@@ -143,7 +143,7 @@ class ContestSeed:
         )
         found: Run = dict(evidence)
         if self.data.answers is not None:
-            found[self.data.answers.key] = self.data.answers.block()  # type: ignore[literal-required]
+            found[self.data.answers.key] = self.data.answers.block()
         return self._finished(found, entry, [])
 
     def _default(self, contestant: Contestant) -> Run:

@@ -68,7 +68,7 @@ class StepMeans(TrainerPart):
                     runs = [self._run(self.model_wrapped, batch, output.stream == FORGET) for batch in later]
                 outputs += [run[output.stream] for run in runs]
                 self.count_examples(sum(len(o) for o in outputs[1:]) * self.args.world_size)
-            total = sum(each(o).detach().double().sum() for o in outputs)
+            total = torch.stack([each(o).detach().double().sum() for o in outputs]).sum()
             count = sum(len(o) for o in outputs)
             if self.args.world_size > 1:
                 both = self.accelerator.reduce(torch.stack([total, total.new_tensor(count)]), reduction="sum")

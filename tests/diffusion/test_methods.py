@@ -116,7 +116,7 @@ def test_steps_as_published(tmp_path):
     assert (args.saliency, args.alpha, args.weight_decay, args.lr_scheduler_type) == (0.5, 3.07, 0.0, "constant")
     assert args.per_device_train_batch_size == args.per_device_forget_batch_size == 128
     usual = make(tmp_path, max_steps=-1)
-    assert usual.passes(usual.schedule.total_steps) == pytest.approx(20 * 11 / 30, rel=0.1)
+    assert usual.passes(usual.schedule.total_steps) == pytest.approx(40 * 11 / 30, rel=0.1)
 
 
 @pytest.mark.parametrize(
