@@ -57,7 +57,7 @@ class PixelDenoiserConfig(PreTrainedConfig):
             return dict(self.unet)
         values = {name: getattr(self, name) for name in OF_NETWORK}
         values["out_channels"] = self.out_channels or self.in_channels
-        return values | {"num_class_embeds": self.num_labels + (self.condition_dropout > 0)}
+        return values | {"num_class_embeds": int(self.num_labels or 0) + (self.condition_dropout > 0)}
 
     def noise_values(self) -> dict[str, Any]:
         """Arguments of `DDPMScheduler`."""

@@ -88,7 +88,9 @@ class Drawings:
         judge, wanted = self.judge, self.classes[places]
         assert judge is not None
         shares: dict[str, float | None] = {}
-        shares |= {name: float(np.mean(judge.classes(images[places]) == wanted)) for name, images in self.shown.items()}
+        shares |= {
+            name: float(np.mean(judge.classes(images[places]) == wanted)) for name, images in self.shown.items()
+        }
         figures = {"recognised": side_by_side(shares, self._twins)}
         if kind == "kept_classes":
             clouds = {name: judge.features(images[places]) for name, images in self.shown.items()}

@@ -114,7 +114,11 @@ class DenoisingPredictions(Predictions):
         cut, halves = sum(counts[0]), []
         for rows, start, mine in ((slice(0, cut), 0, counts[0]), (slice(cut, None), first, counts[1])):
             owner = None if self.example is None else self.example[rows] - start
-            parts: dict[str, Any] = {"wanted": self.wanted[rows], "noised": self.noised[rows], "_errors": self.errors[rows]}
+            parts: dict[str, Any] = {
+                "wanted": self.wanted[rows],
+                "noised": self.noised[rows],
+                "_errors": self.errors[rows],
+            }
             halves.append(DenoisingPredictions(self.logits[rows], self.labels[rows], len(mine), owner, mine, **parts))
         return halves[0], halves[1]
 

@@ -75,7 +75,7 @@ def test_tau_is_that_of_unseen_images_by_eighths_of_the_schedule(tmp_path):
     tau, forget = found["other"].double(), said["forget"].predictions
     ratio = (forget.loss / tau[forget.noised.timesteps * DRAWS // 1000]).mean()
     wanted = torch.relu(1 - ratio) ** 2 + said["retain"].loss.mean()
-    assert float(trainer.unlearning_loss(**said)) == pytest.approx(float(wanted), rel=1e-6)
+    assert trainer.unlearning_loss(**said).item() == pytest.approx(wanted.item(), rel=1e-6)
     assert make(tmp_path, "diffusion_nabla_tau", gone=(1,)).other_class
     assert not make(tmp_path, "diffusion_nabla_tau").other_class
 
@@ -89,6 +89,15 @@ def test_a_mask_holds_the_other_weights_still_to_the_bit(tmp_path, method):
     moved = {name: p != start[name] for name, p in trainer.model.named_parameters()}
     assert sum(int(m.sum()) for m in moved.values()) > 100
     assert not any((m & ~kept[name]).any() if name in kept else m.any() for name, m in moved.items())
+
+
+def test_a_resumed_run_of_whole_weights_is_the_run(tmp_path):
+    whole = make(tmp_path / "whole", saliency=0.5, save_strategy="steps", save_steps=1)
+    whole.train()
+    again = make(tmp_path / "again", saliency=0.5)
+    torch.manual_seed(1)
+    again.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-1"))
+    assert torch.equal(weights(whole.model), weights(again.model)) and again.examples == whole.examples
 
 
 @pytest.mark.parametrize("method", OWN)
