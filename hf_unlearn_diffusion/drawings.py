@@ -88,7 +88,8 @@ class Drawings:
         judge, wanted = self.judge, self.classes[places]
         assert judge is not None
         shares: dict[str, float | None] = {}
-        shares |= {
+        seen = {name: judge.classes(images[places]) for name, images in self.shown.items()}
+        shares |= {name: float(np.mean(classes == wanted)) for name, classes in seen.items()}
             name: float(np.mean(judge.classes(images[places]) == wanted)) for name, images in self.shown.items()
         }
         figures = {"recognised": side_by_side(shares, self._twins)}
