@@ -88,8 +88,7 @@ class Drawings:
         judge, wanted = self.judge, self.classes[places]
         assert judge is not None
         shares: dict[str, float | None] = {}
-        seen = {name: judge.classes(images[places]) for name, images in self.shown.items()}
-        shares |= {name: float(np.mean(classes == wanted)) for name, classes in seen.items()}
+        shares |= {
             name: float(np.mean(judge.classes(images[places]) == wanted)) for name, images in self.shown.items()
         }
         figures = {"recognised": side_by_side(shares, self._twins)}
