@@ -228,6 +228,7 @@ def _prepare(
     model, processor, source: Source, forget: Forget, *, task, columns, max_length, forget_duplicates, seed, split_seed
 ) -> Prepared:
     task_class = get_task(task or task_of(model))
+    task_class.check_installed()
 
     def make_task(columns: dict[str, str], label_names: list[str] | None) -> Task:
         return task_class(processor, columns, label_names=label_names, max_length=max_length)

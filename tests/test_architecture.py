@@ -11,6 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "hf_unlearn"
 FILES = sorted(PACKAGE.rglob("*.py"))
+BESIDE = sorted((PACKAGE.parent / "hf_unlearn_diffusion").rglob("*.py"))  # a package of its own
 # Floors from the ground up. A part of the package imports itself and lower floors; type-only imports count.
 FLOORS = (
     {"errors", "progress"},
@@ -58,6 +59,15 @@ def test_imports_point_downwards(path):
         assert not upwards, f"{path.name} imports {', '.join(sorted(upwards))}"
     if part == "report":
         assert not {name.split(".")[0] for name in imports(path)} & {"torch", "transformers", "datasets", "peft"}
+
+
+def test_the_core_does_not_know_the_package_beside_it():
+    assert BESIDE and not [path for path in FILES if any("hf_unlearn_diffusion" in name for name in imports(path))]
+    light = [path for path in BESIDE if path.stem in ("task", "config", "predictions", "draws", "salun", "nabla_tau")]
+    assert len(light) == 6
+    for path in light:  # what entry points load where the extra is missing
+        top = [node for node in ast.parse(path.read_text()).body if isinstance(node, (ast.Import, ast.ImportFrom))]
+        assert "diffusers" not in ast.unparse(ast.Module(top, [])), path.name
 
 
 def test_the_listing_explains_itself():
@@ -112,7 +122,7 @@ def test_no_module_hides_another():
     assert len(ours) > 10 and not (ours - {"__init__"}) & (taken - {"hf_unlearn"})
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+@pytest.mark.parametrize("path", [*FILES, *BESIDE], ids=lambda path: str(path.relative_to(PACKAGE.parent)))
 def test_files_and_functions_are_short(path):
     assert len(path.read_text().splitlines()) <= 400
     for node in ast.walk(ast.parse(path.read_text())):

@@ -35,5 +35,5 @@ def test_it_would_run(path, tmp_path, capsys):
 def test_the_configurations_that_are_promised():
     assert set(NAMES) >= {
         "quickstart", "digits_remove_class", "text_nabla_tau", "lm_nabla_tau", "digits_lora", "hub_vit_cifar10",
-        "digits_salun", "text_salun", "lm_salun", "digits_unsir", "text_unsir",
+        "digits_salun", "text_salun", "lm_salun", "digits_unsir", "text_unsir", "ddpm_digits_salun",
     }  # fmt: skip

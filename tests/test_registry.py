@@ -114,7 +114,7 @@ def test_a_method_of_an_installed_package_runs_from_the_command_line(installed, 
 
 
 def test_a_task_of_an_installed_package_brings_its_columns(installed):
-    assert get_task("rhymes").name == "rhymes" and task_names() == [*TASKS, "rhymes"]
+    assert get_task("rhymes").name == "rhymes" and {*TASKS, "rhymes"} <= set(task_names())
     arguments = parse_arguments(["--task", "rhymes", "--rhyme_column", "end", "--label_column", "intent"])
     assert arguments.data.columns == {"rhyme": "end", "label": "intent"}
     assert task_for(SETUPS["text"]()[0]).name == "text_classification"

@@ -122,6 +122,7 @@ def make_evidence(
         account.Scored(original, unlearned, twins),
         method=MADE_ELSEWHERE,
         task=data.task.name,
+        units=data.task.units(),
         model=account.describe_model(models["unlearned"], trained=False),
         data=data.describe(publish=arguments.request.publish_request),
         seeds=results.seeds(arguments),
@@ -133,7 +134,7 @@ def make_evidence(
     if language is not None:
         evidence["language"] = language
     if data.answers is not None:
-        evidence["answers"] = data.answers.block()
+        evidence[data.answers.key] = data.answers.block()  # type: ignore[literal-required]
     if arguments.run.stress:
         evidence["stress"] = stress_models(arguments, data, models)
     return evidence

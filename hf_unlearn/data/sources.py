@@ -12,6 +12,7 @@ import numpy as np
 
 from hf_unlearn.data.csv_text import text_options, with_numbers
 from hf_unlearn.errors import UserError, in_one_line
+from hf_unlearn.tasks import get_task
 
 BUILTIN = ("digits", "docstrings", "fictitious_authors", "invented_authors")
 BUILDERS = {
@@ -107,7 +108,7 @@ def load_source(
     """
     if dataset_name in BUILTIN:
         source = importlib.import_module(f"hf_unlearn.data.builtin.{dataset_name}").load(seed)
-        if task is not None and task != source.task:
+        if task is not None and source.task not in (task, get_task(task).rows_of):
             raise UserError(f"`dataset_name`: '{dataset_name}' is made for the task {source.task}, not for {task}")
         named = {"dataset_config_name": config_name, "validation_split": validation_split, "test_split": test_split}
         named["train_split"] = None if train_split == "train" else train_split

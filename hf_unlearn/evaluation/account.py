@@ -38,6 +38,7 @@ def make_evidence(
     recipe: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
     classifiers: bool = False,
+    units: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
 ) -> Evidence:
     """Everything a run can show, in one dict.
@@ -45,10 +46,11 @@ def make_evidence(
     Args:
         method, task, model, data, seeds, cost, recipe, training, notes: as for [`build_evidence`].
         device: that the models ran on.
+        units: the task's [`Task.units`].
         classifiers: also the membership attacks that train a classifier.
     """
     models = (scored.original, scored.unlearned, scored.twins)
-    return build_evidence(
+    evidence = build_evidence(
         method=method,
         task=task,
         model=model,
@@ -63,6 +65,9 @@ def make_evidence(
         environment=environment(seed=seeds["run"], device=device_name(device)),
         notes=notes,
     )
+    if units:
+        evidence["units"] = dict(units)
+    return evidence
 
 
 def describe_model(model: torch.nn.Module, *, trained: bool) -> Model:

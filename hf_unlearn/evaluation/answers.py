@@ -1,9 +1,10 @@
 """What models answer to the same questions: texts for the people at this machine, figures for the evidence."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation.generation import generate, has_prompts, last_answers, sample_rows
 from hf_unlearn.evaluation.language_metrics import rouge_l_recall
 from hf_unlearn.report import blocks
+from hf_unlearn.report.answers import PAGE, answers_page, answers_text
 from hf_unlearn.tasks.base import Task
 
 ORIGINAL, UNLEARNED = "the original", "the unlearned model"  # all other models are twins
@@ -35,6 +37,30 @@ GENERAL = (  # what a model knows without its rows; the answers are for the figu
 )
 
 
+class Shown(Protocol):
+    """What models show of their own, side by side: answers, or whatever a task has ([`Task.asked_things`]).
+
+    Attributes:
+        key (`str`): of the evidence's block.
+        shown (`dict`): what each model showed, by what it is called.
+    """
+
+    key: ClassVar[str]
+    shown: dict[str, Any]
+
+    def ask(self, name: str, model: torch.nn.Module, splits: UnlearningSplits, batch_size: int = 64) -> None:
+        """Have a model show it; `name` is what the model is called."""
+
+    def block(self) -> Mapping[str, Any]:
+        """The evidence block: figures, nothing of single rows."""
+
+    def text(self) -> str:
+        """For the screen of the people at this machine."""
+
+    def save(self, folder: Path) -> None:
+        """Write what they may look at into `folder`, in files that nothing pushes."""
+
+
 @dataclass
 class Answers:
     """Questions of three kinds, forgotten, kept and general, and what each model has answered to them.
@@ -44,16 +70,17 @@ class Answers:
         most: rows of each kind.
         seed: draws them.
         rows: by kind, once the first model has been asked.
-        texts: `texts[model][kind]`, in the order of the rows.
+        shown: `shown[model][kind]`, in the order of the rows.
 
     Raises `UserError` for a task or rows without questions.
     """
 
+    key: ClassVar[str] = "answers"
     task: Task
     most: int
     seed: int = 0
     rows: dict[str, Rows] = field(default_factory=dict)
-    texts: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    shown: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
         if not self.task.has_prompts or not has_prompts(self.task):
@@ -67,7 +94,7 @@ class Answers:
             forgotten, kept = (sample_rows(rows, self.most, self.seed) for rows in (splits.forget, splits.retain))
             self.rows = {"forgotten": forgotten, "kept": kept, "general": general_rows(self.task, self.most)}
         options = {"max_new_tokens": MAX_NEW_TOKENS, "batch_size": batch_size}
-        self.texts[name] = {kind: generate(model, self.task, rows, **options) for kind, rows in self.rows.items()}
+        self.shown[name] = {kind: generate(model, self.task, rows, **options) for kind, rows in self.rows.items()}
 
     def block(self) -> blocks.Answers:
         """The evidence block `answers`: `rows[kind]` asked, and `figures[kind][figure][model]` with the models
@@ -75,12 +102,18 @@ class Answers:
         figures = {kind: _side_by_side(self, kind) for kind in self.rows}
         return {"rows": {kind: len(rows) for kind, rows in self.rows.items()}, "figures": figures}
 
+    def text(self) -> str:
+        return f"{answers_text(self.sheets())}\n\nAll answers are in {PAGE}, which stays on this machine."
+
+    def save(self, folder: Path) -> None:
+        (folder / PAGE).write_text(answers_page(self.sheets()), encoding="utf-8")
+
     def sheets(self) -> dict[str, list[dict[str, Any]]]:
         """By kind a list of `{"question", "rows": [(who, text), …]}`, the data's own answer first."""
         found = {}
         for kind, rows in self.rows.items():
             given = [("in the data", last_answers(self.task, rows))] if kind != "general" else []
-            given += [(name, texts[kind]) for name, texts in self.texts.items()]
+            given += [(name, texts[kind]) for name, texts in self.shown.items()]
             asked = questions(self.task, rows)
             found[kind] = [
                 {"question": asked[i], "rows": [(who, " ".join(texts[i].split())) for who, texts in given]}
@@ -138,7 +171,7 @@ def text_figures(texts: Sequence[str], references: Sequence[str]) -> dict[str, f
 
 def _side_by_side(answers: Answers, kind: str) -> dict[str, dict[str, float | None]]:
     references = last_answers(answers.task, answers.rows[kind])
-    known = {name: text_figures(texts[kind], references) for name, texts in answers.texts.items()}
+    known = {name: text_figures(texts[kind], references) for name, texts in answers.shown.items()}
     twins = [figures for name, figures in known.items() if name not in (ORIGINAL, UNLEARNED)]
     empty = dict.fromkeys(FIGURES)
 

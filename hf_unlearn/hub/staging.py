@@ -8,15 +8,19 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hf_unlearn.errors import UserError
 from hf_unlearn.hub.private_paths import check_text, is_local_name
 from hf_unlearn.progress import say
 from hf_unlearn.report.blocks import Evidence, Request
-from hf_unlearn.report.card import ADAPTER_LIMIT, adapter_limits, came_with_adapter, render_card
+from hf_unlearn.report.card import ADAPTER_LIMIT, adapter_limits, came_with_adapter, render_card, task_of
+from hf_unlearn.report.drawn import DRAWN
 from hf_unlearn.report.evidence import EVIDENCE, read_evidence
 from hf_unlearn.report.picture import PICTURE
+
+if TYPE_CHECKING:
+    from hf_unlearn.tasks.base import Task
 
 WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
@@ -37,7 +41,7 @@ PROCESSOR = (
     "vocab.json",
     "vocab.txt",
 )
-DOCUMENTS = ("README.md", "evidence.json", "report.html", PICTURE, "LICENSE")
+DOCUMENTS = ("README.md", "evidence.json", "report.html", PICTURE, DRAWN, "LICENSE")
 VOCABULARY = {"added_tokens.json", "tokenizer.json", "vocab.json"}  # words, not paths: may hold anything
 REQUEST = set(Request.__annotations__)  # what may be public of it
 REMOVED_CLASSES = "removed_classes.json"  # their ids, beside the model; stays here
@@ -61,16 +65,18 @@ def stage(output_dir: str | os.PathLike, destination: str | os.PathLike, *, push
     folder, destination = Path(output_dir), Path(destination)
     evidence = _publishable_evidence(folder)
     destination.mkdir(parents=True, exist_ok=True)
-    names = _chosen(folder, push_adapter)
+    task = task_of(evidence)
+    names = _chosen(folder, push_adapter, task)
     is_adapter = "adapter_config.json" in names
     if is_adapter:
         _check_adapter(folder, evidence, push_adapter)
     _check_code(folder, names)
     for name in names:
         _copy(folder, name, destination)
-    _complete_card(destination / "README.md", evidence, is_adapter)
+    _complete_card(destination / "README.md", evidence, is_adapter, task)
     names = list(dict.fromkeys([*names, "README.md"]))
-    _rename_removed(destination / "config.json", folder, evidence)
+    for config in ("config.json", "model_index.json"):
+        _rename_removed(destination / config, folder, evidence)
     for name in names:
         _clean(destination / name, folder)
         if name.endswith((".md", ".html", ".json", ".jinja", ".svg")) and name not in VOCABULARY:
@@ -88,13 +94,16 @@ def _publishable_evidence(folder: Path) -> Evidence:
     return evidence
 
 
-def _chosen(folder: Path, push_adapter: bool) -> list[str]:
+def _chosen(folder: Path, push_adapter: bool, task: "type[Task] | None") -> list[str]:
     """Names, relative to `folder`, of the files on the list."""
-    here = {path.name for path in folder.iterdir()}
+    here = {str(path.relative_to(folder)) for path in folder.rglob("*")}
     weights = sorted(name for name in here if WEIGHTS.fullmatch(name))
+    own = task.model_files(folder) if task else None
     if push_adapter and not set(ADAPTER) <= here:
         raise UserError(f"{folder} holds no adapter; leave out `push_adapter`")
-    if weights and not (push_adapter and set(ADAPTER) <= here):
+    if own:
+        model, needed = own, set(own)
+    elif weights and not (push_adapter and set(ADAPTER) <= here):
         model = [*weights, *CONFIGS]
         needed = {"config.json"} | _shards(folder, weights)
     else:
@@ -150,10 +159,11 @@ def _check_code(folder: Path, names: list[str]) -> None:
             raise UserError(f"{name} in {folder} needs Python code of the model's own, which is not pushed from here")
 
 
-def _complete_card(card: Path, evidence: Evidence, is_adapter: bool) -> None:
+def _complete_card(card: Path, evidence: Evidence, is_adapter: bool, task: "type[Task] | None") -> None:
     """A card where the folder has none; and one for an adapter says what that does not do."""
     if not card.is_file():
-        card.write_text(render_card(evidence, library_name="peft" if is_adapter else "transformers"), encoding="utf-8")
+        library = "peft" if is_adapter else task.library_name if task else "transformers"
+        card.write_text(render_card(evidence, library_name=library), encoding="utf-8")
     text = card.read_text(encoding="utf-8", errors="replace")
     if is_adapter and ADAPTER_LIMIT not in text:
         card.write_text(f"{text.rstrip()}\n\n{' '.join(adapter_limits(evidence))}\n", encoding="utf-8")
@@ -167,12 +177,16 @@ def _rename_removed(config: Path, folder: Path, evidence: Evidence) -> None:
     content = _read_json(config)
     names, ids = content.get("id2label") or {}, _read_json(folder / REMOVED_CLASSES).get("ids")
     if not isinstance(names, dict) or not all(place.isdigit() for place in names) or not isinstance(ids, list):
-        raise UserError(f"config.json or {REMOVED_CLASSES} in {folder} was edited: it does not say which classes went")
+        raise UserError(
+            f"{config.name} or {REMOVED_CLASSES} in {folder} was edited: it does not say which classes went"
+        )
     removed = {str(place) for place in ids} & set(names)
     if not removed:
         return
     renamed = {place: f"removed_{place}" if place in removed else name for place, name in names.items()}
-    content |= {"id2label": renamed, "label2id": {name: int(place) for place, name in renamed.items()}}
+    content |= {"id2label": renamed}
+    if "label2id" in content:
+        content |= {"label2id": {name: int(place) for place, name in renamed.items()}}
     config.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     as_what = ", ".join(f"removed_{place}" for place in sorted(removed, key=int))
     say(f"note       pushed without the names of removed classes: {as_what}; --publish_request keeps them")

@@ -28,7 +28,7 @@ class NablaTauConfig(RowTargetConfig):
 
     Args:
         variant: `rows`, `tokens`, `held` or `paper`, see [`NablaTauTrainer`]. `None` is `tokens` for a causal LM that
-            was not trained from random weights, as far as is known, and else `rows`.
+            was not trained from random weights, as far as is known, `held` for models that say no labels, else `rows`.
         per_device_train_batch_size: retain rows per process and micro-batch; `None` is 16, with variant tokens 8.
         alpha: weight α₀ of the forget term at the start of the published schedule; `None` is (5/3)·|D_f|/|D_train|.
     """
@@ -112,6 +112,8 @@ class NablaTauTrainer(RowTargetTrainer):
         if args.learning_rate is None and args.variant == "paper":
             args.learning_rate = PAPER_RATE
         self.by_tokens = args.variant == "tokens"
+        if args.variant == "rows" and not task.says_labels:
+            raise UserError(f"`variant` rows is for models that say labels; for {task.name} there is held")
         if self.by_tokens and not task.generates:
             raise UserError(f"`variant` tokens is for causal_lm; the rows of {task.name} have no tokens to tell apart")
         if args.per_device_train_batch_size is None:
@@ -203,6 +205,8 @@ class NablaTauTrainer(RowTargetTrainer):
 def default_variant(task: Task, recipe: KnownRecipe | None) -> str:
     """`tokens` for causal LMs, unless the recipe is known to start from random weights: there an attacker told the
     forgotten rows from unseen ones more often than with `rows`."""
+    if not task.says_labels:
+        return "held"
     if not task.generates:
         return "rows"
     return "tokens" if recipe is None or recipe.pretrained else "rows"

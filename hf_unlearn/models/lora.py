@@ -34,10 +34,12 @@ def default_lora_targets(model: nn.Module) -> list[str]:
     """Name suffixes of the backbone's linear layers (`Conv1D` included), such as `q_proj` or `output.dense`.
 
     Embeddings, poolers and heads are left out. Each suffix is as short as it can be without matching one of those, so
-    BERT's `output.dense` is not shortened to `dense`, which would adapt its pooler too.
+    BERT's `output.dense` is not shortened to `dense`, which would adapt its pooler too. Or a class's `lora_targets`.
 
     Raises `UserError` if the backbone has no linear layer.
     """
+    if own := getattr(model, "lora_targets", ()):
+        return [name for name in own if any(_ends_with(each, name) for each, _ in model.named_modules())]
     linear = _linear_layers(model)
     targets = [name for name in linear if _in_backbone(model, name)]
     if not targets:

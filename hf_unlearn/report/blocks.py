@@ -338,10 +338,25 @@ class Answers(TypedDict):
     figures: dict[str, dict[str, dict[str, float | None]]]
 
 
-class Further(TypedDict, total=False):
-    """Blocks that an option or another command adds to the evidence of a run."""
+class Drawn(TypedDict):
+    """What models drew: `images[kind]` of each model, `figures[kind][figure][model]` with the models `original`,
+    `unlearned` and `twins`, and beside them `gap` and `floor`. `judge` is the classifier that says what images show;
+    `picture` a PNG in base64, rows of images of the models `shown`."""
 
+    images: dict[str, int]
+    figures: dict[str, dict[str, dict[str, float | None]]]
+    judge: dict[str, Any]
+    shown: list[str]
+    picture: str | None
+
+
+class Further(TypedDict, total=False):
+    """Blocks that an option or another command adds to the evidence of a run. `units` is there where a task's accuracy
+    and loss are others than usual: what they are called."""
+
+    units: dict[str, str]
     answers: Answers
+    drawn: Drawn
     language: Language
     stress: Stress
     lira: Lira

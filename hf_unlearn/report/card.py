@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from hf_unlearn.errors import UserError
 from hf_unlearn.report.card_durability import durability_markdown
-from hf_unlearn.report.table import remarks, render_markdown
+from hf_unlearn.report.drawn import caption
+from hf_unlearn.report.table import remarks, render_markdown, unit_of
 from hf_unlearn.tasks import get_task
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def render_card(
     library_name: str = "transformers",
     model_id: str = PLACEHOLDER,
     picture: str | None = None,
+    drawn: str | None = None,
     num_labels: int | None = None,
     grey: bool = False,
 ) -> str:
@@ -53,6 +55,7 @@ def render_card(
         library_name: `"transformers"`, or `"peft"` when an adapter is saved.
         model_id: what the usage snippet loads.
         picture: of the forgotten rows' losses before and after, as a path relative to the card.
+        drawn: of images that the models drew, likewise.
         num_labels: of a classifier; an adapter records it nowhere, and its snippet needs it.
         grey: whether a model of images reads one channel, which pipelines do not give.
     """
@@ -67,6 +70,8 @@ def render_card(
     ]
     if picture is not None:
         parts.append(f"![Losses of the forgotten rows, before and after]({picture})")
+    if drawn is not None:
+        parts += [f"![Images of the same seeds]({drawn})", caption(evidence["drawn"])]
     parts += durability_markdown(evidence.get("stress"))
     parts += ["## Limits", " ".join([LIMITS, *adapter_limits(evidence)] if is_adapter else [LIMITS])]
     if task is not None:
@@ -123,7 +128,10 @@ def eval_results(evidence: Mapping[str, Any]) -> list:
         return []
     unit = task.accuracy_name
     figures = [(split, "accuracy", f"{unit}, {split} rows", value) for split, value in model["accuracy"].items()]
-    figures += [(split, "loss", f"loss in nats, {split} rows", value) for split, value in model["loss"].items()]
+    figures += [
+        (split, "loss", f"loss in {unit_of(evidence, 'loss')}, {split} rows", value)
+        for split, value in model["loss"].items()
+    ]
     for key, value in (model.get("f1") or {}).items():
         split, average, _ = key.split("_")
         figures.append((split, "f1", f"{average} F1, {split} rows", value))
@@ -219,6 +227,8 @@ def task_of(evidence: Mapping[str, Any]) -> "type[Task] | None":
 
 def usage(task: "type[Task]", model_id: str, grey: bool = False) -> str:
     """Python that loads the model and runs it once."""
+    if own := task.usage(model_id):
+        return own
     if grey:
         return (
             f"from PIL import Image\nfrom transformers import AutoImageProcessor, {task.auto_class}\n\n"

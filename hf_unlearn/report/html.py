@@ -7,6 +7,7 @@ from typing import Any
 from hf_unlearn.report import plots as draw
 from hf_unlearn.report.answers import answer_rows
 from hf_unlearn.report.card import REQUESTS, hub_id, short_authors
+from hf_unlearn.report.drawn import caption, drawn_sentences, picture_of
 from hf_unlearn.report.evidence import plain
 from hf_unlearn.report.heat_map import durability
 from hf_unlearn.report.language import language_rows
@@ -45,6 +46,7 @@ def render_html(evidence: Mapping[str, Any]) -> str:
             paragraph(legend(evidence, costs=False), "muted"),
             bullets(evidence["notes"] or []),
         ),
+        section("Drawn images", _drawn(evidence.get("drawn"))),
         section("Losses", _losses(evidence)),
         section("Membership attacks", _attacks(evidence)),
         section("Row by row", _rows(evidence)),
@@ -248,6 +250,14 @@ def _cost(evidence: Mapping[str, Any]) -> str:
 def _language(block: Any) -> str:
     rows = language_rows(block)
     return table(rows, "Per row and averaged; in brackets 95 % intervals, of twins the range") if rows else ""
+
+
+def _drawn(block: Any) -> str:
+    picture = picture_of(block)
+    if picture is None:
+        return bullets(drawn_sentences(block)) if block else ""
+    image = f'<img alt="Images of the same seeds" style="width: 100%" src="data:image/png;base64,{picture}">'
+    return plot(image, "Images of the same seeds", caption(block)) + bullets(drawn_sentences(block))
 
 
 def _answers(block: Any) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from hf_unlearn.report.drawn import drawn_rows, drawn_sentences
 from hf_unlearn.report.verdict import verdict
 
 WIDTH = 100
@@ -42,7 +43,13 @@ def render_markdown(evidence: Mapping[str, Any]) -> str:
 
 def remarks(evidence: Mapping[str, Any]) -> list[str]:
     """What stands below the figures: the legend, what they allow to say, and the run's notes."""
-    return [legend(evidence), *verdict(evidence), *(evidence.get("notes") or [])]
+    drawn = drawn_sentences(evidence.get("drawn"))
+    return [legend(evidence), *drawn, *verdict(evidence), *(evidence.get("notes") or [])]
+
+
+def unit_of(evidence: Mapping[str, Any], figure: str) -> str:
+    """What the evidence calls `accuracy`, or the unit of `loss`."""
+    return (evidence.get("units") or {}).get(figure) or {"accuracy": "accuracy", "loss": "nats"}[figure]
 
 
 def legend(evidence: Mapping[str, Any], *, costs: bool = True) -> str:
@@ -52,7 +59,8 @@ def legend(evidence: Mapping[str, Any], *, costs: bool = True) -> str:
     if not evidence["models"]["retrained"]:
         return f"{sets}retrained, gap, floor: no twin was trained or given."
     return (
-        f"{sets}gap: unlearned to the mean of the twins; floor: a twin to the others; in points, losses in nats. Row "
+        f"{sets}gap: unlearned to the mean of the twins; floor: a twin to the others; in points, losses in "
+        f"{unit_of(evidence, 'loss')}. Row "
         "figures and KS distance are against the twins, and theirs each against the others."
     ) + (" ±: standard error over rows. In brackets: share of one retraining." if costs else "")
 
@@ -76,13 +84,13 @@ def table_rows(evidence: Mapping[str, Any], *, intervals: bool = False) -> list[
         rows.append((label, *cells, *ends))
 
     for split in SPLITS:
-        add(f"{split} accuracy (%)", partial(_accuracy, split), f"{split}_accuracy")
+        add(f"{split} {unit_of(evidence, 'accuracy')} (%)", partial(_accuracy, split), f"{split}_accuracy")
     for key in dict.fromkeys(key for model in columns if model for key in model.get("f1") or {}):
         split, average, _ = key.split("_")
         if split in SPLITS:
             add(f"{split} {average} F1 (%)", partial(_f1, key), key)
     for split in SPLITS:
-        add(f"{split} loss (nats)", partial(_loss, split), f"{split}_loss", digits=4)
+        add(f"{split} loss ({unit_of(evidence, 'loss')})", partial(_loss, split), f"{split}_loss", digits=4)
     add("membership AUC (%)", _auc if intervals else _membership, "membership")
     add("rms z of forget rows", lambda m: number(m["rows"]["rms_z"]))
     add("  level-corrected", lambda m: number(m["rows"]["level_corrected"]["rms_z"]))
@@ -90,6 +98,7 @@ def table_rows(evidence: Mapping[str, Any], *, intervals: bool = False) -> list[
     add("over-forgotten (% of rows)", lambda m: percent(m["rows"]["over_forgotten"]))
     for name in dict.fromkeys(name for model in columns if model for name in model["further"]):
         add(name.replace("_", " "), partial(_further, name))
+    rows += drawn_rows(evidence.get("drawn"))
     ks = (evidence.get("distributions") or {}).get("ks")
     if ks:
         cells = [number((ks.get(name) or {}).get("distance")) for name in ("original", "unlearned")]

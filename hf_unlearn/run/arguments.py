@@ -32,7 +32,8 @@ class RunArguments:
     generate: int = _arg(
         0,
         "causal_lm: show what original, unlearned model and twins answer to so many forgotten, kept and general "
-        "questions, on the screen and in answers.html, which stays here.",
+        "questions, on the screen and in answers.html, which stays here. image_generation: so many images of each "
+        "class, and what a classifier sees in them.",
     )
     stress: bool = _arg(
         False,

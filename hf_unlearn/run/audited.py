@@ -55,7 +55,7 @@ def audited_rows(arguments: Arguments, unseen_file: str | None) -> AuditedRows:
         named = {role: column for role, column in arguments.data.columns.items() if isinstance(column, str)}
         task_class.detect_columns(unseen.column_names, unseen.features, named)
         source = replace(source, validation=None, test=unseen)
-    label2id = load_label2id(arguments) if task_class.has_labels() else None
+    label2id = load_label2id(arguments, task_class) if task_class.has_labels() else None
     source, columns, label_names = encoded(source, task_class, arguments.data.columns, label2id)
     label = columns.get("label")
     places = np.arange(len(source.train))

@@ -20,6 +20,7 @@ from hf_unlearn.run.loading import check_place, complete_recipe
 from hf_unlearn.run.recipe import Recipe
 from hf_unlearn.run.recipe_cache import default_cache_dir
 from hf_unlearn.saliency.mask import check_file
+from hf_unlearn.tasks import get_task
 from hf_unlearn.trainers.resuming import find_checkpoint
 
 TRACKER_PACKAGES = {
@@ -40,6 +41,8 @@ LORA_DEFAULTS = {f.name: f.default for f in fields(LoraArguments)}
 def check(arguments: Arguments, *, goes_on: bool = False) -> None:
     """Raises `UserError` for an occupied output folder, a tracker that is not installed, numbers that make no sense,
     or no way to a model. `goes_on`: the command goes on in the folder by itself, so that it may hold something."""
+    if arguments.data.task:
+        get_task(arguments.data.task).check_installed()
     complete_recipe(arguments)
     _check_loading(arguments)
     _check_launch(arguments.trainer)

@@ -102,7 +102,7 @@ class ContestSeed:
                 self._disturb(name, twin.model)
                 self.twins.append(replace(twin, model=torch.nn.Identity()))
         self.another = self.twins.pop()
-        self.another_answers = {} if data.answers is None else data.answers.texts.pop(TWIN)
+        self.another_answers = {} if data.answers is None else data.answers.shown.pop(TWIN)
 
     def _settle_stress(self, original: torch.nn.Module) -> None:
         """With `--stress`: how models are disturbed, and what the original then is."""
@@ -145,12 +145,13 @@ class ContestSeed:
         twin = entry == TWIN
         seconds, examples, _ = results.retraining_cost(self.arguments, self.data, original, self.twins)
         if self.data.answers is not None:
-            texts = self.data.answers.texts
+            texts = self.data.answers.shown
             texts[UNLEARNED] = self.another_answers if twin else texts[ORIGINAL]
         evidence = account.make_evidence(
             self._scored(another.scores if twin else self.before),
             method={"name": entry, "paper": None, "hyperparameters": None},
             task=self.data.task.name,
+            units=self.data.task.units(),
             model=account.describe_model(original.model, trained=False),
             data=self.data.describe(publish=self.arguments.request.publish_request),
             seeds=results.seeds(self.arguments),
@@ -167,7 +168,7 @@ class ContestSeed:
         )
         found: Run = dict(evidence)
         if self.data.answers is not None:
-            found["answers"] = self.data.answers.block()
+            found[self.data.answers.key] = self.data.answers.block()
         return self._finished(self._with_stress(found, TWIN if twin else ORIGINAL), entry, [])
 
     def _default(self, contestant: Contestant) -> Run:

@@ -117,21 +117,21 @@ def placed(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
     return model.to(device)
 
 
-def check_exists(arguments: Arguments, name: str) -> None:
+def check_exists(arguments: Arguments, name: str, task_class: type[Task] = Task) -> None:
     """Raises `UserError` if there is no model of this name; reads its configuration only."""
     check_place(name)
     with _said_in_one_line(name):
         if not lora.is_adapter_folder(name):
-            _load_config(arguments, name)
+            _load_config(arguments, name, task_class)
 
 
-def load_label2id(arguments: Arguments) -> dict[str, int] | None:
+def load_label2id(arguments: Arguments, task_class: type[Task] = Task) -> dict[str, int] | None:
     """The classes of the given model, where it has some of its own."""
     name = arguments.model.model_name_or_path
     if name is None:
         return None
     with _said_in_one_line(name):
-        return None if lora.is_adapter_folder(name) else _load_config(arguments, name).label2id
+        return None if lora.is_adapter_folder(name) else _load_config(arguments, name, task_class).label2id
 
 
 def head_of(arguments: Arguments, name: str) -> tuple[str | None, str | None, str | None]:
@@ -161,7 +161,7 @@ def load_processor(arguments: Arguments, source: Source, task_class: type[Task])
             if not named and lora.is_adapter_folder(name):
                 return _adapters_processor(name, task_class, options)
             return task_class.load_processor(name, **options)
-    if source.make_processor is None:
+    if source.make_processor is None or source.task != task_class.name:
         made = task_class.processor_for(get_recipe(arguments).config_values())
         if made is not None:
             return made
@@ -189,13 +189,11 @@ def build_start(arguments: Arguments, task: Task, seed: int):
     return recipe.add_adapter(build_original(arguments, recipe, task, seed), task)
 
 
-def _load_config(arguments: Arguments, name: str):
-    from transformers import AutoConfig
-
+def _load_config(arguments: Arguments, name: str, task_class: type[Task] = Task):
     options = load_options(arguments, name)
     for weights_only in ("attn_implementation", "device_map", "quantization_config"):
         options.pop(weights_only, None)
-    return AutoConfig.from_pretrained(name, **options)
+    return task_class.load_config(name, **options)
 
 
 def _adapters_processor(name: str, task_class: type[Task], options: dict[str, Any]):

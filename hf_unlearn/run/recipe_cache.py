@@ -107,8 +107,7 @@ def keep_entry(folder: Path, model, task: "Task", made: dict[str, Any]) -> None:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=PARTIAL))
-        model.save_pretrained(scratch)
-        task.processor.save_pretrained(scratch)
+        task.save_model(model, scratch)
         made = {**made, "files": digests(scratch)}
         (scratch / MADE).write_text(json.dumps(made), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)

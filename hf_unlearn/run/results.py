@@ -9,7 +9,6 @@ import numpy as np
 from hf_unlearn.evaluation.account import Scored
 from hf_unlearn.hub import upload
 from hf_unlearn.progress import say
-from hf_unlearn.report.answers import PAGE, answers_page, answers_text
 from hf_unlearn.report.blocks import Evidence, Seeds
 from hf_unlearn.report.evidence import plain
 from hf_unlearn.report.phases import plot_phases
@@ -60,7 +59,7 @@ def make_evidence(
         ],
     )
     if data.answers is not None:
-        evidence["answers"] = data.answers.block()
+        evidence[data.answers.key] = data.answers.block()  # type: ignore[literal-required]
     return evidence
 
 
@@ -121,22 +120,21 @@ def save(arguments: Arguments, data: Data, trainer: UnlearningTrainer, evidence:
         evidence,
         folder,
         base_model=base,
-        library_name="peft" if adapter and options.save_adapter else "transformers",
+        library_name="peft" if adapter and options.save_adapter else trainer.task.library_name,
         num_labels=len(trainer.task.label_names or []) or None,
     )
 
 
 def save_answers(data: Data, folder: Path) -> None:
-    """With `--generate`: the page of answers, which nothing pushes."""
+    """With `--generate`: the page of answers, or what else was shown, which nothing pushes."""
     if data.answers is not None:
-        (folder / PAGE).write_text(answers_page(data.answers.sheets()), encoding="utf-8")
+        data.answers.save(folder)
 
 
 def print_answers(data: Data) -> None:
     """With `--generate`: a few of them."""
     if data.answers is not None:
-        print("\n" + answers_text(data.answers.sheets()))
-        print(f"\nAll answers are in {PAGE}, which stays on this machine.")
+        print("\n" + data.answers.text())
 
 
 def _draw_phases(trainer: UnlearningTrainer, folder: Path) -> None:

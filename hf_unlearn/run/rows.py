@@ -10,7 +10,7 @@ from hf_unlearn.data.prepare import Prepared, prepare
 from hf_unlearn.data.request import ForgetRequest
 from hf_unlearn.data.sources import Source, join_forget_retain, load_files, load_source
 from hf_unlearn.errors import UserError
-from hf_unlearn.evaluation.answers import Answers
+from hf_unlearn.evaluation.answers import Answers, Shown
 from hf_unlearn.evaluation.own_answers import NO_REACH
 from hf_unlearn.progress import say
 from hf_unlearn.run.arguments import Arguments
@@ -30,12 +30,12 @@ class Data(Prepared):
         model: the one given by the user; without one the recipe's start, untrained: built to be looked at, so that
             nothing is refused after hours of training.
         side_examples: rows read before the unlearning, for its sake.
-        answers: with `--generate`, what each model answers when it is scored.
+        answers: with `--generate`, what each model answers, or draws, when it is scored.
     """
 
     model: torch.nn.Module | None = None
     side_examples: int = 0
-    answers: Answers | None = None
+    answers: Shown | None = None
 
     @property
     def loaded(self) -> torch.nn.Module:
@@ -67,7 +67,7 @@ def prepare_data(arguments: Arguments) -> Data:
         else:
             models.append(load_model(arguments, task, given) if given else build_start(arguments, task, seed))
         for name in _used_later(arguments):
-            check_exists(arguments, name)
+            check_exists(arguments, name, task_class)
 
     prepared = prepare(
         source,
@@ -79,7 +79,7 @@ def prepare_data(arguments: Arguments) -> Data:
         seed=arguments.trainer.seed,
         split_seed=arguments.split_seed,
         columns=arguments.data.columns,
-        label2id=load_label2id(arguments) if task_class.has_labels() else None,
+        label2id=load_label2id(arguments, task_class) if task_class.has_labels() else None,
         forget_duplicates=arguments.request.forget_duplicates,
         cache_rows=arguments.data.cache_rows,
         max_train_rows=arguments.data.max_train_rows,
@@ -87,7 +87,8 @@ def prepare_data(arguments: Arguments) -> Data:
     data = Data(**vars(prepared), model=models[0])
     data.report.notes += noted
     if arguments.run.generate:
-        data.answers = Answers(data.task, arguments.run.generate, arguments.trainer.seed)
+        most, seed = arguments.run.generate, arguments.trainer.seed
+        data.answers = data.task.asked_things(most, seed) or Answers(data.task, most, seed)
     if arguments.model.attn_implementation is None and arguments.model.dtype in ("float32", "float64"):
         data.task.try_model(models[0], data.splits.retain[0])  # other kinds may need the accelerator
     if not arguments.run.dry_run:  # it would make the user's key

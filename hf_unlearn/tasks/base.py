@@ -1,7 +1,10 @@
 """A task holds everything in which modalities differ, and only that. Methods never ask which task they run on."""
 
 import importlib
+import importlib.util
+import os
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -29,6 +32,7 @@ class Task(ABC):
         example_input (`str`): of that snippet.
         processor_argument (`str`): by which a `pipeline` takes the processor.
         accuracy_name (`str`): what an accuracy counts, in the card.
+        loss_unit (`str`): of a row's loss; where it is not nats, tables say it, and `accuracy_name`.
         peft_task_type (`str`, *optional*): of adapters; peft has none for some tasks.
         has_classes (`bool`): whether rows have a label out of several.
         has_label_sets (`bool`): whether rows have any number of labels instead, each true or not.
@@ -39,6 +43,11 @@ class Task(ABC):
         has_prompts (`bool`): whether the class takes a `prompt_template`.
         generates (`bool`): whether models answer in words of their own, which figures of their own are about.
         wrong_labels (`str`): what serves as a wrong label: `soft`, all others at once, or `uniform`, one drawn alike.
+        needs (`dict[str, str]`): modules beside those of the core, and what `pip install` takes for each.
+        rows_of (`str`, *optional*): another task, whose built-in data sets this one reads too.
+        library_name (`str`): of the model card: what loads this task's models.
+        says_labels (`bool`): whether the logits of its predictions are those of labels. Where they are not, a row has
+            one loss and its log-odds, and nothing is said of other labels.
     """
 
     name: ClassVar[str]
@@ -48,6 +57,7 @@ class Task(ABC):
     example_input: ClassVar[str] = "An example."
     processor_argument: ClassVar[str] = "tokenizer"
     accuracy_name: ClassVar[str] = "accuracy"
+    loss_unit: ClassVar[str] = "nats"
     peft_task_type: ClassVar[str | None] = None
     has_classes: ClassVar[bool] = True
     has_label_sets: ClassVar[bool] = False
@@ -59,6 +69,10 @@ class Task(ABC):
     # What of a row the model may not get to see: kind → the end of a sentence about such rows, for notes.
     partly_read: ClassVar[dict[str, str]] = {}
     wrong_labels: ClassVar[str] = "soft"
+    needs: ClassVar[dict[str, str]] = {}
+    rows_of: ClassVar[str | None] = None
+    library_name: ClassVar[str] = "transformers"
+    says_labels: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -75,8 +89,62 @@ class Task(ABC):
 
     @classmethod
     def auto_model(cls):
-        """The `transformers` auto class that loads this task's models (imported on first use)."""
+        """What loads and makes this task's models: the `transformers` auto class (imported on first use), or anything
+        with its `from_pretrained`, which can give `output_loading_info`, and its `from_config`. What they return is a
+        `PreTrainedModel`."""
         return getattr(importlib.import_module("transformers"), cls.auto_class)
+
+    @classmethod
+    def load_config(cls, name_or_path: str, **hub_kwargs):
+        """The configuration of a model on the Hub or in a folder, without its weights: a `PreTrainedConfig`. Raises
+        whatever its library raises."""
+        return importlib.import_module("transformers").AutoConfig.from_pretrained(name_or_path, **hub_kwargs)
+
+    def save_model(self, model: Any, folder: str | os.PathLike, **options: Any) -> None:
+        """Write a model, inside all wrappers, and the processor into `folder`, so that `auto_model` loads them.
+
+        `options` are those of the model's `save_pretrained`; of a `PeftModel` the adapter is written.
+        """
+        model.save_pretrained(folder, **options)
+        self.processor.save_pretrained(folder)
+
+    @classmethod
+    def model_files(cls, folder: Path) -> list[str] | None:
+        """Names, relative to `folder`, of the files of a whole model that [`save_model`] leaves: all of them may be
+        pushed. `None` for the usual ones of `transformers`, or where there is no whole model."""
+        return None
+
+    @classmethod
+    def usage(cls, model_id: str) -> str | None:
+        """Python that loads the model and runs it once, for the model card; `None` for a `pipeline` of
+        `transformers`."""
+        return None
+
+    @classmethod
+    def units(cls) -> dict[str, str] | None:
+        """What accuracy and loss are called in evidence, where they are others than usual."""
+        return None if cls.loss_unit == "nats" else {"accuracy": cls.accuracy_name, "loss": cls.loss_unit}
+
+    def asked_things(self, most: int, seed: int) -> Any | None:
+        """With `--generate`: what has models of this task show something of their own and keeps it side by side, an
+        object like [`Answers`](../evaluation/answers.py), with its `key`, `ask`, `block`, `text` and `save`. `None`
+        for tasks whose rows have prompts.
+
+        Args:
+            most: things of each kind.
+            seed: draws them.
+        """
+        return None
+
+    @classmethod
+    def check_installed(cls) -> None:
+        """Raises `UserError` naming what to install, where a module that the task needs is missing."""
+        for module, package in cls.needs.items():
+            if importlib.util.find_spec(module) is None:
+                raise UserError(f"`task` {cls.name} needs the package {module}: pip install '{package}'")
+
+    def check_method(self, method: type) -> None:  # noqa: B027
+        """Raises `UserError` for a method, an `UnlearningTrainer`, that asks more of predictions than there is."""
 
     @classmethod
     def serves(cls, model: torch.nn.Module) -> bool:
@@ -137,6 +205,11 @@ class Task(ABC):
     def has_labels(cls) -> bool:
         """Whether rows have labels that a request may name: one, or any number."""
         return cls.has_classes or cls.has_label_sets
+
+    @classmethod
+    def chooses_class(cls) -> bool:
+        """Whether a row has one class, and its logits are those of the classes."""
+        return cls.has_classes and cls.says_labels
 
     def label_id(self, value: Any, position: int) -> int:
         """The id of a raw label, for tasks with classes."""

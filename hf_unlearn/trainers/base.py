@@ -92,6 +92,7 @@ class UnlearningTrainer(StepMeans, Measuring, Originals, Loading, Pushing):
         **kwargs,
     ):
         self.check_task(task)
+        task.check_method(type(self))
         if args.n_gpu > 1:
             raise UserError(
                 f"{args.n_gpu} GPUs are visible to one process; start with `accelerate launch`, or show it one with "

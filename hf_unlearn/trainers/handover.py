@@ -20,6 +20,7 @@ from hf_unlearn.hub.staging import ADAPTER, REMOVED_CLASSES, WEIGHTS
 from hf_unlearn.models import lora
 from hf_unlearn.report.blocks import Data, Evidence, Seeds
 from hf_unlearn.report.card import base_license, render_card
+from hf_unlearn.report.drawn import save_drawn
 from hf_unlearn.report.evidence import write_json
 from hf_unlearn.report.html import render_html
 from hf_unlearn.report.picture import save_picture
@@ -67,6 +68,7 @@ def trainer_evidence(
         Scored(before, score_model(trainer) if after is None else after, list(twins)),
         method={"name": trainer.method, "paper": trainer.paper, "hyperparameters": trainer.args.hyperparameters()},
         task=trainer.task.name,
+        units=trainer.task.units(),
         model=describe_model(trainer.model, trained=True),
         data=data or cast(Data, {"splits": trainer.splits.sizes(), "forget_digest": trainer.forget_digest}),
         cost=known | dict(cost or {}),
@@ -129,7 +131,7 @@ def save_result(
         dict(evidence) | {"notes": [*evidence["notes"], *adapter_notes(trainer, save_adapter)]},
         folder,
         base_model=base_name(trainer.accelerator.unwrap_model(trainer.model)),
-        library_name="peft" if keeps_adapter else "transformers",
+        library_name="peft" if keeps_adapter else trainer.task.library_name,
         num_labels=len(labels) if labels else None,
     )
 
@@ -148,8 +150,7 @@ def save_model(trainer: TrainerPart, folder: str | os.PathLike, model: PreTraine
     for path in folder.iterdir():
         if WEIGHTS.fullmatch(path.name) or path.name in ADAPTER:
             path.unlink()
-    model.save_pretrained(folder, **lora.save_kwargs(model))
-    trainer.task.processor.save_pretrained(folder)
+    trainer.task.save_model(model, folder, **lora.save_kwargs(model))
     removed = removed_classes(trainer)
     if removed:
         write_json(folder / REMOVED_CLASSES, {"ids": removed})
@@ -193,6 +194,7 @@ def write_documents(
         license=base_license(base_model),
         library_name=library_name,
         picture=save_picture(evidence, folder),
+        drawn=save_drawn(evidence, folder),
         num_labels=num_labels,
         grey=_reads_grey(folder / "config.json"),
     )

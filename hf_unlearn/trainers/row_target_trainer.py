@@ -211,7 +211,7 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
         """As [`row_targets`], for every label: `(rows,)`. A classifier's row has one. Of a causal LM's every token has
         a target of its own: what the language alone tells of it is no memory of the row."""
         rows = self.row_targets(forget)
-        if self.task.has_classes:
+        if self.task.chooses_class():
             return rows
         return at_tokens(self.method_state, forget)
 
@@ -286,7 +286,7 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
         return self._calibrated[1]
 
     def _translation(self) -> RowTargets | RegressedTargets:
-        kind = RowTargets if self.task.has_classes else RegressedTargets
+        kind = RowTargets if self.task.chooses_class() else RegressedTargets
         return kind.from_tensors(self.method_state)
 
     def target_source(self) -> TargetSource:
@@ -294,7 +294,7 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
         have classes, a probe on the recipe's pretrained base."""
         if self.recipe is None or not _starts_pretrained(self.recipe):
             return Proxy()
-        if not self.task.has_classes:
+        if not self.task.chooses_class():
             return Proxy(haste=HASTE)  # without loading a base that nobody would ask
         base = self.recipe.start(self.args.seed)
         if not base.config._name_or_path:
@@ -306,7 +306,7 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
     def ask_source(self) -> dict[str, torch.Tensor]:
         """What the source says of validation and forget rows, none of which it has seen."""
         asked = self.ask()
-        if not self.task.has_classes:
+        if not self.task.chooses_class():
             return self._language_state(asked)
         labels, own = (self.labels_of(rows) for rows in (self.calibration_rows, self.splits.forget))
         seen, said = asked.validation.log_odds, asked.forget.log_odds

@@ -1,6 +1,7 @@
 """Means over a whole optimizer step, however it is divided into micro-batches and processes."""
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -26,20 +27,25 @@ class StepMeans(TrainerPart):
         raise NotImplementedError
 
     def of_step_mean(
-        self, function: Callable[[torch.Tensor], torch.Tensor], output: SplitOutput, values: str = "loss"
+        self,
+        function: Callable[[torch.Tensor], torch.Tensor],
+        output: SplitOutput,
+        values: "str | Callable[[SplitOutput], torch.Tensor]" = "loss",
     ) -> torch.Tensor:
         """`function(mean)` of the mean of `output.<values>` over the *whole* optimizer step: a scalar, exact gradient.
+        `values` may also be a method that gives a number for each row of an output, `(size,)`.
 
         A function that is not linear does not commute with averaging over micro-batches and processes. Here the mean
         is taken first (one reduce over processes; with accumulation, a forward without gradient over the step's other
         micro-batches) and its derivative then weighs this micro-batch's gradient.
         """
-        total, count = self._step_total(output, values)
+        each = attrgetter(values) if isinstance(values, str) else values
+        total, count = self._step_total(output, each, values if isinstance(values, str) else values.__name__)
         mean = (total / count).to(output.loss.dtype).requires_grad_()
         with torch.enable_grad():
             value = function(mean)
             (slope,) = torch.autograd.grad(value, mean)
-        share = slope * output.mean(getattr(output, values))
+        share = slope * output.mean(each(output))
         weight = count / self.step_rows(output.stream)  # a smaller last batch counts for less
         return value.detach() * weight + share - share.detach()
 
@@ -48,9 +54,11 @@ class StepMeans(TrainerPart):
         self._step_batches, self._step_means = batches, {}
         return batches, items
 
-    def _step_total(self, output: SplitOutput, values: str) -> tuple[torch.Tensor, int]:
+    def _step_total(
+        self, output: SplitOutput, each: Callable[[SplitOutput], torch.Tensor], name: str
+    ) -> tuple[torch.Tensor, int]:
         """Sum and number of per-example values over the whole step, in float64, without gradient."""
-        key = (output.stream, values)
+        key = (output.stream, name)
         if key not in self._step_means:
             outputs = [output]
             if len(self._step_batches) > 1:
@@ -60,7 +68,7 @@ class StepMeans(TrainerPart):
                     runs = [self._run(self.model_wrapped, batch, output.stream == FORGET) for batch in later]
                 outputs += [run[output.stream] for run in runs]
                 self.count_examples(sum(len(o) for o in outputs[1:]) * self.args.world_size)
-            total = sum(getattr(o, values).detach().double().sum() for o in outputs)
+            total = torch.stack([each(o).detach().double().sum() for o in outputs]).sum()
             count = sum(len(o) for o in outputs)
             if self.args.world_size > 1:
                 both = self.accelerator.reduce(torch.stack([total, total.new_tensor(count)]), reduction="sum")

@@ -101,7 +101,7 @@ class Asking(Measuring):
 
     def own_log_odds(self, said: Said, rows: Rows) -> np.ndarray:
         """Those of the rows' own labels, `(rows,)`; of a causal LM those of the answers."""
-        if not self.task.has_classes:
+        if not self.task.chooses_class():
             return said.log_odds[:, 0]
         return said.log_odds[np.arange(len(rows)), self.labels_of(rows)]
 
@@ -114,7 +114,7 @@ class Asking(Measuring):
     def look(self, rows: Rows, model: torch.nn.Module, *, places: bool = False) -> Said:
         """What a model says of rows, in row order on every process: one pass, counted as examples."""
         self.count_examples(len(rows))
-        by_token = {} if self.task.has_classes else {"tokens": attrgetter("label_log_odds")}
+        by_token = {} if self.task.chooses_class() else {"tokens": attrgetter("label_log_odds")}
         options = self._scoring_options()
         found = collect(model, self.task, rows, {"log_odds": class_log_odds}, by_token, places=places, **options)
         if not by_token:
@@ -124,7 +124,7 @@ class Asking(Measuring):
 
     def ask_model(self, model: torch.nn.Module) -> Asked:
         """What a model that never saw the rows says of them, and where it places those of a language model."""
-        places = not self.task.has_classes
+        places = not self.task.chooses_class()
         seen, asked = (self.look(rows, model, places=places) for rows in (self.calibration_rows, self.splits.forget))
         return Asked(seen, asked)
 
@@ -157,7 +157,7 @@ class Probe(TargetSource):
 
     def ask(self, trainer: Asking) -> Asked:
         splits = trainer.splits
-        if not trainer.task.has_classes:
+        if not trainer.task.chooses_class():
             raise UserError(f"a probe tells classes apart, and rows of {trainer.task.name} have none: take a proxy")
         base = self.base.to(trainer.args.device)
         retain = splits.retain

@@ -1,0 +1,114 @@
+"""A diffusion model of handwritten digits forgets one: SalUn beside random labels, ∇τ, fine-tuning and an adapter.
+
+    python benchmarks/ddpm_digits.py                # all seeds: three originals and six twins, an hour on one core
+    python benchmarks/ddpm_digits.py --seeds 10     # one of them
+    python benchmarks/ddpm_digits.py --table        # what is stored
+
+The recipe is that of `configs/ddpm_digits_salun.yaml`; every method has its own defaults. Of each seed there are an
+original, two retrained twins, and 40 images of each class from the same noises under each model. Figures are stored in
+`benchmarks/results/ddpm_digits/`, a file a seed. Needs the extra `diffusion`.
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = ROOT / "configs" / "ddpm_digits_salun.yaml"
+RESULTS = Path(__file__).parent / "results" / "ddpm_digits"
+SEEDS = (10, 20, 30)
+TWINS = 2
+IMAGES = 40  # of each class
+LINES = {
+    "SalUn": ["--method", "diffusion_salun"],
+    "random labels": ["--method", "diffusion_salun", "--saliency", "1"],
+    "SalUn, LoRA": ["--method", "diffusion_salun", "--use_peft", "--lora_r", "16", "--lora_alpha", "32"],
+    "∇τ": ["--method", "diffusion_nabla_tau", "--saliency", "1"],
+    "fine-tuning": ["--method", "fine_tune", "--saliency", "1"],
+}
+FIGURES = {  # of the block `drawn`: kind, figure, and whether it is a share
+    "drawn as forgotten": ("forgotten_classes", "recognised", True),
+    "drawn as asked, kept": ("kept_classes", "recognised", True),
+    "Fréchet, unseen": ("kept_classes", "frechet_unseen", False),
+    "Fréchet, twins": ("kept_classes", "frechet_twins", False),
+}
+
+
+def run(seed: int, arguments: list[str]) -> dict:
+    """One run of the command; originals and twins come from the cache where they were made before."""
+    from hf_unlearn.report.evidence import read_evidence
+    from hf_unlearn.train import train
+
+    with tempfile.TemporaryDirectory() as folder:
+        output = str(Path(folder) / "out")
+        given = ["--config", str(CONFIG), "--output_dir", output, "--original_seed", str(seed), "--seed", str(seed)]
+        train([*given, "--retrain", str(TWINS), "--generate", str(IMAGES), "--use_cpu", "true", *arguments])
+        return dict(read_evidence(Path(output)))
+
+
+def row(evidence: dict) -> dict:
+    """The figures of one run that the table shows; of original, unlearned model, twins, and floor."""
+    figures = evidence["drawn"]["figures"]
+    found = {name: figures[kind][figure] for name, (kind, figure, _) in FIGURES.items()}
+    for split in ("forget", "test"):
+        models = {key: evidence["models"][name]["loss"][split] for key, name in _MODELS.items()}
+        found[f"{split} loss"] = models | {"floor": evidence["floor"].get(f"{split}_loss")}
+    auc = {key: evidence["models"][name]["membership"]["loss_auc"] for key, name in _MODELS.items()}
+    cost = evidence["cost"]
+    return found | {"AUC": auc, "cost": cost["unlearn_examples"] / cost["retrain_examples"]}
+
+
+_MODELS = {"original": "original", "unlearned": "unlearned", "twins": "retrained"}
+
+
+def table(results: list[dict]) -> str:
+    """Means over seeds; Markdown."""
+    columns = [*FIGURES, "forget loss", "test loss", "AUC", "cost"]
+    lines = ["| | " + " | ".join(columns) + " |", "| --- |" + " ---: |" * len(columns)]
+    first = next(iter(LINES))
+    for title, model in (("original", "original"), ("twins", "twins"), ("floor", "floor")):
+        cells = [_mean([result["lines"][first][name] for result in results], model, name) for name in columns[:-1]]
+        lines.append(f"| {title} | " + " | ".join([*cells, ""]) + " |")
+    for line in LINES:
+        known = [result["lines"][line] for result in results if line in result["lines"]]
+        cells = [_mean([each[name] for each in known], "unlearned", name) for name in columns[:-1]]
+        cost = f"{100 * np.mean([each['cost'] for each in known]):.0f} %" if known else ""
+        lines.append(f"| {line} | " + " | ".join([*cells, cost]) + " |")
+    return "\n".join(lines)
+
+
+def _mean(found: list[dict], model: str, name: str) -> str:
+    values = [each[model] for each in found if each.get(model) is not None]
+    if not values:
+        return ""
+    share = name == "AUC" or FIGURES.get(name, ("", "", False))[2]
+    return f"{100 * np.mean(values):.1f}" if share else f"{np.mean(values):.3f}"
+
+
+def stored() -> list[dict]:
+    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob("seed*.json"))]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    parser.add_argument("--table", action="store_true", help="print what is stored")
+    options = parser.parse_args()
+    if not options.table:
+        for seed in options.seeds:
+            result: dict = {"seed": seed, "class": "3", "images": IMAGES, "lines": {}}
+            for line, arguments in LINES.items():
+                evidence = run(seed, arguments)
+                result["lines"][line] = row(evidence)
+                result |= {"environment": evidence["environment"], "judge": evidence["drawn"]["judge"]}
+                RESULTS.mkdir(parents=True, exist_ok=True)
+                text = json.dumps(result, indent=1, ensure_ascii=False)
+                (RESULTS / f"seed{seed}.json").write_text(text + "\n", encoding="utf-8")
+    print(table(stored()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Folders of `diffusers`: a denoiser is read from one, and written as a whole pipeline."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from hf_unlearn.errors import UserError
+from hf_unlearn_diffusion.config import PixelDenoiserConfig
+
+PIPELINES = ("ClassConditionalPipeline", "DDPMPipeline", "DDIMPipeline")
+FILES = (
+    "model_index.json",
+    "scheduler/scheduler_config.json",
+    "unet/config.json",
+    "unet/diffusion_pytorch_model.safetensors",
+)
+_HUB = ("revision", "token", "cache_dir", "local_files_only")
+
+
+def hub_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Of keyword arguments those that say where on the Hub a model lies."""
+    return {name: value for name, value in options.items() if name in _HUB and value is not None}
+
+
+def read_config(name: str, **options: Any) -> PixelDenoiserConfig:
+    """The configuration of a pipeline with a `UNet2DModel`, or of such a network alone, in a folder or on the Hub.
+
+    Raises `UserError` for pipelines and networks of other kinds, and for one that draws without classes.
+    """
+    from diffusers import DDPMScheduler, DiffusionPipeline, UNet2DModel
+
+    hub = hub_options(options)
+    network: dict[str, Any] = {}
+    if _is_network(name):
+        index, where = {}, {}
+    else:
+        index, where = dict(DiffusionPipeline.load_config(name, **hub)), {"subfolder": "unet"}
+        kind = index.get("_class_name")
+        kind = kind[-1] if isinstance(kind, list) else kind
+        if kind not in PIPELINES:
+            raise UserError(f"{name} is a {kind}; image_generation takes {', '.join(PIPELINES)}, or a UNet2DModel")
+    network = dict(UNet2DModel.load_config(name, **where, **hub))
+    if network.get("_class_name", "UNet2DModel") != "UNet2DModel":
+        raise UserError(f"{name} holds a {network['_class_name']}; image_generation takes models with a UNet2DModel")
+    classes = network.get("num_class_embeds")
+    if not classes:
+        raise UserError(f"{name} draws without classes (no num_class_embeds); image_generation takes models with them")
+    noise = dict(DDPMScheduler.load_config(name, subfolder="scheduler", **hub)) if where else {}
+    return _config(index, network, noise)
+
+
+def _config(index: dict[str, Any], network: dict[str, Any], noise: dict[str, Any]) -> PixelDenoiserConfig:
+    names = index.get("id2label")
+    labels: dict[str, Any] = {"num_labels": network["num_class_embeds"]}
+    if names:
+        names = {int(place): name for place, name in names.items()}
+        labels = {"id2label": names, "label2id": {name: place for place, name in names.items()}}
+    known = PixelDenoiserConfig()
+    shown = {name: network[name] for name in ("sample_size", "in_channels", "block_out_channels") if network.get(name)}
+    if network.get("out_channels", known.in_channels) != network.get("in_channels", known.in_channels):
+        raise UserError("the network says more than the noise (out_channels is not in_channels); no such model here")
+    values = {name: value for name, value in network.items() if not name.startswith("_")}
+    schedule = {name: value for name, value in noise.items() if not name.startswith("_")}
+    if schedule.get("prediction_type", "epsilon") not in ("epsilon", "v_prediction"):
+        raise UserError(f"the schedule's prediction_type is {schedule['prediction_type']}; epsilon or v_prediction is")
+    return PixelDenoiserConfig(**shown, **labels, unet=values, noise=schedule_of_training(schedule))
+
+
+def schedule_of_training(values: dict[str, Any]) -> dict[str, Any]:
+    """Of a scheduler's configuration what `DDPMScheduler` knows: how noise is put on images is the same for all."""
+    import inspect
+
+    from diffusers import DDPMScheduler
+
+    known = inspect.signature(DDPMScheduler.__init__).parameters
+    return {name: value for name, value in values.items() if name in known}
+
+
+def read_model(name: str, *, dtype: Any = None, **options: Any) -> tuple[Any, dict[str, Any]]:
+    """A [`PixelDenoiser`] as [`read_config`] finds it, with its weights, and what did not fit, as `from_pretrained`
+    of `diffusers` tells it."""
+    import torch
+    from diffusers import UNet2DModel
+
+    from hf_unlearn_diffusion.model import PixelDenoiser
+
+    config = read_config(name, **options)
+    where = {} if _is_network(name) else {"subfolder": "unet"}
+    kind = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    network, info = UNet2DModel.from_pretrained(
+        name, **where, **hub_options(options), torch_dtype=kind, output_loading_info=True, use_safetensors=True
+    )
+    model = PixelDenoiser(config)
+    model.unet = network.train()
+    model.eval()
+    config._name_or_path = str(name)
+    return model, {key: list(info.get(key) or []) for key in ("missing_keys", "unexpected_keys", "mismatched_keys")}
+
+
+def write_pipeline(model: Any, folder: str | os.PathLike) -> None:
+    """The whole pipeline: network, scheduler and classes, as [`FILES`] says."""
+    from diffusers import DDIMScheduler
+
+    from hf_unlearn_diffusion.pipeline import ClassConditionalPipeline
+
+    scheduler = DDIMScheduler.from_config(model.scheduler.config)
+    pipeline = ClassConditionalPipeline(model.unet, scheduler, id2label=model.config.id2label)
+    pipeline.save_pretrained(folder, safe_serialization=True)
+
+
+def _is_network(name: str) -> bool:
+    """Whether a folder holds a network alone."""
+    config = Path(name) / "config.json"
+    if not config.is_file() or (Path(name) / "model_index.json").is_file():
+        return False
+    return "_class_name" in json.loads(config.read_text(encoding="utf-8"))

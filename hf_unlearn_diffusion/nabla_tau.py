@@ -1,0 +1,110 @@
+"""∇τ for denoisers: ascent on the denoising loss of forgotten images that stops at that of unseen ones."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from hf_unlearn.errors import UserError
+from hf_unlearn.methods.nabla_tau import NablaTauTrainer
+from hf_unlearn.tasks.forward import unwrap
+from hf_unlearn.tasks.predictions import Predictions
+from hf_unlearn.trainers.split_output import SplitOutput
+from hf_unlearn_diffusion.draws import DRAWS
+from hf_unlearn_diffusion.predictions import DenoisingPredictions, Noised
+from hf_unlearn_diffusion.steps import DenoisingConfig, DenoisingTrainer
+
+UNSEEN = ("own", "other")
+
+
+@dataclass
+class DiffusionNablaTauConfig(DenoisingConfig):
+    """Arguments of [`DiffusionNablaTauTrainer`].
+
+    Args:
+        unseen: which loss of unseen images the ascent stops at: under the class that is theirs (`own`), or under one
+            that is not (`other`), which is how a model that never saw a class sees its images. `None` is `other` where
+            whole classes are forgotten, else `own`.
+    """
+
+    variant: str = field(default="rows", metadata={"help": "One form only.", "choices": ["rows"]})
+    unseen: str | None = field(
+        default=None,
+        metadata={
+            "help": "Unseen images under their own class, or another (default: other where classes are forgotten).",
+            "choices": list(UNSEEN),
+        },
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.variant != "rows":
+            raise UserError(f"`variant` is '{self.variant}'; this method has rows alone")
+        if self.unseen not in (None, *UNSEEN):
+            raise UserError(f"`unseen` is '{self.unseen}'; it is one of {', '.join(UNSEEN)}")
+
+
+class DiffusionNablaTauTrainer(DenoisingTrainer):
+    """∇τ (Trippa et al. 2024, arXiv 2403.14339) on the denoising loss:
+
+        L = ReLU(1 − mean_f[ℓ_i / τ(t_i)])² + L_r,
+
+    with ℓ_i = ‖ε − ε_θ(x_t, t, c)‖² of a forgotten row at its timestep t_i, and τ(t) the mean loss of validation
+    images, which the model never saw, in that eighth of the noise schedule. Losses at early timesteps are many times
+    those at late ones, and one τ for all would hear the early ones alone. τ is measured once, on the original.
+
+    Example:
+
+        config = DiffusionNablaTauConfig(output_dir="unlearned")
+        DiffusionNablaTauTrainer(model, config, splits, task).train()
+    """
+
+    config_class = DiffusionNablaTauConfig
+    args: DiffusionNablaTauConfig
+    method = "diffusion_nabla_tau"
+    paper = NablaTauTrainer.paper
+
+    @property
+    def other_class(self) -> bool:
+        """Whether τ is measured under classes that are not the images' own."""
+        return bool(self.splits.forgotten_classes) if self.args.unseen is None else self.args.unseen == "other"
+
+    def plan(self) -> list[str]:
+        under = "a class that is not theirs" if self.other_class else "their own class"
+        return [*super().plan(), f"the ascent stops at the loss of unseen images under {under}, by timestep"]
+
+    def rows_beside_steps(self) -> int:
+        return len(self.splits.validation_tau)
+
+    def prepare(self) -> dict[str, torch.Tensor]:
+        rows = self.splits.validation_tau
+        self.count_examples(len(rows))
+        errors = self.collect(rows, self.errors_under_another if self.other_class else errors_by_draw)
+        return {"tau": torch.tensor(np.mean(errors, axis=0), dtype=torch.float32)}
+
+    def unlearning_loss(self, forget: SplitOutput, retain: SplitOutput) -> torch.Tensor:
+        ascent = self.of_step_mean(lambda mean: torch.relu(1 - mean) ** 2, forget, self.shares_of_tau)
+        return ascent + retain.mean(retain.loss)
+
+    def shares_of_tau(self, forget: SplitOutput) -> torch.Tensor:
+        """ℓ_i / τ(t_i) of each row, `(size,)`."""
+        said: Any = forget.predictions
+        tau = self.method_state["tau"].to(said.logits.device)
+        model: Any = unwrap(self.model)
+        return said.example_mean(said.errors / tau[said.noised.timesteps * len(tau) // model.steps])
+
+    def errors_under_another(self, said: Predictions) -> torch.Tensor:
+        """Errors at a row's draws under the next class, `(rows, draws)`."""
+        assert isinstance(said, DenoisingPredictions)
+        model: Any = unwrap(self.model)
+        shown = said.noised
+        following = (shown.conditions + 1) % model.config.num_labels
+        answer = model.denoise(Noised(shown.images, shown.timesteps, following)).flatten(1)
+        return said.errors_of(answer).view(said.size, DRAWS)
+
+
+def errors_by_draw(said: Predictions) -> torch.Tensor:
+    """Errors at a row's draws, `(rows, draws)`."""
+    assert isinstance(said, DenoisingPredictions)
+    return said.errors.view(said.size, DRAWS)

@@ -1,0 +1,196 @@
+"""Image generation: pixels are drawn for a class, by taking noise away step by step."""
+
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from hf_unlearn.errors import UserError
+from hf_unlearn.tasks.forward import unwrap, without_wrappers
+from hf_unlearn.tasks.image_classification import ImageClassification
+from hf_unlearn_diffusion.config import PixelDenoiserConfig
+from hf_unlearn_diffusion.draws import fixed_draws, seed_of
+from hf_unlearn_diffusion.predictions import DenoisingPredictions, Noised
+
+DENOISERS = ("PixelDenoiser",)
+CORE_METHODS = ("fine_tune", "gradient_ascent", "nabla_tau", "neg_grad_plus", "ssd")  # need nothing but a loss
+
+
+class ImageGeneration(ImageClassification):
+    """Diffusion models of pixels with a class for each image: a `UNet2DModel` of `diffusers` and its schedule.
+
+    A row's loss is the mean squared error of the noise. In training noise and timestep are drawn each time; a row is
+    scored at timesteps and noises of its own, drawn from its content ([`fixed_draws`]), so that its score is no matter
+    of luck, and two models are asked the same.
+    """
+
+    name: ClassVar[str] = "image_generation"
+    auto_class: ClassVar[str] = "PixelDenoiser"
+    pipeline_tag: ClassVar[str] = "unconditional-image-generation"
+    accuracy_name: ClassVar[str] = "noise found"
+    loss_unit: ClassVar[str] = "MSE"
+    library_name: ClassVar[str] = "diffusers"
+    needs: ClassVar[dict[str, str]] = {"diffusers": "hf_unlearn[diffusion]"}
+    rows_of: ClassVar[str | None] = "image_classification"
+    says_labels: ClassVar[bool] = False
+
+    @classmethod
+    def auto_model(cls):
+        cls.check_installed()
+        return Denoisers
+
+    @classmethod
+    def serves_class(cls, name: str) -> bool:
+        return name in DENOISERS
+
+    @classmethod
+    def load_config(cls, name_or_path: str, **hub_kwargs):
+        cls.check_installed()
+        from hf_unlearn_diffusion.folders import read_config
+
+        return read_config(name_or_path, **hub_kwargs)
+
+    @classmethod
+    def load_processor(cls, name_or_path: str, **hub_kwargs):
+        """The image processor beside a model; one that gives the network's size and channels, where there is none."""
+        try:
+            return super().load_processor(name_or_path, **hub_kwargs)
+        except UserError:
+            return cls.processor_for(cls.load_config(name_or_path, **hub_kwargs).to_dict())
+
+    @classmethod
+    def processor_for(cls, config: dict[str, Any]):
+        """Scales images to the network's size and channels, values in [-1, 1]."""
+        values = PixelDenoiserConfig().to_dict() | config
+        size = {"image_size": values["sample_size"], "num_channels": values["in_channels"]}
+        return super().processor_for(size)
+
+    @classmethod
+    def model_files(cls, folder: Path) -> list[str] | None:
+        from hf_unlearn_diffusion.folders import FILES
+
+        return list(FILES) if (folder / FILES[0]).is_file() else None
+
+    @classmethod
+    def usage(cls, model_id: str) -> str | None:
+        return (
+            "import torch\n\nfrom hf_unlearn_diffusion.pipeline import ClassConditionalPipeline\n\n"
+            f'pipe = ClassConditionalPipeline.from_pretrained("{model_id}")\n'
+            "classes = list(pipe.config.id2label.values())\n"
+            "images = pipe(classes, generator=torch.Generator().manual_seed(0)).images"
+        )
+
+    def save_model(self, model: Any, folder: str | os.PathLike, **options: Any) -> None:
+        """A pipeline of `diffusers`, and the image processor; an adapter as `peft` writes it."""
+        from hf_unlearn_diffusion.folders import write_pipeline
+
+        inner = without_wrappers(model)
+        if hasattr(inner, "peft_config"):
+            return super().save_model(inner, folder, **options)
+        write_pipeline(inner, folder)
+        self.processor.save_pretrained(folder)
+
+    def asked_things(self, most: int, seed: int) -> Any:
+        """[`Drawings`]: `most` images of each class."""
+        from hf_unlearn_diffusion.drawings import Drawings
+
+        return Drawings(self, most, seed)
+
+    def check_method(self, method: type) -> None:
+        name = getattr(method, "method", method.__name__)
+        if name in CORE_METHODS or getattr(method, "reads_noise", False):
+            return
+        own = "diffusion_salun, diffusion_nabla_tau"
+        raise UserError(
+            f"`method` {name} asks how likely labels are, and a denoiser says nothing of that; for {self.name} there "
+            f"are {own}, {', '.join(CORE_METHODS)}"
+        )
+
+    def check_model(self, model: torch.nn.Module) -> None:
+        config: Any = unwrap(model).config
+        if self.label_names is not None and config.num_labels < len(self.label_names):
+            raise UserError(
+                f"the model draws {config.num_labels} classes and the data has {len(self.label_names)}: choose the "
+                "model that was trained on these classes, or another label column"
+            )
+        channels = config.network_values()["in_channels"]
+        if channels != self.channels:
+            raise UserError(f"the model draws {channels} channels and its image processor gives {self.channels}")
+
+    def encode(self, rows: dict[str, list], positions: list[int]) -> list[dict[str, Any]]:
+        """See [`Task.encode`]; `seed` is that of the row's noises."""
+        features = super().encode(rows, positions)
+        return [row | {"seed": seed_of(row["pixel_values"], row["labels"])} for row in features]
+
+    def collate(self, features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """`pixel_values` `(batch, channels, height, width)` float32, `labels` and `seed` `(batch,)`."""
+        batch = super().collate(features)
+        return batch | {"seed": torch.tensor([row["seed"] for row in features])}
+
+    def predict(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> DenoisingPredictions:
+        """One draw a row from the global generator where gradients are wanted; else the row's own draws."""
+        if torch.is_grad_enabled():
+            said = model(batch["pixel_values"], labels=batch["labels"])
+            return _predictions(batch["labels"], [said])
+        return self._scored(model, batch)
+
+    def _scored(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> DenoisingPredictions:
+        images, labels = batch["pixel_values"], batch["labels"]
+        inner: Any = unwrap(model)
+        times, noises = fixed_draws(batch["seed"].tolist(), tuple(images.shape[1:]), inner.steps)
+        draws = zip(times.to(images.device), noises.to(images), strict=True)  # each a draw of every row
+        return _predictions(labels, [model(images, labels=labels, timesteps=t, noise=noise) for t, noise in draws])
+
+    @torch.no_grad()
+    def embed(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The images themselves, brought to 8 × 8 pixels, `(batch, 64 · channels)`: near duplicates are near there,
+        whatever a model has learned."""
+        pixels = torch.nn.functional.adaptive_avg_pool2d(batch["pixel_values"], 8)
+        return pixels.flatten(1)
+
+    @torch.no_grad()
+    def predict_and_embed(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]):
+        return self.predict(model, batch), self.embed(model, batch)
+
+
+def _predictions(labels: torch.Tensor, found: list[Any]) -> DenoisingPredictions:
+    """Of rows with these labels what a denoiser returned for each of their draws; those of a row stand together."""
+
+    def by_row(values: list[torch.Tensor]) -> torch.Tensor:
+        """A `(size, …)` tensor of each draw, as `(size · draws, …)`."""
+        return torch.stack(values, 1).flatten(0, 1)
+
+    size, draws = len(labels), len(found)
+    shown = Noised(
+        *(by_row([getattr(said.noised, name) for said in found]) for name in ("images", "timesteps", "conditions"))
+    )
+    return DenoisingPredictions(
+        by_row([said.sample for said in found]).flatten(1),
+        labels.repeat_interleave(draws),
+        size,
+        None if draws == 1 else torch.arange(size, device=labels.device).repeat_interleave(draws),
+        [draws] * size,
+        wanted=by_row([said.wanted for said in found]).flatten(1),
+        noised=shown,
+    )
+
+
+class Denoisers:
+    """Loads and makes denoisers, as the auto classes of `transformers` do."""
+
+    @staticmethod
+    def from_pretrained(name_or_path: str, *, output_loading_info: bool = False, **options: Any):
+        from hf_unlearn_diffusion.folders import read_model
+
+        model, info = read_model(name_or_path, **options)
+        return (model, info) if output_loading_info else model
+
+    @staticmethod
+    def from_config(config: PixelDenoiserConfig, dtype: torch.dtype | None = None):
+        from hf_unlearn_diffusion.model import PixelDenoiser
+
+        if not isinstance(config, PixelDenoiserConfig):
+            known = PixelDenoiserConfig.model_type
+            raise UserError(f"`original_model_type` {config.model_type} is no denoiser; for images there is {known}")
+        return torch.nn.Module.to(PixelDenoiser(config), dtype or torch.float32)

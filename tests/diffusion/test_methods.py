@@ -1,0 +1,155 @@
+"""SalUn and ∇τ for denoisers: formulas, masks, adapters, resuming, and what is refused."""
+
+import numpy as np
+import pytest
+import torch
+from toy import image_setup, outputs
+from toy_diffusion import denoising_setup
+
+from hf_unlearn.errors import UserError
+from hf_unlearn.methods import get_method
+from hf_unlearn.models import lora
+from hf_unlearn_diffusion.draws import DRAWS, fixed_draws
+from hf_unlearn_diffusion.nabla_tau import DiffusionNablaTauConfig, DiffusionNablaTauTrainer
+from hf_unlearn_diffusion.predictions import Noised
+from hf_unlearn_diffusion.salun import ALPHA, DiffusionSalUnConfig, DiffusionSalUnTrainer
+
+QUICK = {"learning_rate": 1e-2, "use_cpu": True, "disable_tqdm": True, "per_device_train_batch_size": 8}
+OWN = {"diffusion_salun": DiffusionSalUnTrainer, "diffusion_nabla_tau": DiffusionNablaTauTrainer}
+METHODS = {**OWN, "fine_tune": get_method("fine_tune"), "nabla_tau": get_method("nabla_tau")}
+
+
+def make(folder, method="diffusion_salun", adapter=False, gone=(), model_values=None, **more):
+    model, splits, task = denoising_setup(torch.float64, **model_values or {})
+    splits.forgotten_classes = gone
+    if adapter:
+        model = lora.add_lora(model, r=2, alpha=4, dropout=0.0, task_type=task.peft_task_type)
+    kind = METHODS[method]
+    args = kind.config_class(output_dir=str(folder), **QUICK | {"max_steps": 2} | more)
+    return kind(model, args, splits, task, quiet=True)
+
+
+def weights(model) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def test_the_forget_term_of_salun_is_that_of_the_paper(tmp_path):
+    trainer = make(tmp_path, gone=(1,), model_values={"condition_dropout": 0.5})
+    torch.manual_seed(0)
+    said = outputs(trainer)
+    shown, model = said["forget"].predictions.noised, trainer.model
+    following = [2 if c == 1 else 4 if c == 4 else {0: 2, 2: 3, 3: 0}[c] for c in shown.conditions.tolist()]
+    assert 4 in following and set(following) & {0, 2, 3}
+    with torch.no_grad():
+        other = model.denoise(Noised(shown.images, shown.timesteps, torch.tensor(following)))
+        own = model.denoise(shown)
+    by_hand = (own - other).square().flatten(1).mean(1)
+    assert torch.allclose(trainer.forget_losses(said["forget"]), by_hand, rtol=1e-9)
+    dropped = shown.conditions == 4
+    assert (by_hand[dropped] == 0).all() and (by_hand[~dropped] > 0).all()
+    loss = trainer.unlearning_loss(**said)
+    assert loss.item() == pytest.approx((by_hand.mean() + ALPHA * said["retain"].loss.mean()).item())
+    loss.backward()  # only through ε_θ(x, t, c): the embedding of a class that is nobody's own here gets nothing
+    alone = make(tmp_path, gone=(1,), alpha=1e-9)
+    (alone.forget_losses(outputs(alone)["forget"])).sum().backward()
+    assert not torch.equal(alone.model.unet.class_embedding.weight.grad[1], torch.zeros(32, dtype=torch.float64))
+
+
+def test_tau_is_that_of_unseen_images_by_eighths_of_the_schedule(tmp_path):
+    found = {}
+    for unseen in ("own", "other"):
+        trainer = make(tmp_path, "diffusion_nabla_tau", unseen=unseen)
+        trainer.method_state = dict(trainer.prepare())
+        found[unseen] = trainer.method_state["tau"]
+        model, rows = trainer.model, trainer.splits.validation_tau
+        times, noises = fixed_draws([rows[i]["seed"] for i in range(len(rows))], (1, 8, 8), 1000)
+        images = torch.stack([rows[i]["pixel_values"] for i in range(len(rows))]).double()
+        labels = torch.tensor([rows[i]["labels"] for i in range(len(rows))])
+        shown = labels if unseen == "own" else (labels + 1) % 4
+        for k in (0, DRAWS - 1):
+            noised = model.scheduler.add_noise(images, noises[k].double(), times[k])
+            with torch.no_grad():
+                error = (model.denoise(Noised(noised, times[k], shown)) - noises[k]).square().mean()
+            assert float(found[unseen][k]) == pytest.approx(float(error), rel=1e-5)
+    said = outputs(trainer)
+    tau, forget = found["other"].double(), said["forget"].predictions
+    ratio = (forget.loss / tau[forget.noised.timesteps * DRAWS // 1000]).mean()
+    wanted = torch.relu(1 - ratio) ** 2 + said["retain"].loss.mean()
+    assert trainer.unlearning_loss(**said).item() == pytest.approx(wanted.item(), rel=1e-6)
+    assert make(tmp_path, "diffusion_nabla_tau", gone=(1,)).other_class
+    assert not make(tmp_path, "diffusion_nabla_tau").other_class
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_mask_holds_the_other_weights_still_to_the_bit(tmp_path, method):
+    trainer = make(tmp_path, method, saliency=0.5, max_steps=3)
+    start = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    trainer.train()
+    kept = trainer.lens.mask.masks
+    moved = {name: p != start[name] for name, p in trainer.model.named_parameters()}
+    assert sum(int(m.sum()) for m in moved.values()) > 100
+    assert not any((m & ~kept[name]).any() if name in kept else m.any() for name, m in moved.items())
+
+
+def test_a_resumed_run_of_whole_weights_is_the_run(tmp_path):
+    whole = make(tmp_path / "whole", saliency=0.5, save_strategy="steps", save_steps=1)
+    whole.train()
+    again = make(tmp_path / "again", saliency=0.5)
+    torch.manual_seed(1)
+    again.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-1"))
+    assert torch.equal(weights(whole.model), weights(again.model)) and again.examples == whole.examples
+
+
+@pytest.mark.parametrize("method", OWN)
+def test_a_resumed_run_is_the_run_and_lora_moves_the_adapter_alone(tmp_path, method):
+    options = {"adapter": True, "saliency": None if method == "diffusion_nabla_tau" else 1.0}
+    whole = make(tmp_path / "whole", method, save_strategy="steps", save_steps=1, **options)
+    start = {name: p.detach().clone() for name, p in whole.model.named_parameters()}
+    trained = {name for name, p in whole.model.named_parameters() if p.requires_grad}
+    whole.train()
+    again = make(tmp_path / "again", method, **options)
+    torch.manual_seed(1)
+    again.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-1"))
+    assert torch.equal(weights(whole.model), weights(again.model)) and again.examples == whole.examples
+    moved = {name for name, p in whole.model.named_parameters() if not torch.equal(p, start[name])}
+    assert moved and moved <= trained < start.keys() and all("lora_" in name for name in trained)
+    before = np.array(whole.score(whole.splits.test).loss)
+    merged = lora.merge(whole.model)
+    assert np.allclose(whole.score(whole.splits.test, merged).loss, before)
+
+
+def test_steps_as_published(tmp_path):
+    trainer = make(tmp_path, variant="paper", max_steps=-1, learning_rate=None, per_device_train_batch_size=None)
+    args = trainer.args
+    assert (trainer.schedule.total_steps, args.learning_rate, args.max_grad_norm) == (1000, 1e-4, 1.0)
+    assert (args.saliency, args.alpha, args.weight_decay, args.lr_scheduler_type) == (0.5, 3.07, 0.0, "constant")
+    assert args.per_device_train_batch_size == args.per_device_forget_batch_size == 128
+    usual = make(tmp_path, max_steps=-1)
+    assert usual.passes(usual.schedule.total_steps) == pytest.approx(40 * 11 / 30, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("config", "values", "said"),
+    [
+        (DiffusionSalUnConfig, {"alpha": 0}, "without the retain term all classes are lost"),
+        (DiffusionSalUnConfig, {"variant": "tokens"}, "it is one of rows, paper"),
+        (DiffusionNablaTauConfig, {"unseen": "all"}, "it is one of own, other"),
+        (DiffusionNablaTauConfig, {"variant": "paper"}, "this method has rows alone"),
+    ],
+)
+def test_arguments_without_sense_are_refused(tmp_path, config, values, said):
+    with pytest.raises(UserError, match=said):
+        config(output_dir=str(tmp_path), **values)
+
+
+@pytest.mark.parametrize("method", OWN.values())
+def test_a_classifier_is_refused(tmp_path, method):
+    model, splits, task = image_setup()
+    with pytest.raises(UserError, match="is for models that take noise away; the task is image_classification"):
+        method(model, method.config_class(output_dir=str(tmp_path), **QUICK), splits, task)
+
+
+def test_rows_of_the_core_s_nabla_tau_need_labels(tmp_path):
+    assert make(tmp_path, "nabla_tau").args.variant == "held"
+    with pytest.raises(UserError, match="`variant` rows is for models that say labels"):
+        make(tmp_path, "nabla_tau", variant="rows")
