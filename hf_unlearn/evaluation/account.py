@@ -9,6 +9,7 @@ import torch
 from hf_unlearn.evaluation.attack_comparison import compare_attacks
 from hf_unlearn.evaluation.comparison import ModelScores, compare
 from hf_unlearn.evaluation.distributions import distributions
+from hf_unlearn.evaluation.sampled import sampled_block
 from hf_unlearn.models import lora
 from hf_unlearn.report.blocks import Cost, Data, Evidence, Method, Model, Seeds
 from hf_unlearn.report.evidence import build_evidence, environment
@@ -48,7 +49,7 @@ def make_evidence(
         classifiers: also the membership attacks that train a classifier.
     """
     models = (scored.original, scored.unlearned, scored.twins)
-    return build_evidence(
+    evidence = build_evidence(
         method=method,
         task=task,
         model=model,
@@ -63,6 +64,10 @@ def make_evidence(
         environment=environment(seed=seeds["run"], device=device_name(device)),
         notes=notes,
     )
+    sampled = sampled_block(*models, evidence["data"]["splits"])
+    if sampled is not None:
+        evidence["sampled"] = sampled
+    return evidence
 
 
 def describe_model(model: torch.nn.Module, *, trained: bool) -> Model:

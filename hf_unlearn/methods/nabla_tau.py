@@ -143,7 +143,13 @@ class NablaTauTrainer(RowTargetTrainer):
         return [f"variant {self.args.variant}, {passes:.2f} passes over the retain rows", *proxy]
 
     def rows_beside_steps(self) -> int:
-        return super().rows_beside_steps() if self.args.variant in ("rows", "tokens") else 0
+        if self.args.variant in ("rows", "tokens"):
+            return super().rows_beside_steps()
+        times = -(-self.forget_epochs // TAU_EVERY) if self.args.variant == "paper" else 1
+        return self.rows_of_check() + times * len(self.calibration_rows)
+
+    def rows_of_refits(self) -> int:
+        return 0 if self.by_tokens else super().rows_of_refits()
 
     def prepare(self) -> dict[str, torch.Tensor]:
         self.check_validation()
@@ -197,7 +203,7 @@ class NablaTauTrainer(RowTargetTrainer):
         return float(self.method_state["tau"])
 
     def _measure_tau(self) -> torch.Tensor:
-        return torch.tensor(self.score(self.splits.validation_tau, self.model_wrapped).loss.mean())
+        return torch.tensor(self.score(self.calibration_rows, self.model_wrapped).loss.mean())
 
 
 def default_variant(task: Task, recipe: KnownRecipe | None) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from hf_unlearn.report.sampled import sampled_words
 from hf_unlearn.report.verdict import verdict
 
 WIDTH = 100
@@ -42,7 +43,7 @@ def render_markdown(evidence: Mapping[str, Any]) -> str:
 
 def remarks(evidence: Mapping[str, Any]) -> list[str]:
     """What stands below the figures: the legend, what they allow to say, and the run's notes."""
-    return [legend(evidence), *verdict(evidence), *(evidence.get("notes") or [])]
+    return [legend(evidence), *sampled_words(evidence), *verdict(evidence), *(evidence.get("notes") or [])]
 
 
 def legend(evidence: Mapping[str, Any], *, costs: bool = True) -> str:

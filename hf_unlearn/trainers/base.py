@@ -172,11 +172,6 @@ class UnlearningTrainer(StepMeans, Measuring, Originals, Loading, Pushing):
         self._recorded.setdefault(name, []).append(torch.as_tensor(value).detach().float())
 
     @property
-    def ends_passes(self) -> bool:
-        """Whether a pass over the retain rows ends with a smaller batch, rather than running on."""
-        return False
-
-    @property
     def lens(self) -> SaliencyLens | None:
         """The mask, where there is one."""
         return next((lens for lens in self.active_lenses if isinstance(lens, SaliencyLens)), None)
@@ -184,10 +179,6 @@ class UnlearningTrainer(StepMeans, Measuring, Originals, Loading, Pushing):
     def plan(self) -> list[str]:
         """What a dry run says of the method, a line each."""
         return []
-
-    def rows_beside_steps(self) -> int:
-        """Rows that a whole training reads beside those of its steps, as far as a plan can tell."""
-        return 0
 
     def _first_of_step(self, key: str) -> bool:
         """True for the first call with `key` in an optimizer step, however many micro-batches the step has."""

@@ -12,7 +12,7 @@ from hf_unlearn.data.rows import Rows
 from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.trainers.config import KnownRecipe, default_learning_rate, filled_later
-from hf_unlearn.trainers.prolonging import MOST_TIMES, Prolonging
+from hf_unlearn.trainers.prolonging import MOST_ROWS, MOST_TIMES, Prolonging
 from hf_unlearn.trainers.proxy_source import ADAPTER_RATE, USUAL_MOMENTUM, Proxy
 from hf_unlearn.trainers.published import PAPER, PublishedConfig, PublishedTrainer
 from hf_unlearn.trainers.random_streams import Stream, random_numbers
@@ -168,7 +168,7 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
         words = {"proxy": proxy, "probe": "a probe on the frozen base", "probe and a proxy": f"a probe and {proxy}"}
         lines = [f"targets from {words.get(name, name)}; nothing of it sees the forget rows"]
         if self.recipe is not None and self.recipe.epochs:
-            read = self.schedule.total_steps * sum(size.batch for size in sizes.values()) + self.rows_beside_steps()
+            read = self.rows_of_steps() + self.rows_beside_steps()
             share = read / (self.recipe.epochs * sizes[RETAIN].rows)
             lines.append(f"reads about {share:.0%} of the examples of retraining")
         if self.schedule.most_steps > self.schedule.total_steps:
@@ -176,10 +176,30 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
         return lines
 
     def rows_beside_steps(self) -> int:
-        """Those that the source of the targets reads."""
-        retain, name = self.stream_sizes()[RETAIN].rows, self.source_name
-        probed = min(retain, MOST_PROBE_ROWS) if Probe.name in name else 0
-        return probed + (round((self.args.proxy_epochs or 0) * retain) if Proxy.name in name else 0)
+        """Those of the check, of the source of the targets, of their refits, and of one look whether to prolong."""
+        return super().rows_beside_steps() + self.rows_of_check() + self.rows_of_source() + self.rows_of_refits()
+
+    def rows_of_check(self) -> int:
+        """What [`check_validation`] reads."""
+        some = (min(len(rows), CHECKED_ROWS) for rows in (self.splits.forget, self.splits.retain))
+        return sum(some) + len(self.calibration_rows)
+
+    def rows_of_source(self) -> int:
+        """What trains the source of the targets, and what it is asked for."""
+        retain, name = self.stream_sizes()[RETAIN], self.source_name
+        asked = len(self.calibration_rows) + len(self.splits.forget)
+        read = {
+            Probe.name: min(retain.rows, MOST_PROBE_ROWS),
+            Proxy.name: math.ceil((self.args.proxy_epochs or 0) * retain.batches) * retain.batch,
+        }
+        return sum(rows + asked for source, rows in read.items() if source in name) or asked
+
+    def rows_of_refits(self) -> int:
+        """What measures the targets anew, and looks once how far the rows still stand above them."""
+        schedule = self.schedule
+        refits = len({int(schedule.total_steps * share) for share in REFIT} - {0})  # the check serves the first
+        looks = min(len(self.splits.forget), MOST_ROWS) if schedule.most_steps > schedule.total_steps else 0
+        return refits * len(self.calibration_rows) + looks
 
     @cached_property
     def source_name(self) -> str:
@@ -207,7 +227,6 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
         return torch.where(removed < 0, SLACK, 0.0).to(forget.log_odds)[forget.index]
 
     def stand_above(self, places: np.ndarray) -> float:
-        self.count_examples(len(places))
         now = self.score(self.splits.forget.select(places), self.model_wrapped).log_odds
         return float(np.mean(now - self.method_state["targets"].numpy()[places])) / self.spread
 
