@@ -131,8 +131,7 @@ class BoundaryShrinkTrainer(BoundaryTrainer):
             yield self._prepare_inputs(self.task.collate(rows.__getitems__(part)))
 
     def forget_losses(self, forget: SplitOutput) -> torch.Tensor:
-        nearest = self.method_state["nearest"].to(forget.index.device)
-        return forget.loss_for(nearest[forget.index])
+        return forget.loss_for(forget.own(self.method_state["nearest"], forget.index))
 
 
 def _reads(space: str) -> int:

@@ -12,7 +12,7 @@ from hf_unlearn.trainers import token_pull
 from hf_unlearn.trainers.config import KnownRecipe, filled_later
 from hf_unlearn.trainers.row_target_trainer import RowTargetConfig, RowTargetTrainer
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase
-from hf_unlearn.trainers.split_output import SplitOutput
+from hf_unlearn.trainers.split_output import SplitOutput, on_host
 
 VARIANTS = ("rows", "tokens", "held", "paper")
 PAPER_RATE = 1e-3
@@ -200,7 +200,7 @@ class NablaTauTrainer(RowTargetTrainer):
     @property
     def tau(self) -> float:
         """The loss at which the ascent stops, in nats."""
-        return float(self.method_state["tau"])
+        return on_host(self.method_state["tau"])
 
     def _measure_tau(self) -> torch.Tensor:
         return torch.tensor(self.score(self.calibration_rows, self.model_wrapped).loss.mean())

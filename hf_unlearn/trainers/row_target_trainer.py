@@ -18,7 +18,7 @@ from hf_unlearn.trainers.published import PAPER, PublishedConfig, PublishedTrain
 from hf_unlearn.trainers.random_streams import Stream, random_numbers
 from hf_unlearn.trainers.row_targets import RegressedTargets, RowTargets
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase
-from hf_unlearn.trainers.split_output import SplitOutput
+from hf_unlearn.trainers.split_output import SplitOutput, on_host
 from hf_unlearn.trainers.target_sources import MOST_PROBE_ROWS, Asked, Asking, Blend, Probe, Said, TargetSource
 from hf_unlearn.trainers.token_targets import at_tokens, fit_tokens
 
@@ -213,7 +213,7 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
             self._measure_targets()
         if self._first_of_step("length"):
             self.prolong()
-        return self.method_state["targets"].to(forget.log_odds)[forget.index]
+        return forget.own(self.method_state["targets"], forget.log_odds)
 
     def slack(self, forget: SplitOutput) -> torch.Tensor:
         """How far below its target each of the micro-batch's rows is left alone, in spreads, `(size,)` or a scalar.
@@ -224,7 +224,7 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
         removed = self.method_state.get("removed")
         if removed is None:
             return torch.tensor(SLACK)
-        return torch.where(removed < 0, SLACK, 0.0).to(forget.log_odds)[forget.index]
+        return forget.own(torch.where(removed < 0, SLACK, 0.0), forget.log_odds)
 
     def stand_above(self, places: np.ndarray) -> float:
         now = self.score(self.splits.forget.select(places), self.model_wrapped).log_odds
@@ -246,12 +246,12 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
     @property
     def spread(self) -> float:
         """Standard deviation of the log-odds on validation rows, in nats: the unit of distances to the targets."""
-        return float(self.method_state["spread"])
+        return on_host(self.method_state["spread"])
 
     @property
     def label_spread(self) -> float:
         """The same for labels: for causal LMs of the tokens of validation rows."""
-        return float(self.method_state.get("token_spread", self.method_state["spread"]))
+        return on_host(self.method_state.get("token_spread", self.method_state["spread"]))
 
     @property
     def proxy_epochs(self) -> float:
