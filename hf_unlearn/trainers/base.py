@@ -17,6 +17,7 @@ from hf_unlearn.errors import NonFiniteLossError, UserError
 from hf_unlearn.evaluation.scores import SplitScores
 from hf_unlearn.models.lora import save_kwargs
 from hf_unlearn.models.weights import KEPT_NARROW, trains_narrow
+from hf_unlearn.saliency.shards import whole
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.tasks.forward import eval_mode, rows_of
 from hf_unlearn.trainers.config import KnownRecipe, UnlearningConfig, default_learning_rate
@@ -305,7 +306,8 @@ class UnlearningTrainer(StepMeans, Measuring, Originals, Loading, Pushing):
         grad_norm = super()._get_grad_norm(model, grad_norm)
         finite = self._finite if self._finite is not None else torch.ones((), dtype=torch.bool)
         if getattr(self.accelerator, "scaler", None) is None:  # a loss scaler skips steps with overflow itself
-            finite = finite & torch.isfinite(torch.as_tensor(grad_norm, device=finite.device))
+            norm = whole(torch.as_tensor(grad_norm))  # FSDP2 gives it spread over the processes
+            finite = finite & torch.isfinite(norm.to(finite.device))
         if self.args.world_size > 1:
             finite = self.accelerator.reduce(finite.float(), reduction="sum") == self.args.world_size
         if not bool(finite):
