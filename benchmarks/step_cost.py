@@ -65,8 +65,8 @@ def build(kind: str, vocabulary: int | None = None, layers: int = 6):
     source = load_source("fictitious_authors")
     tokenizer = source.make_processor()
     config = LlamaConfig(vocab_size=vocabulary or len(tokenizer), hidden_size=192, num_hidden_layers=layers,
-                         num_attention_heads=6, num_key_value_heads=6, intermediate_size=512, max_position_embeddings=128,
-                         pad_token_id=tokenizer.pad_token_id)  # fmt: skip
+                         num_attention_heads=6, num_key_value_heads=6, intermediate_size=512,
+                         max_position_embeddings=128, pad_token_id=tokenizer.pad_token_id)  # fmt: skip
     task = get_task("causal_lm")(tokenizer, source.columns)
     model = LlamaForCausalLM(config)
     task.prepare_model(model)
