@@ -180,7 +180,7 @@ def table(sizes: list[dict[str, Any]]) -> str:
 def check(sizes: list[dict[str, Any]], stored: dict[str, Any]) -> list[str]:
     """What is not as it is stored, a line each."""
     known = {size["rows"]: size for size in stored["sizes"]}
-    wrong = []
+    wrong = [] if any(size["rows"] in known for size in sizes) else ["nothing is stored of these sizes"]
     for size in sizes:
         if size["rows"] not in known:
             continue
