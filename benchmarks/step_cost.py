@@ -8,9 +8,10 @@ memory each phase of a run takes.
 A small ViT, and a small Llama with a vocabulary of 32,768. Every measurement is a process of its own, a plain one
 before each method, on one thread, in float32 with AdamW. Phases: `before` (targets and their proxy, references, a
 mask: all that is measured before the first step), `steps`, and `score` (forget, retain and test rows once). Time is
-processor time, of a step that measures no targets the median; a method without steps has none. Memory is the most resident memory of a phase
-(Linux), less what the process held before it had a model; its ratio is to the plain steps'. With `--check` a ratio of
-time may be 1.25 times the stored one, one of memory 1.1 times. Stored in `benchmarks/results/step_cost.json`.
+processor time, the median over steps that measure no targets; a method without steps has none. Memory is the most
+resident memory of a phase (Linux), less what the process held before it had a model; its ratio is to the plain steps'.
+With `--check` a ratio of time may be 1.25 times the stored one, one of memory 1.1 times. Stored in
+`benchmarks/results/step_cost.json`.
 """
 
 import argparse
