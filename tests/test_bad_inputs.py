@@ -180,7 +180,8 @@ def test_bad_input(capfd, tmp_path, shared, no_training, name):
 
 
 COMMAND = "import sys; from hf_unlearn.cli import main; sys.exit(main())"
-PROGRESS = {"processes  1 on cpu", "reading the rows"}  # what may be said before a row turns out to be bad
+# What may be said before a row turns out to be bad.
+PROGRESS = {"processes  1 on cpu, not sharded, no mixed precision", "reading the rows"}
 
 
 @pytest.mark.parametrize("name", most_are_slow(PROCESSES, 20))

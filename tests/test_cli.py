@@ -9,8 +9,10 @@ import pytest
 import tiny
 
 from hf_unlearn import cli
+from hf_unlearn.data import scored_rows
 from hf_unlearn.methods.nabla_tau import NablaTauConfig
 from hf_unlearn.progress import say
+from hf_unlearn.report.evidence import validate
 from hf_unlearn.run.arguments import DataArguments, _build_parser
 from hf_unlearn.run.short_help import EVERYDAY
 from hf_unlearn.train import main
@@ -238,7 +240,7 @@ def test_a_dry_run_writes_nothing(capsys, tmp_path, models):
     assert main(["--config", path, "--dry_run"]) == 0
     out = capsys.readouterr().out
     assert "forget 12, retain 48" in out and "nothing was written" in out and "steps of 4 forget rows" in out
-    assert re.search(r"^time       about \d+ s: unlearning \d+ s \(1 cpu process, ", out, re.M)
+    assert re.search(r"^time       about \d+ s: unlearning \d+ s, scoring 2 models \d+ s \(1 cpu process, ", out, re.M)
     assert "MB a process" in out and "validation for targets " in out
     assert re.search(r"^retrain    no twins: .* \(original: … and --retrain 2, or", out, re.M)
     assert re.search(r"^cost       reads as many rows as \d+\.\d epochs of retraining", out, re.M)
@@ -246,7 +248,30 @@ def test_a_dry_run_writes_nothing(capsys, tmp_path, models):
     path = tiny.write_config(tmp_path, {key: value for key, value in config.items() if key != "num_train_epochs"})
     assert main(["--config", path, "--dry_run", "--output_dir", str(models)]) == 0
     out = capsys.readouterr().out
-    assert "not empty: train refuses it" in out and re.search(r"^time .*: unlearning \d+ s; at most \d+ s ", out, re.M)
+    assert "not empty: train refuses it" in out and re.search(
+        r"^time .*: unlearning \d+ s, .* \d+ s; at most \d+ s ", out, re.M
+    )
+
+
+def test_large_roles_are_sampled_unless_all_rows_are_asked_for(capsys, tmp_path, models, monkeypatch):
+    monkeypatch.setattr(scored_rows, "MOST_SCORED", 16)
+    config = given(models, tmp_path, method="fine_tune", max_steps=1)
+    del config["proxy_epochs"]
+    path, out = tiny.write_config(tmp_path, config), tmp_path / "new" / "out"
+    assert main(["--config", path, "--dry_run"]) == 0
+    assert "2 models, each on 12 forget rows, 16 of 48 retain rows, 16 of 20 test rows" in capsys.readouterr().out
+    assert main(["--config", path]) == 0
+    evidence = json.loads((out / "evidence.json").read_text())
+    assert [(role["rows"], role["of"]) for role in evidence["sampled"].values()] == [(16, 48), (16, 20)]
+    own = evidence["sampled"]["retain"]["standard_errors"]["unlearned"]
+    assert own["accuracy"] > 0 and own["loss"] > 0 and not validate(evidence)
+    told = "Scored were 16 of 48 retain rows and 16 of 20 test rows, drawn by the seed"
+    card, page = (out / "README.md").read_text(), (out / "report.html").read_text()
+    assert all(told in " ".join(text.split()) for text in (capsys.readouterr().out, card, page))
+    shutil.rmtree(out)
+    assert main(["--config", path, "--score_all"]) == 0
+    assert "sampled" not in json.loads((out / "evidence.json").read_text())
+    assert "drawn by the seed" not in capsys.readouterr().out
 
 
 def test_command_line(capsys):

@@ -174,7 +174,9 @@ def language_data(own: EvaluateArguments, arguments: Arguments, data: Data) -> L
             general = known | general
     definition = own.definition or ("ours" if forget_split is None else "tofu")
     options = {"max_new_tokens": own.max_new_tokens, "definition": DEFINITIONS[definition]}
-    found = LanguageData.build(data.task, data.splits, others, seed=arguments.trainer.seed, **options)
+    found = LanguageData.build(
+        data.task, stages.scored_splits(arguments, data), others, seed=arguments.trainer.seed, **options
+    )
     found.choices |= {role: make_choices(data.task, rows) for role, rows in general.items()}
     return found
 

@@ -5,9 +5,10 @@ import hmac
 import json
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -21,12 +22,40 @@ BATCH = 512  # rows read at a time
 def row_digests(rows, columns: Sequence[str] | None = None) -> list[bytes]:
     """One 16-byte hash per row of the values in `columns` (all by default, in alphabetical order).
 
-    Images are hashed by their pixels, so that neither file format nor path matters. Raises `RowError` with the row's
-    place in `rows` if an image cannot be read.
+    Images are hashed by their pixels, so that neither file format nor path matters; what was decoded before, to encode
+    rows or for other digests, is not decoded again. Raises `RowError` with the row's place in `rows` if an image
+    cannot be read.
     """
     columns = sorted(rows.column_names) if columns is None else list(columns)
-    part = rows.select_columns(columns).with_format(None)
-    return [_digest(row) for batch in _batches(part) for row in zip(*(batch[name] for name in columns), strict=True)]
+    found: list[bytes] = []
+    for start in range(0, len(rows), BATCH):
+        places = range(start, min(start + BATCH, len(rows)))
+        known = {name: images for name in columns if (images := _known(rows, name, places)) is not None}
+        unknown = [name for name in columns if name not in known]
+        batch: dict[str, list] = {}
+        if unknown:
+            batch = read_rows(rows.select_columns(unknown).with_format(None), places)
+            remember_images(rows, batch, places)
+        found += [_digest(row) for row in zip(*((known | batch)[name] for name in columns), strict=True)]
+    return found
+
+
+_images: "WeakKeyDictionary[Any, dict[str, dict[int, list]]]" = WeakKeyDictionary()  # by data set, column and place
+
+
+def remember_images(rows, values: Mapping[str, list], places: Sequence[int]) -> None:
+    """Keep what digests need of images that were decoded: a hash of their pixels. `values`: by column."""
+    features = getattr(rows, "features", None) or {}
+    for name in values:
+        if name in features and is_image(features[name]):
+            seen = _images.setdefault(rows, {}).setdefault(name, {})
+            seen |= {at: _plain(image) for at, image in zip(places, values[name], strict=True) if at not in seen}
+
+
+def _known(rows, name: str, places: Sequence[int]) -> list | None:
+    """What digests need of the images in a column; `None` where it holds none, or some were not decoded yet."""
+    seen = _images.get(rows, {}).get(name)
+    return [seen[at] for at in places] if seen is not None and all(at in seen for at in places) else None
 
 
 def data_fingerprint(rows) -> str:
@@ -92,11 +121,6 @@ def _create_key(path: Path) -> None:
         pass
     finally:
         draft.unlink()
-
-
-def _batches(rows) -> Iterator[dict[str, list]]:
-    for start in range(0, len(rows), BATCH):
-        yield read_rows(rows, range(start, min(start + BATCH, len(rows))))
 
 
 def read_rows(rows, positions: range) -> dict[str, list]:

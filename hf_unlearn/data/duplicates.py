@@ -7,6 +7,8 @@ import numpy as np
 
 from hf_unlearn.data.content import row_digests
 
+MOST_UNRELATED = 4096  # unseen rows that set the threshold
+
 
 @dataclass(frozen=True)
 class NearDuplicates:
@@ -41,9 +43,12 @@ def near_duplicates(
     """Retained rows more similar to a forget row than unseen rows ever are to their nearest retained row.
 
     Args:
-        forget, retain, unrelated (`np.ndarray`): embeddings `(rows, dim)`; the unrelated rows are unseen ones.
+        forget, retain, unrelated (`np.ndarray`): embeddings `(rows, dim)`; the unrelated rows are unseen ones. At most
+            4,096 of them are compared: the cost grows with the retained rows, not with their square.
         quantile (`float`): of the unrelated rows' nearest similarities; the threshold.
     """
+    if len(unrelated) > MOST_UNRELATED:
+        unrelated = unrelated[np.sort(np.random.default_rng(0).permutation(len(unrelated))[:MOST_UNRELATED])]
     forget, retain, unrelated = (_unit(part) for part in (forget, retain, unrelated))
     if not len(unrelated) or not len(forget) or not len(retain):
         return NearDuplicates(0, np.zeros(0, dtype=np.int64), float("inf"))

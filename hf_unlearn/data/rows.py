@@ -6,6 +6,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from hf_unlearn.data.content import remember_images
+
 
 class AnyRows(Protocol):
     """What trainers and the scoring pass need of rows: how many, and their features, several at once."""
@@ -52,7 +54,9 @@ class Rows(torch.utils.data.Dataset):
         missing = [p for p in dict.fromkeys(positions) if p not in known]
         fresh = {}
         if missing:
-            fresh = dict(zip(missing, self.task.encode(self.source[missing], missing), strict=True))
+            raw = self.source[missing]
+            fresh = dict(zip(missing, self.task.encode(raw, missing), strict=True))
+            remember_images(self.source, raw, missing)
             if self._cache is not None:
                 self._cache.update(fresh)
         return [fresh[p] if p in fresh else known[p] for p in positions]

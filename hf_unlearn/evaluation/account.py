@@ -9,6 +9,7 @@ import torch
 from hf_unlearn.evaluation.attack_comparison import compare_attacks
 from hf_unlearn.evaluation.comparison import ModelScores, compare
 from hf_unlearn.evaluation.distributions import distributions
+from hf_unlearn.evaluation.sampled import sampled_block
 from hf_unlearn.models import lora
 from hf_unlearn.report.blocks import Cost, Data, Evidence, Method, Model, Seeds
 from hf_unlearn.report.evidence import build_evidence, environment
@@ -67,6 +68,9 @@ def make_evidence(
     )
     if units:
         evidence["units"] = dict(units)
+    sampled = sampled_block(*models, evidence["data"]["splits"])
+    if sampled is not None:
+        evidence["sampled"] = sampled
     return evidence
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeGuard
 from transformers import TrainerCallback
 from transformers.trainer_utils import IntervalStrategy
 
+from hf_unlearn.data.scored_rows import scored_rows
 from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.evaluation.early_stop import StopAtValidation
 from hf_unlearn.evaluation.logged_metrics import DEFAULT, Metric, choose
@@ -93,7 +94,7 @@ class UnlearningEvalCallback(TrainerCallback):
         scores = score_splits(
             self.trainer.model_wrapped,
             self.task,
-            self.splits,
+            scored_rows(self.splits, args.seed, every=getattr(args, "score_all", False)),
             self.names if self.stop is None else dict.fromkeys([*self.names, "forget", STOP_ROWS]),
             batch_size=self.batch_size or args.per_device_eval_batch_size,
             device=args.device,

@@ -93,6 +93,14 @@ class AltPOTrainer(PreferenceTrainer):
     def preferred(self) -> AnsweredRows:
         return self._alternates
 
+    @property
+    def answers_per_row(self) -> int:
+        return self.args.alternates
+
+    def rows_beside_steps(self) -> int:
+        """Also those that answers are made up for; how many take a second try, nobody knows."""
+        return super().rows_beside_steps() + self.args.alternates * len(self.splits.forget)
+
     @cached_property
     def _alternates(self) -> AnsweredRows:
         return AnsweredRows(self.splits.forget, unpacked(self.method_state["alternates"]))

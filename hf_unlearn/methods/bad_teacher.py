@@ -70,6 +70,9 @@ class BadTeacherTrainer(UnlearningTrainer):
         self.count_examples(len(self.splits.forget))
         return {"teacher": torch.tensor(self.collect(self.splits.forget, logits_by_row, teacher))}
 
+    def rows_beside_steps(self) -> int:
+        return super().rows_beside_steps() + len(self.splits.forget)
+
     def unlearning_loss(self, forget: SplitOutput, retain: SplitOutput) -> torch.Tensor:
         said = forget.predictions
         logits = kept_logits(forget, self.method_state["teacher"])

@@ -115,10 +115,13 @@ class BoundaryShrinkTrainer(BoundaryTrainer):
             step.see(self._batches())
             nearest = torch.cat([step.classes(batch) for batch in self._batches()]).cpu()
         own = torch.cat([batch["labels"] for batch in self._batches()]).cpu()
-        self.count_examples((2 if step.space == PIXELS else 4) * len(rows))
+        self.count_examples(_reads(step.space) * len(rows))
         found = int((nearest != own).sum())
         self.notes.append(f"The step on the inputs led {found:,} of {len(rows):,} forgotten rows into another class.")
         return {"nearest": nearest}
+
+    def rows_beside_steps(self) -> int:
+        return super().rows_beside_steps() + _reads(step_space(self.model)) * len(self.splits.forget)
 
     def _batches(self) -> Iterator[dict[str, Any]]:
         """The forget rows in order, collated, the same on every process."""
@@ -128,8 +131,12 @@ class BoundaryShrinkTrainer(BoundaryTrainer):
             yield self._prepare_inputs(self.task.collate(rows.__getitems__(part)))
 
     def forget_losses(self, forget: SplitOutput) -> torch.Tensor:
-        nearest = self.method_state["nearest"].to(forget.index.device)
-        return forget.loss_for(nearest[forget.index])
+        return forget.loss_for(forget.own(self.method_state["nearest"], forget.index))
+
+
+def _reads(space: str) -> int:
+    """How often a row is read for its nearest class: the step and where it leads; embeddings are looked up first."""
+    return 2 if space == PIXELS else 4
 
 
 @dataclass

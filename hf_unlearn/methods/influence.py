@@ -55,6 +55,11 @@ class InfluenceTrainer(EditTrainer):
         "id": "arXiv:2002.10077",
     }
 
+    def rows_beside_steps(self) -> int:
+        retain = len(self.splits.retain)
+        read = len(self.splits.forget) + retain + min(retain, self.args.fisher_rows)
+        return super().rows_beside_steps() + read
+
     def mean_gradient(self, rows: Rows) -> torch.Tensor:
         """`(weights,)`, over all rows."""
         total = torch.cat([torch.zeros_like(p).flatten() for p in self.trained().values()])

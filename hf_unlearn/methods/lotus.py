@@ -118,6 +118,12 @@ class LotusTrainer(PublishedTrainer):
             self.notes.append("The forgotten rows were known no better than unseen ones: one step was taken.")
         return state
 
+    def rows_beside_steps(self) -> int:
+        """Its rows under the original, unseen rows, and the forget rows once at the start."""
+        streams = sum(map(len, self.train_dataset.streams.values()))
+        unseen = 0 if self.splits.forgotten_classes else len(self.splits.validation_tau)
+        return super().rows_beside_steps() + streams + unseen + len(self.splits.forget)
+
     def accuracy(self, rows: Rows) -> float:
         return float(self.score(rows).correct.mean())
 

@@ -75,6 +75,10 @@ class SmallGradients(GradientLens):
         self._draw(layers)
         return {f"{PREFIX}{name}": pack(whole(mask)) for name, mask in self.others.items()}
 
+    def rows_read(self) -> int:
+        forget = len(self.trainer.splits.forget)
+        return forget + min(forget, len(self.trainer.splits.retain))
+
     def _gradients(self, rows, layers: dict[str, nn.Parameter]) -> dict[str, torch.Tensor]:
         trainer = self.trainer
         trainer.count_examples(len(rows))

@@ -12,7 +12,7 @@ from hf_unlearn.trainers import token_pull
 from hf_unlearn.trainers.config import KnownRecipe, filled_later
 from hf_unlearn.trainers.row_target_trainer import RowTargetConfig, RowTargetTrainer
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase
-from hf_unlearn.trainers.split_output import SplitOutput
+from hf_unlearn.trainers.split_output import SplitOutput, on_host
 
 VARIANTS = ("rows", "tokens", "held", "paper")
 PAPER_RATE = 1e-3
@@ -145,7 +145,13 @@ class NablaTauTrainer(RowTargetTrainer):
         return [f"variant {self.args.variant}, {passes:.2f} passes over the retain rows", *proxy]
 
     def rows_beside_steps(self) -> int:
-        return super().rows_beside_steps() if self.args.variant in ("rows", "tokens") else 0
+        if self.args.variant in ("rows", "tokens"):
+            return super().rows_beside_steps()
+        times = -(-self.forget_epochs // TAU_EVERY) if self.args.variant == "paper" else 1
+        return self.rows_of_check() + times * len(self.calibration_rows)
+
+    def rows_of_refits(self) -> int:
+        return 0 if self.by_tokens else super().rows_of_refits()
 
     def prepare(self) -> dict[str, torch.Tensor]:
         self.check_validation()
@@ -196,10 +202,10 @@ class NablaTauTrainer(RowTargetTrainer):
     @property
     def tau(self) -> float:
         """The loss at which the ascent stops, in nats."""
-        return float(self.method_state["tau"])
+        return on_host(self.method_state["tau"])
 
     def _measure_tau(self) -> torch.Tensor:
-        return torch.tensor(self.score(self.splits.validation_tau, self.model_wrapped).loss.mean())
+        return torch.tensor(self.score(self.calibration_rows, self.model_wrapped).loss.mean())
 
 
 def default_variant(task: Task, recipe: KnownRecipe | None) -> str:

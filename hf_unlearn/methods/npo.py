@@ -53,6 +53,9 @@ class NPOTrainer(ForgetRetainTrainer):
     def reference_rows(self) -> dict[str, Rows]:
         return {FORGET: self.splits.forget}
 
+    def rows_beside_steps(self) -> int:
+        return super().rows_beside_steps() + len(self.splits.forget)
+
     def forget_losses(self, forget: SplitOutput) -> torch.Tensor:
         ratio = forget.log_prob - self.reference(FORGET, forget.index).log_prob
         return -2 / self.args.beta * F.logsigmoid(-self.args.beta * ratio)

@@ -164,7 +164,9 @@ class SalUnTrainer(RowTargetTrainer):
         return lines + (super().plan() if args.variant == "rows" else [])
 
     def rows_beside_steps(self) -> int:
-        return super().rows_beside_steps() if self.args.variant == "rows" else 0
+        if self.args.variant == "rows":
+            return super().rows_beside_steps()
+        return sum(lens.rows_read() for lens in self.active_lenses)
 
     def prepare(self) -> dict[str, torch.Tensor]:
         state: dict[str, torch.Tensor] = {}

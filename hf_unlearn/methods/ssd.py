@@ -60,6 +60,10 @@ class SSDTrainer(EditTrainer):
             raise UserError("`method` ssd shrinks weights, and a fresh adapter has none yet: leave out `use_peft`")
         super().__init__(model, *arguments, **kwargs)
 
+    def rows_beside_steps(self) -> int:
+        read = (min(len(rows), self.args.importance_rows) for rows in (self.splits.forget, self.splits.retain))
+        return super().rows_beside_steps() + sum(read)
+
     def importances(self, rows: Rows) -> list[torch.Tensor]:
         """Mean squared gradient over single rows, for each trainable weight."""
         rows = self.some_rows(rows, self.args.importance_rows)

@@ -282,6 +282,10 @@ class UnsirTrainer(PublishedTrainer):
         with self.compute_loss_context_manager():
             return ErrorMaximizingNoise.start(self._frozen(), self.task, batches, self.space, self.args.seed)
 
+    def rows_beside_steps(self) -> int:
+        noise = len(self.train_dataset.streams[FORGET])
+        return super().rows_beside_steps() + noise * (1 + self.args.noise_steps)
+
     @property
     def noise(self) -> ErrorMaximizingNoise:
         """The noise as it is now; its tensors live in `method_state`, and so in checkpoints."""

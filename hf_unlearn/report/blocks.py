@@ -350,6 +350,30 @@ class Drawn(TypedDict):
     picture: str | None
 
 
+class SampledErrors(TypedDict):
+    """Standard errors of a mean over a sample of rows, for all of them: a share, and nats."""
+
+    accuracy: float | None
+    loss: float | None
+
+
+class SampledRole(TypedDict):
+    """`rows` of a role were scored, drawn by the run's seed, `of` so many. `standard_errors` by model, and of the
+    `gap` between the unlearned model and the mean of the twins, which are scored on the same rows."""
+
+    rows: int
+    of: int
+    standard_errors: dict[str, SampledErrors | None]
+
+
+class Sampled(TypedDict, total=False):
+    """Roles of which a sample was scored."""
+
+    retain: SampledRole
+    test: SampledRole
+    nonmembers: SampledRole
+
+
 class Further(TypedDict, total=False):
     """Blocks that an option or another command adds to the evidence of a run. `units` is there where a task's accuracy
     and loss are others than usual: what they are called."""
@@ -360,6 +384,7 @@ class Further(TypedDict, total=False):
     language: Language
     stress: Stress
     lira: Lira
+    sampled: Sampled
 
 
 class Evidence(Further):

@@ -12,6 +12,7 @@ from hf_unlearn.report.evidence import plain
 from hf_unlearn.report.heat_map import durability
 from hf_unlearn.report.language import language_rows
 from hf_unlearn.report.page import bullets, page, paragraph, plot, plots, section, table
+from hf_unlearn.report.sampled import sampled_words
 from hf_unlearn.report.shadow_table import sentences, shadow_rows
 from hf_unlearn.report.table import ABSENT, legend, number, percent, table_rows
 from hf_unlearn.report.unchecked import unchecked
@@ -44,7 +45,7 @@ def render_html(evidence: Mapping[str, Any]) -> str:
             "Figures",
             _figures(evidence),
             paragraph(legend(evidence, costs=False), "muted"),
-            bullets(evidence["notes"] or []),
+            bullets([*sampled_words(evidence), *(evidence["notes"] or [])]),
         ),
         section("Drawn images", _drawn(evidence.get("drawn"))),
         section("Losses", _losses(evidence)),

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from hf_unlearn.report.drawn import drawn_rows, drawn_sentences
+from hf_unlearn.report.sampled import sampled_words
 from hf_unlearn.report.verdict import verdict
 
 WIDTH = 100
@@ -44,7 +45,7 @@ def render_markdown(evidence: Mapping[str, Any]) -> str:
 def remarks(evidence: Mapping[str, Any]) -> list[str]:
     """What stands below the figures: the legend, what they allow to say, and the run's notes."""
     drawn = drawn_sentences(evidence.get("drawn"))
-    return [legend(evidence), *drawn, *verdict(evidence), *(evidence.get("notes") or [])]
+    return [legend(evidence), *drawn, *sampled_words(evidence), *verdict(evidence), *(evidence.get("notes") or [])]
 
 
 def unit_of(evidence: Mapping[str, Any], figure: str) -> str:

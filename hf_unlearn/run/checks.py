@@ -16,6 +16,7 @@ from hf_unlearn.hub.upload import check_can_push, check_repo_id
 from hf_unlearn.models import lora
 from hf_unlearn.run.arguments import Arguments, LoraArguments
 from hf_unlearn.run.check_options import check_optimizer, check_recomputing, check_scheduler, check_times
+from hf_unlearn.run.in_force import check_sharding
 from hf_unlearn.run.loading import check_place, complete_recipe
 from hf_unlearn.run.recipe import Recipe
 from hf_unlearn.run.recipe_cache import default_cache_dir
@@ -342,6 +343,7 @@ def _check_launch(trainer) -> None:
             "several processes were asked for and one was started, as accelerate does with --cpu; start them with "
             "torchrun --nproc_per_node N, or ask for one"
         )
+    check_sharding()
     sharded = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
     if sharded and trainer.distributed_state.distributed_type in (DistributedType.NO, DistributedType.MULTI_CPU):
         raise UserError("FSDP was asked for and is not in force: it takes several processes with an accelerator each")

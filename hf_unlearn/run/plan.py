@@ -13,7 +13,7 @@ from hf_unlearn.run.arguments import Arguments
 from hf_unlearn.run.loading import get_recipe
 from hf_unlearn.run.recipe import Trained
 from hf_unlearn.run.rows import Data
-from hf_unlearn.run.stages import make_trainer, peak_memory_mb
+from hf_unlearn.run.stages import make_trainer, peak_memory_mb, scored_splits
 from hf_unlearn.trainers.base import UnlearningTrainer
 
 Plan = list[tuple[str, str]]  # what, and what is to be said of it
@@ -51,7 +51,7 @@ def _model_and_steps(arguments: Arguments, trainer: UnlearningTrainer, kind: str
 
 def _costs(arguments: Arguments, data: Data, trainer: UnlearningTrainer) -> Plan:
     step = sum(size.batch for size in trainer.stream_sizes().values())
-    rows = _rows_of_steps(trainer) + trainer.rows_beside_steps()
+    rows = trainer.rows_of_steps() + trainer.rows_beside_steps()
     most = rows + (trainer.schedule.most_steps - trainer.schedule.total_steps) * step
     found = [("retrain", _yardstick(arguments)), *_tried(arguments, data, trainer, rows, most)]
     passes = rows / len(data.splits.retain)
@@ -76,17 +76,11 @@ def _yardstick(arguments: Arguments) -> str:
     return f"no twins: the evidence will have no yardstick ({recipe}--retrain 2, or --reference_model)"
 
 
-def _rows_of_steps(trainer: UnlearningTrainer) -> int:
-    """Rows that the planned steps read."""
-    sizes = trainer.stream_sizes()
-    return sum(phase.steps * sum(sizes[s].batch for s in phase.streams) for phase in trainer.schedule.phases)
-
-
 def _tried(arguments: Arguments, data: Data, trainer: UnlearningTrainer, rows: int, most: int) -> Plan:
     """Time and memory by one step, forward and backward without an update, over as many rows as a micro-batch has.
     `rows` are what the unlearning reads, at `most` where it is prolonged."""
     size = min(trainer.args.per_device_train_batch_size, len(data.splits.retain))
-    seconds = _seconds_per_row(trainer, size)
+    seconds, forward = _seconds_per_row(trainer, size)
     parts = {"unlearning": rows * seconds}
     if arguments.has_recipe:
         epochs, recipe = get_recipe(arguments).num_train_epochs, arguments.recipe
@@ -94,6 +88,8 @@ def _tried(arguments: Arguments, data: Data, trainer: UnlearningTrainer, rows: i
             parts["the original"] = epochs * (len(data.splits.forget) + len(data.splits.retain)) * seconds
         if recipe.retrain:
             parts[f"{recipe.retrain} twins"] = recipe.retrain * epochs * len(data.splits.retain) * seconds
+    models, scored = _scoring(arguments, data)
+    parts[f"scoring {models} models"] = models * sum(rows for rows, _ in scored.values()) * forward
     named = ", ".join(f"{name} {duration(spent)}" for name, spent in parts.items())
     if most > rows:  # the unlearning may be prolonged
         named += f"; at most {duration(sum(parts.values()) + (most - rows) * seconds)}"
@@ -103,24 +99,51 @@ def _tried(arguments: Arguments, data: Data, trainer: UnlearningTrainer, rows: i
     trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     memory = peak_memory_mb() + ADAM_STATES * 4 * trained / 2**20
     return [
-        ("time", f"about {duration(sum(parts.values()))}: {named} ({place}; measuring and scoring come on top)"),
+        ("time", f"about {duration(sum(parts.values()))}: {named} ({place})"),
+        ("scoring", f"{models} models, each on {_listed(scored)}"),
         ("memory", f"about {memory:,.0f} MB a process: the step that was tried, and the optimizer's state"),
     ]
 
 
-def _seconds_per_row(trainer: UnlearningTrainer, size: int) -> float:
-    """Of all processes together. The second of two steps is timed: the first one warms up."""
+def _scoring(arguments: Arguments, data: Data) -> tuple[int, dict[str, tuple[int, int]]]:
+    """How many models are scored, and of each role how many rows, of how many there are."""
+    models = 2 + arguments.recipe.retrain + len(arguments.recipe.reference_model or [])
+    splits = scored_splits(arguments, data)
+    roles = {"forget": "forget", "retain": "retain", "test": "test"}
+    roles |= {} if splits.unseen_forgotten is None else {"unseen": "unseen_forgotten"}
+    return models, {name: (len(getattr(splits, r)), len(getattr(data.splits, r))) for name, r in roles.items()}
+
+
+def _listed(scored: dict[str, tuple[int, int]]) -> str:
+    counts = [f"{n:,} {name} rows" if n == of else f"{n:,} of {of:,} {name} rows" for name, (n, of) in scored.items()]
+    return ", ".join(counts)
+
+
+def _seconds_per_row(trainer: UnlearningTrainer, size: int) -> tuple[float, float]:
+    """Of all processes together: a step's, and those of a forward alone. The second of two is timed: the first one
+    warms up."""
     model, task, device = trainer.model, trainer.task, trainer.args.device
     batch: dict[str, Any] = task.collate(trainer.splits.retain.__getitems__(range(size)))
     batch = {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
+    rows = size * trainer.args.world_size
+    step, forward = 0.0, 0.0
     for _ in range(2):
         start = time.perf_counter()
         with trainer.compute_loss_context_manager():
             loss = task.predict(model, batch).loss.mean()
         if loss.requires_grad:
             loss.backward()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds = time.perf_counter() - start
+        step = _since(start, device)
         model.zero_grad(set_to_none=True)
-    return seconds / size / trainer.args.world_size
+        start = time.perf_counter()
+        with torch.no_grad(), trainer.compute_loss_context_manager():
+            task.predict(model, batch)
+        forward = _since(start, device)
+    return step / rows, forward / rows
+
+
+def _since(start: float, device: torch.device) -> float:
+    """Seconds, once the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start

@@ -15,6 +15,7 @@ from hf_unlearn.evaluation.own_answers import NO_REACH
 from hf_unlearn.progress import say
 from hf_unlearn.run.arguments import Arguments
 from hf_unlearn.run.asking import ask_for_answers
+from hf_unlearn.run.in_force import in_force
 from hf_unlearn.run.loading import build_start, check_exists, load_label2id, load_model, load_processor
 from hf_unlearn.run.which_task import which_task
 from hf_unlearn.tasks import get_task
@@ -46,7 +47,7 @@ class Data(Prepared):
 
 def prepare_data(arguments: Arguments) -> Data:
     """Load rows and the given model, resolve the request and give every row its role. Nothing is written."""
-    say(f"processes  {_in_force(arguments.trainer)}")
+    say(f"processes  {in_force(arguments.trainer)}")
     say("reading the rows")
     source, request = load_rows(arguments)
     task_class = get_task(which_task(arguments, source))
@@ -94,12 +95,6 @@ def prepare_data(arguments: Arguments) -> Data:
     if not arguments.run.dry_run:  # it would make the user's key
         data.measure_digest()
     return data
-
-
-def _in_force(trainer) -> str:
-    """How many processes there are, of which kind, and where: launchers do not always do as they are told."""
-    kind = trainer.distributed_state.distributed_type.value
-    return f"{trainer.world_size}{'' if kind == 'NO' else f' ({kind})'} on {trainer.device.type}"
 
 
 def load_rows(arguments: Arguments) -> tuple[Source, ForgetRequest]:

@@ -17,6 +17,8 @@ from transformers import PreTrainedModel
 
 from hf_unlearn.data.build import training_rows
 from hf_unlearn.data.rows import Rows
+from hf_unlearn.data.scored_rows import scored_rows
+from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.errors import NonFiniteLossError, UserError
 from hf_unlearn.evaluation.account import SCORED, Scored
 from hf_unlearn.evaluation.answers import UNLEARNED
@@ -151,9 +153,14 @@ def score_model(arguments: Arguments, data: Data, model: torch.nn.Module, title:
     if title is not None:
         say(f"scoring {title}")
     model, batch_size = placed(model, arguments.trainer.device), arguments.trainer.per_device_eval_batch_size
-    scores = score_splits(model, data.task, data.splits, SCORED, batch_size=batch_size)
+    scores = score_splits(model, data.task, scored_splits(arguments, data), SCORED, batch_size=batch_size)
     ask(arguments, data, model, title)
     return scores
+
+
+def scored_splits(arguments: Arguments, data: Data) -> UnlearningSplits:
+    """The rows that models are scored on: samples of large roles, unless `--score_all`."""
+    return scored_rows(data.splits, arguments.trainer.seed, every=arguments.trainer.score_all)
 
 
 def ask(arguments: Arguments, data: Data, model: torch.nn.Module, title: str | None) -> None:

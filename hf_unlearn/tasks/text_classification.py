@@ -8,7 +8,14 @@ from hf_unlearn.errors import RowError
 from hf_unlearn.tasks.classification import ClassificationTask, label_column
 from hf_unlearn.tasks.columns import check_overrides, find, missing, only_feature
 from hf_unlearn.tasks.forward import pad, unwrap
-from hf_unlearn.tasks.tokenizing import check_vocabulary, fit_max_length, load_tokenizer, pad_token_id, text_of
+from hf_unlearn.tasks.tokenizing import (
+    check_vocabulary,
+    fit_max_length,
+    load_tokenizer,
+    pad_token_id,
+    row_tensors,
+    text_of,
+)
 
 PAIRS = (("text", "text_pair"), ("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"))
 TEXTS = ("text", "sentence", "content", "review", "document", "body", "utterance", "tweet", "comment", "article")
@@ -82,13 +89,14 @@ class TextClassification(ClassificationTask):
         labels = [self.row_label(v, at) for v, at in zip(rows[self.columns["label"]], positions, strict=True)]
         limit = {"truncation": True, "max_length": self.max_length} if self.max_length else {}
         encoded = self.processor(texts("text"), texts("text_pair"), **limit)
+        tensors = row_tensors(encoded)
         features = []
         for i, (label, position) in enumerate(zip(labels, positions, strict=True)):
             if not encoded["input_ids"][i]:
                 raise RowError(position, "its text has no tokens")
             if encoded.encodings and encoded.encodings[i].overflowing:
                 self.left_out["end"].add(position)
-            features.append({key: torch.tensor(encoded[key][i]) for key in encoded} | {"labels": label})
+            features.append({key: values[i] for key, values in tensors.items()} | {"labels": label})
         return features
 
     def collate(self, features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:

@@ -1,5 +1,7 @@
 """What the text tasks share about tokenizers."""
 
+from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 import torch
@@ -59,3 +61,11 @@ def text_of(value: Any, position: int, what: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise RowError(position, f"it has no {what}")
     return value
+
+
+def row_tensors(encoded: Mapping[str, list[list[int]]]) -> dict[str, list[torch.Tensor]]:
+    """What a tokenizer gave for several texts, as a tensor `(tokens,)` per text and key: one of all texts, cut."""
+    return {
+        key: list(torch.tensor([*chain.from_iterable(values)], dtype=torch.int64).split([*map(len, values)]))
+        for key, values in encoded.items()
+    }

@@ -17,6 +17,7 @@ from hf_unlearn.errors import NonFiniteLossError, UserError
 from hf_unlearn.evaluation.scores import SplitScores
 from hf_unlearn.models.lora import save_kwargs
 from hf_unlearn.models.weights import KEPT_NARROW, trains_narrow
+from hf_unlearn.saliency.shards import whole
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.tasks.forward import eval_mode, rows_of
 from hf_unlearn.trainers.config import KnownRecipe, UnlearningConfig, default_learning_rate
@@ -173,11 +174,6 @@ class UnlearningTrainer(StepMeans, Measuring, Originals, Loading, Pushing):
         self._recorded.setdefault(name, []).append(torch.as_tensor(value).detach().float())
 
     @property
-    def ends_passes(self) -> bool:
-        """Whether a pass over the retain rows ends with a smaller batch, rather than running on."""
-        return False
-
-    @property
     def lens(self) -> SaliencyLens | None:
         """The mask, where there is one."""
         return next((lens for lens in self.active_lenses if isinstance(lens, SaliencyLens)), None)
@@ -185,10 +181,6 @@ class UnlearningTrainer(StepMeans, Measuring, Originals, Loading, Pushing):
     def plan(self) -> list[str]:
         """What a dry run says of the method, a line each."""
         return []
-
-    def rows_beside_steps(self) -> int:
-        """Rows that a whole training reads beside those of its steps, as far as a plan can tell."""
-        return 0
 
     def _first_of_step(self, key: str) -> bool:
         """True for the first call with `key` in an optimizer step, however many micro-batches the step has."""
@@ -315,7 +307,8 @@ class UnlearningTrainer(StepMeans, Measuring, Originals, Loading, Pushing):
         grad_norm = super()._get_grad_norm(model, grad_norm)
         finite = self._finite if self._finite is not None else torch.ones((), dtype=torch.bool)
         if getattr(self.accelerator, "scaler", None) is None:  # a loss scaler skips steps with overflow itself
-            finite = finite & torch.isfinite(torch.as_tensor(grad_norm, device=finite.device))
+            norm = whole(torch.as_tensor(grad_norm))  # FSDP2 gives it spread over the processes
+            finite = finite & torch.isfinite(norm.to(finite.device))
         if self.args.world_size > 1:
             finite = self.accelerator.reduce(finite.float(), reduction="sum") == self.args.world_size
         if not bool(finite):

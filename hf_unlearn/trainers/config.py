@@ -52,6 +52,7 @@ _SHAPES_STEPS = {
     "max_steps",
     "seed",
 }
+_NOT_TRAINING = {"score_all"}  # says what is measured
 _OF_THE_RUN = {"seed", "data_seed", "bf16", "fp16"}  # of what shapes steps: not a method's own choice
 _ALSO_SHAPES = {
     "adam_beta1",
@@ -92,6 +93,8 @@ class UnlearningConfig(TrainingArguments):
         saliency_mask: a mask file of an earlier run on the same model and forget rows, instead of measuring one.
         saliency_scope: `global` ranks all weights together, `per_tensor` keeps the share of each tensor.
         saliency_include, saliency_exclude: glob patterns of parameter names; the others do not move.
+        score_all: score every row; otherwise retain, test and stopping rows are scored on seeded samples where they
+            are more than 10,000 ([`~hf_unlearn.data.scored_rows.scored_rows`]).
         disable_dropout: train in eval mode, without dropout and with BatchNorm statistics frozen, so that losses mean
             the same as where τ and the targets were measured.
     """
@@ -139,6 +142,11 @@ class UnlearningConfig(TrainingArguments):
         default=True, metadata={"help": "Train without dropout and with BatchNorm statistics frozen."}
     )
 
+    score_all: bool = field(
+        default=False,
+        metadata={"help": "Score every row, however many (default: of retain and test rows 10,000 each)."},
+    )
+
     def __post_init__(self):
         self.remove_unused_columns = False  # joint batches are nested; Trainer would look for their columns in vain
         check_ranges(vars(self))
@@ -184,12 +192,12 @@ class UnlearningConfig(TrainingArguments):
     def method_fields(cls) -> set[str]:
         """Names of the arguments that say how the method trains; not where, how precisely, by which seed."""
         own = {f.name for f in fields(cls)} - {f.name for f in fields(TrainingArguments)}
-        return (own | _SHAPES_STEPS | _ALSO_SHAPES) - _OF_THE_RUN
+        return (own | _SHAPES_STEPS | _ALSO_SHAPES) - _OF_THE_RUN - _NOT_TRAINING
 
     def hyperparameters(self) -> dict[str, Any]:
         """What a reader needs to repeat the run: the method's own arguments and those that shape its steps."""
         own = {f.name for f in fields(self)} - {f.name for f in fields(TrainingArguments)}
-        names = [f.name for f in fields(self) if f.name in own | _SHAPES_STEPS]
+        names = [f.name for f in fields(self) if f.name in (own | _SHAPES_STEPS) - _NOT_TRAINING]
         values = {name: getattr(self, name) for name in names} | {"world_size": self.world_size}
         if self.saliency_mask:  # its folder is nobody's business
             values["saliency_mask"] = os.path.basename(self.saliency_mask)

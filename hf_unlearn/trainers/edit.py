@@ -6,6 +6,8 @@ import torch
 from torch import nn
 
 from hf_unlearn.data.rows import Rows
+from hf_unlearn.errors import UserError
+from hf_unlearn.saliency.shards import is_dtensor
 from hf_unlearn.tasks.forward import eval_mode
 from hf_unlearn.trainers.base import UnlearningTrainer
 from hf_unlearn.trainers.schedule import Phase
@@ -34,6 +36,13 @@ class EditTrainer(UnlearningTrainer):
 
     def phases(self) -> list[Phase]:
         return [Phase("edit", 1, streams=())]
+
+    def prepare(self) -> dict[str, torch.Tensor]:
+        if any(is_dtensor(p) for p in self.trained().values()):
+            raise UserError(
+                f"`method` {self.method} takes the gradient of single rows, which FSDP's shards do not give"
+            )
+        return {}
 
     def trained(self) -> dict[str, nn.Parameter]:
         """The weights that may be edited, by name."""

@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from transformers import PreTrainedModel
 
+from hf_unlearn.data.scored_rows import scored_rows
 from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation.account import SCORED, Scored, describe_model, make_evidence
 from hf_unlearn.evaluation.comparison import ModelScores
@@ -37,7 +38,7 @@ def score_model(trainer: TrainerPart, model: torch.nn.Module | None = None) -> M
     return score_splits(
         trainer.model_wrapped if model is None else model.to(args.device),
         trainer.task,
-        trainer.splits,
+        scored_rows(trainer.splits, args.seed, every=args.score_all),
         SCORED,
         batch_size=args.per_device_eval_batch_size,
         device=args.device,

@@ -13,4 +13,4 @@ def logits_by_row(predictions: Predictions) -> torch.Tensor:
 
 def kept_logits(output: SplitOutput, kept: torch.Tensor) -> torch.Tensor:
     """The rows of `kept`, which [`logits_by_row`] gave for a whole split, in the shape of `output.logits`."""
-    return kept.to(output.logits)[output.index].reshape(output.logits.shape)
+    return output.own(kept, output.logits).reshape(output.logits.shape)

@@ -27,6 +27,10 @@ class GradientLens:
         """What a dry run says of it, a line each."""
         return []
 
+    def rows_read(self) -> int:
+        """How many rows [`prepare`] reads."""
+        return 0
+
     def prepare(self) -> dict[str, torch.Tensor]:
         """Measure before the first step. Checkpoints keep what is returned, by names with the lens's own before a
         slash."""

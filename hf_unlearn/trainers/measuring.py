@@ -7,11 +7,13 @@ import numpy as np
 import torch
 
 from hf_unlearn.data.rows import AnyRows, Rows
+from hf_unlearn.data.scored_rows import scored_rows
 from hf_unlearn.evaluation.metrics import evaluation_metrics
 from hf_unlearn.evaluation.scores import SplitScores
 from hf_unlearn.evaluation.scoring import collect, score
 from hf_unlearn.tasks.predictions import Predictions
 from hf_unlearn.trainers.part import TrainerPart
+from hf_unlearn.trainers.schedule import FORGET
 
 
 class Measuring(TrainerPart):
@@ -26,6 +28,19 @@ class Measuring(TrainerPart):
         """Add examples that were read outside the training steps to the cost."""
         before = self.method_state.get("side_examples", torch.zeros((), dtype=torch.int64))
         self.method_state["side_examples"] = before + int(n)
+
+    def rows_of_steps(self, stream: str | None = None) -> int:
+        """Rows that the planned steps read, of one stream or of all."""
+        steps, sizes = self.schedule.total_steps, self.stream_sizes()
+        return sum(
+            size.read(self.schedule.stream_steps(steps, name), name == FORGET or self.ends_passes)
+            for name, size in sizes.items()
+            if stream in (None, name)
+        )
+
+    def rows_beside_steps(self) -> int:
+        """Rows that a whole training reads beside those of its steps, as far as a plan can tell."""
+        return sum(lens.rows_read() for lens in self.active_lenses)
 
     def some_rows(self, rows: Rows, most: int) -> Rows:
         """At most `most` of the rows, drawn with the run's seed."""
@@ -42,20 +57,22 @@ class Measuring(TrainerPart):
         return trained + int(self.method_state.get("side_examples", 0))
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
-        """One scoring pass over forget, retain, validation, test and the non-members; logs through Trainer.
+        """One scoring pass over forget, retain, validation, test and the non-members; logs through Trainer. Of large
+        roles other than forget a sample is scored, unless `score_all`.
 
         Returns:
             `dict[str, float]`: `eval_forget_accuracy`, `eval_forget_loss`, …, `eval_membership_auc` and its standard
             error.
         """
+        splits = scored_rows(self.splits, self.args.seed, every=self.args.score_all)
         rows = {
-            "forget": self.splits.forget,
-            "retain": self.splits.retain,
-            "validation": self.splits.validation_stop,
-            "test": self.splits.test,
+            "forget": splits.forget,
+            "retain": splits.retain,
+            "validation": splits.validation_stop,
+            "test": splits.test,
         }
-        if self.splits.unseen_forgotten is not None:
-            rows["nonmembers"] = self.splits.unseen_forgotten
+        if splits.unseen_forgotten is not None:
+            rows["nonmembers"] = splits.unseen_forgotten
         self.last_scores = {name: self._score(r) for name, r in rows.items() if len(r) or name == "nonmembers"}
         if "test" in self.last_scores:
             self.last_scores.setdefault("nonmembers", self.last_scores["test"])

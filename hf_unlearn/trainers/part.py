@@ -10,7 +10,7 @@ from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.trainers.config import KnownRecipe, UnlearningConfig
 from hf_unlearn.trainers.joint_batch import JointDataset
-from hf_unlearn.trainers.sampler import JointSampler
+from hf_unlearn.trainers.sampler import JointSampler, StreamSize
 from hf_unlearn.trainers.schedule import Schedule
 
 
@@ -39,6 +39,7 @@ class TrainerPart(Trainer):
     schedule: Schedule
     method_state: dict[str, torch.Tensor]
     notes: list[str]
+    active_lenses: list[Any]
     evidence: Any = None
     side_progress: Callable[[str], TrainerCallback] | None = None
     forget_digest: str | None = None
@@ -50,6 +51,15 @@ class TrainerPart(Trainer):
 
     def count_examples(self, n: int) -> None:
         """Add examples that were read outside the training steps to the cost."""
+        raise NotImplementedError
+
+    @property
+    def ends_passes(self) -> bool:
+        """Whether a pass over the retain rows ends with a smaller batch, rather than running on."""
+        return False
+
+    def stream_sizes(self) -> dict[str, StreamSize]:
+        """Rows of each stream, and how many a whole optimizer step takes."""
         raise NotImplementedError
 
     def _sampler(self) -> JointSampler:

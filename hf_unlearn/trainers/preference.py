@@ -91,6 +91,17 @@ class PreferenceTrainer(OtherAnswersTrainer):
     def reference_rows(self) -> dict[str, Any]:
         return {FORGET: self.splits.forget, PREFERRED: self.preferred}
 
+    def rows_beside_steps(self) -> int:
+        """The answers of both kinds under the original, and the preferred ones once more in the steps."""
+        rows = len(self.splits.forget)
+        asked = rows * (1 + self.answers_per_row) + self.rows_of_steps(FORGET)
+        return super().rows_beside_steps() + asked
+
+    @property
+    def answers_per_row(self) -> int:
+        """How many answers are preferred to a forgotten one, in turn."""
+        return 1
+
     def preferred_index(self, index: torch.Tensor) -> torch.Tensor:
         """Places in `preferred` of the answers that are set against those of the rows `index`, `(size,)` both."""
         return index

@@ -9,6 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hf_unlearn.models import lora
+from hf_unlearn.saliency.shards import whole
 from hf_unlearn.tasks.forward import unwrap
 
 FORGOTTEN_SHARE = 0.75  # of the blocks, from the top: what is kept below is too general to remember single rows
@@ -96,7 +97,7 @@ def _kept(model: PreTrainedModel, blocks: str, first_fresh: int) -> dict[str, to
         reached |= inside
         below = inside and int(name[len(blocks) + 1 :].split(".")[0]) < first_fresh
         if below or not reached or name in inputs:
-            kept[name] = value
+            kept[name] = whole(value)  # FSDP2 spreads it; the proxy is a whole model on every process
     return kept
 
 

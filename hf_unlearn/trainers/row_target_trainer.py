@@ -12,13 +12,13 @@ from hf_unlearn.data.rows import Rows
 from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.trainers.config import KnownRecipe, default_learning_rate, filled_later
-from hf_unlearn.trainers.prolonging import MOST_TIMES, Prolonging
+from hf_unlearn.trainers.prolonging import MOST_ROWS, MOST_TIMES, Prolonging
 from hf_unlearn.trainers.proxy_source import ADAPTER_RATE, USUAL_MOMENTUM, Proxy
 from hf_unlearn.trainers.published import PAPER, PublishedConfig, PublishedTrainer
 from hf_unlearn.trainers.random_streams import Stream, random_numbers
 from hf_unlearn.trainers.row_targets import RegressedTargets, RowTargets
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase
-from hf_unlearn.trainers.split_output import SplitOutput
+from hf_unlearn.trainers.split_output import SplitOutput, on_host
 from hf_unlearn.trainers.target_sources import MOST_PROBE_ROWS, Asked, Asking, Blend, Probe, Said, TargetSource
 from hf_unlearn.trainers.token_targets import at_tokens, fit_tokens
 
@@ -172,10 +172,30 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
         return lines
 
     def rows_beside_steps(self) -> int:
-        """Those that the source of the targets reads."""
-        retain, name = self.stream_sizes()[RETAIN].rows, self.source_name
-        probed = min(retain, MOST_PROBE_ROWS) if Probe.name in name else 0
-        return probed + (round((self.args.proxy_epochs or 0) * retain) if Proxy.name in name else 0)
+        """Those of the check, of the source of the targets, of their refits, and of one look whether to prolong."""
+        return super().rows_beside_steps() + self.rows_of_check() + self.rows_of_source() + self.rows_of_refits()
+
+    def rows_of_check(self) -> int:
+        """What [`check_validation`] reads."""
+        some = (min(len(rows), CHECKED_ROWS) for rows in (self.splits.forget, self.splits.retain))
+        return sum(some) + len(self.calibration_rows)
+
+    def rows_of_source(self) -> int:
+        """What trains the source of the targets, and what it is asked for."""
+        retain, name = self.stream_sizes()[RETAIN], self.source_name
+        asked = len(self.calibration_rows) + len(self.splits.forget)
+        read = {
+            Probe.name: min(retain.rows, MOST_PROBE_ROWS),
+            Proxy.name: math.ceil((self.args.proxy_epochs or 0) * retain.batches) * retain.batch,
+        }
+        return sum(rows + asked for source, rows in read.items() if source in name) or asked
+
+    def rows_of_refits(self) -> int:
+        """What measures the targets anew, and looks once how far the rows still stand above them."""
+        schedule = self.schedule
+        refits = len({int(schedule.total_steps * share) for share in REFIT} - {0})  # the check serves the first
+        looks = min(len(self.splits.forget), MOST_ROWS) if schedule.most_steps > schedule.total_steps else 0
+        return refits * len(self.calibration_rows) + looks
 
     @cached_property
     def source_name(self) -> str:
@@ -189,7 +209,7 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
             self._measure_targets()
         if self._first_of_step("length"):
             self.prolong()
-        return self.method_state["targets"].to(forget.log_odds)[forget.index]
+        return forget.own(self.method_state["targets"], forget.log_odds)
 
     def slack(self, forget: SplitOutput) -> torch.Tensor:
         """How far below its target each of the micro-batch's rows is left alone, in spreads, `(size,)` or a scalar.
@@ -200,10 +220,9 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
         removed = self.method_state.get("removed")
         if removed is None:
             return torch.tensor(SLACK)
-        return torch.where(removed < 0, SLACK, 0.0).to(forget.log_odds)[forget.index]
+        return forget.own(torch.where(removed < 0, SLACK, 0.0), forget.log_odds)
 
     def stand_above(self, places: np.ndarray) -> float:
-        self.count_examples(len(places))
         now = self.score(self.splits.forget.select(places), self.model_wrapped).log_odds
         return float(np.mean(now - self.method_state["targets"].numpy()[places])) / self.spread
 
@@ -223,12 +242,12 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
     @property
     def spread(self) -> float:
         """Standard deviation of the log-odds on validation rows, in nats: the unit of distances to the targets."""
-        return float(self.method_state["spread"])
+        return on_host(self.method_state["spread"])
 
     @property
     def label_spread(self) -> float:
         """The same for labels: for causal LMs of the tokens of validation rows."""
-        return float(self.method_state.get("token_spread", self.method_state["spread"]))
+        return on_host(self.method_state.get("token_spread", self.method_state["spread"]))
 
     @property
     def proxy_epochs(self) -> float:

@@ -76,6 +76,11 @@ class SaliencyLens(GradientLens):
         """Kept fraction ρ."""
         return self.trainer.args.saliency or 1.0
 
+    def rows_read(self) -> int:
+        if self.trainer.args.saliency_mask:
+            return 0
+        return len(self.trainer.splits.forget) * (DRAWS if is_fresh(self.trainer.model) else 1)
+
     def prepare(self) -> dict[str, torch.Tensor]:
         """Measure the mask, or read the one that was given; returns what a checkpoint keeps of it."""
         trainer, args = self.trainer, self.trainer.args
@@ -84,7 +89,6 @@ class SaliencyLens(GradientLens):
             self._use(SaliencyMask.load(args.saliency_mask, trainer.model, forget_digest=digest))
         else:
             rows = trainer.splits.forget
-            reads = DRAWS if is_fresh(trainer.model) else 1
             mask = build_mask(
                 trainer.model,
                 trainer.task,
@@ -98,7 +102,7 @@ class SaliencyLens(GradientLens):
                 device=args.device,
                 forget_digest=digest,
             )
-            trainer.count_examples(len(rows) * reads)
+            trainer.count_examples(self.rows_read())
             self._use(mask)
         return self.mask.to_tensors()
 

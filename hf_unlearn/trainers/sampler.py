@@ -28,6 +28,11 @@ class StreamSize:
         """Batches in one pass, a smaller last one included."""
         return -(-self.rows // self.batch)
 
+    def read(self, steps: int, ends_passes: bool) -> int:
+        """Rows that so many steps read, where passes end with a smaller batch or run on."""
+        whole, rest = divmod(steps, self.batches)
+        return whole * self.rows + rest * self.batch if ends_passes else steps * self.batch
+
 
 class JointSampler:
     """Batch sampler over the joint forget/retain stream, aware of accumulation and of the number of processes.

@@ -90,6 +90,11 @@ class SplitOutput:
     def log_prob(self) -> torch.Tensor:
         return -self.loss * self.tokens
 
+    def own(self, table: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        """The micro-batch's rows `(size, …)` of a `table` `(rows, …)` over the whole split that is kept on the host,
+        as `like`: rows are taken there, so that no step moves the table."""
+        return table[self.rows].to(like)
+
     def loss_for(self, labels: torch.Tensor) -> torch.Tensor:
         """Per-example cross-entropy `(size,)` against other labels `(rows,)`."""
         return self.predictions.loss_for(labels)
@@ -101,3 +106,8 @@ class SplitOutput:
         of a step weighs the same, and one of a smaller last batch no more than any other.
         """
         return values.sum() * self._scale
+
+
+def on_host(scalar: torch.Tensor) -> float:
+    """The number in a tensor that is kept on the host. Raises `TypeError` for one on a device: a step would wait."""
+    return float(scalar.numpy())

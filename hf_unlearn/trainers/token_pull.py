@@ -3,7 +3,7 @@
 import torch
 
 from hf_unlearn.trainers.config import KnownRecipe, default_learning_rate
-from hf_unlearn.trainers.split_output import SplitOutput
+from hf_unlearn.trainers.split_output import SplitOutput, on_host
 from hf_unlearn.trainers.target_sources import Asking
 from hf_unlearn.trainers.token_targets import at_tokens, fit_targets
 
@@ -31,8 +31,8 @@ def measure(trainer: Asking) -> dict[str, torch.Tensor]:
 def loss(state: dict[str, torch.Tensor], forget: SplitOutput, retain: SplitOutput) -> torch.Tensor:
     """0.6·mean_i[a_i·mean_j(e_ij·φ_ij)] + L_r, a scalar; see [`NablaTauTrainer`]. `state` is that of [`measure`]."""
     tokens = forget.predictions.label_log_odds  # (tokens,)
-    amount = (forget.log_odds.detach() - at_rows(state, forget)) / float(state["spread"])  # (size,)
-    place = (tokens.detach() - at_tokens(state, forget)) / float(state["token_spread"])  # (tokens,)
+    amount = (forget.log_odds.detach() - at_rows(state, forget)) / on_host(state["spread"])  # (size,)
+    place = (tokens.detach() - at_tokens(state, forget)) / on_host(state["token_spread"])  # (tokens,)
     side = torch.sign(amount)[forget.predictions.example]
     pull = amount * forget.predictions.example_mean((side * place).clamp(0, 1) * tokens)
     return WEIGHT * forget.mean(pull) + retain.mean(retain.loss)
@@ -40,4 +40,4 @@ def loss(state: dict[str, torch.Tensor], forget: SplitOutput, retain: SplitOutpu
 
 def at_rows(state: dict[str, torch.Tensor], forget: SplitOutput) -> torch.Tensor:
     """The targets of the micro-batch's rows, `(size,)`."""
-    return state["targets"].to(forget.log_odds)[forget.index]
+    return forget.own(state["targets"], forget.log_odds)

@@ -76,8 +76,8 @@ def fit_tokens(model_seen: np.ndarray, proxy_seen: np.ndarray, proxy_asked: np.n
 
 def at_tokens(state: Mapping[str, torch.Tensor], forget: SplitOutput) -> torch.Tensor:
     """The targets of the supervised tokens of a micro-batch, which may have no forget row: `(tokens,)`."""
-    start = state["token_start"]
-    places = [torch.arange(int(start[row]), int(start[row + 1])) for row in forget.rows]
+    start = state["token_start"].numpy()  # on the host, as the rows' numbers are: no step waits for a device here
+    places = [torch.arange(start[row], start[row + 1]) for row in forget.rows]
     return state["token_targets"][torch.cat([torch.arange(0), *places])].to(forget.log_odds)
 
 

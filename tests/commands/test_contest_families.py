@@ -17,7 +17,12 @@ ALTERNATES = {"method_arguments": {"altpo": {"alternates": 2, "alternate_tokens"
 # Of each family its request, its arguments, and who is passed over: for answers, for whole classes, for labels.
 FAMILIES = {
     "text": ("text_classification", {}, EPOCH, ANSWERS | {"unsir"}),
-    "language": ("causal_lm", ALTERNATES, EPOCH, {"unsir", "boundary_shrink", "boundary_expanding", "lotus", "bad_teacher"}),
+    "language": (
+        "causal_lm",
+        ALTERNATES,
+        EPOCH,
+        {"unsir", "boundary_shrink", "boundary_expanding", "lotus", "bad_teacher"},
+    ),
 }
 
 

@@ -10,6 +10,7 @@ from toy import image_setup
 
 from hf_unlearn.errors import NonFiniteLossError, UserError
 from hf_unlearn.methods.nabla_tau import NablaTauConfig, NablaTauTrainer
+from hf_unlearn.trainers import row_target_trainer
 from hf_unlearn.trainers.retain_only import RetainOnlyTrainer
 
 
@@ -130,9 +131,23 @@ def test_what_retraining_takes_sets_the_budget(tmp_path):
     assert (trainer.args.proxy_epochs, trainer.args.num_train_epochs) == (6.0, 4.0)
 
 
-@pytest.mark.parametrize("variant, epochs", [("rows", 2), ("held", 0), ("paper", 0)])
-def test_a_plan_counts_what_the_targets_read(tmp_path, variant, epochs):
-    assert make(tmp_path, variant=variant, proxy_epochs=2).rows_beside_steps() == epochs * 30
+@pytest.mark.parametrize("variant", ["rows", "held", "paper"])
+def test_a_plan_counts_what_is_read(tmp_path, variant):
+    trainer = make(tmp_path, variant=variant, proxy_epochs=2)
+    planned = trainer.rows_of_steps(), trainer.rows_beside_steps()
+    trainer.train()
+    beside = int(trainer.method_state["side_examples"])
+    assert planned == (trainer.examples - beside, beside) and trainer.examples > 0
+
+
+@pytest.mark.parametrize("variant", ["held", "paper"])
+def test_tau_is_measured_on_no_more_rows_than_targets_are(tmp_path, monkeypatch, variant):
+    monkeypatch.setattr(row_target_trainer, "MOST_CALIBRATION", 5)
+    trainer = make(tmp_path, variant=variant, num_train_epochs=None)
+    trainer.train()
+    times = -(-trainer.forget_epochs // 5) if variant == "paper" else 1
+    checked = 11 + 30 + 5
+    assert int(trainer.method_state["side_examples"]) == checked + times * 5 == trainer.rows_beside_steps()
 
 
 def test_examples_count_everything_that_was_read(tmp_path):
