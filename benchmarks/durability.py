@@ -34,23 +34,25 @@ WEIGHTS = {"as_saved": "as saved", "int8": "8 bits", "nf4": "4 bits"}
 def run(options, seed: int) -> dict:
     import torch
 
-    from hf_unlearn.evaluation.stress import stress
+    from hf_unlearn.evaluation.protocols import PROTOCOLS
+    from hf_unlearn.evaluation.stress import StressTest
     from hf_unlearn.models import lora
     from hf_unlearn.report.evidence import environment
 
     torch.set_num_threads(1)
     case = pretrained.Case(options, "random", "r2", seed)
     (original, _), trained = case.models(options.twins)
-    twins = {f"twin {k}": twin.model for k, (twin, _) in enumerate(trained)}
-    result = {"seed": seed, "splits": case.splits.sizes(), "twins": len(twins), "methods": {}}
+    how = {"learning_rate": case.recipe.learning_rate, "protocol": PROTOCOLS["ours"], "seed": seed, "batch_size": 64}
+    test = StressTest(("original", original.model), case.task, case.splits, **how)
+    beside = {"original": test.measure(original.model, "original")}
+    others = {f"twin {k}": test.measure(twin.model, f"twin {k}") for k, (twin, _) in enumerate(trained, 1)}
+    result = {"seed": seed, "splits": case.splits.sizes(), "twins": len(others), "methods": {}}
     for name in options.methods:
         trainer = case.trainer(copy.deepcopy(original.model), **METHODS[name])
         trainer.train()
         model = trainer.accelerator.unwrap_model(trainer.model)
         model = lora.merge(model) if lora.is_peft(model) else model
-        models = {"original": original.model, "unlearned": model, **twins}
-        rate = case.recipe.learning_rate
-        result["methods"][name] = stress(models, case.task, case.splits, learning_rate=rate, seed=seed)
+        result["methods"][name] = test.block(beside | {"unlearned": test.measure(model, name)} | others)
         print(f"seed {seed} {name}", flush=True)
     result["environment"] = environment(seed=seed, device="cpu", threads=1)
     return result

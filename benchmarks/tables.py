@@ -17,7 +17,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results"
-PAGES = ("README.md", "docs/measured.md")
+PAGES = ("README.md", "docs/measured.md", "docs/contest.md")
 SIGNED = ("retain acc", "test loss")
 LANGUAGE_FIGURES = ("forget loss", "forget acc", "retain acc", "test loss", "AUC", "ES")
 SHORT = {"learning_rate": "rate", "known": "base known", "lora": "LoRA rank"}
@@ -40,7 +40,7 @@ def language_models(pattern: str) -> str:
     lines.append(_row(["twins", *mean, "", str(len(runs))]))
     floor = [f"{np.mean([a[key] for a in apart]):.2f}" for key in LANGUAGE_FIGURES]
     rms = f"{np.mean([v['rms φ'] for v in values]):.2f}"
-    lines.append(_row(["one twin to the other", *floor, rms, str(len(runs))]))
+    lines.append(_row(["one twin to another", *floor, rms, str(len(runs))]))
     for name in names:
         found = [(run["lines"][name], value) for run, value in zip(runs, values, strict=True) if name in run["lines"]]
         away = [_distance([line[key] - value[key] for line, value in found], key) for key in LANGUAGE_FIGURES]
@@ -130,7 +130,7 @@ def _row(cells: list[str]) -> str:
 
 CONTESTS = [path.stem for path in sorted((RESULTS / "contest").glob("*.json"))]
 TABLES: dict[str, Callable[[], str]] = {
-    "chat model": lambda: language_models("8x8_[0-9].json"),
+    "chat model": lambda: language_models("12x10_[0-9].json"),
     "chat model, LoRA": lambda: language_models("8x8_lora_[0-9].json"),
     "pretrained BERT": pretrained,
     "from scratch": lambda: from_scratch(("∇τ", "SalUn", "UNSIR")),
