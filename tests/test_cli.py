@@ -350,5 +350,4 @@ def test_a_plan_names_one_cost(capsys, tmp_path):
     config["original"]["num_train_epochs"] = 3
     assert main(["--config", tiny.write_config(tmp_path, config), "--json", "--dry_run"]) == 0
     told = " ".join(line["text"] for line in json.loads(capsys.readouterr().out)["plan"])
-    shares = re.findall(r"(\d+) ?% of (?:the examples of|one) retraining", told)
-    assert len(shares) == 2 and shares[0] == shares[1], told
+    assert len(re.findall(r"\d+ ?% of (?:the examples of )?one retraining", told)) == 1, told

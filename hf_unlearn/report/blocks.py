@@ -7,6 +7,7 @@ listed here; what is listed must be there, and of its type.
 from dataclasses import dataclass
 from typing import Annotated, Any, TypedDict
 
+from hf_unlearn.report.answer_blocks import Answers, Drawn
 from hf_unlearn.report.stress_blocks import Stress
 
 
@@ -329,25 +330,6 @@ class Lira(LiraSizes, total=False):
 
     memorized_rows: int
     models: dict[str, ShadowFigures]
-
-
-class Answers(TypedDict):
-    """What models answered, in figures: `rows[kind]` asked, `figures[kind][figure][model]`. No text."""
-
-    rows: dict[str, int]
-    figures: dict[str, dict[str, dict[str, float | None]]]
-
-
-class Drawn(TypedDict):
-    """What models drew: `images[kind]` of each model, `figures[kind][figure][model]` with the models `original`,
-    `unlearned` and `twins`, and beside them `gap` and `floor`. `judge` is the classifier that says what images show;
-    `picture` a PNG in base64, rows of images of the models `shown`."""
-
-    images: dict[str, int]
-    figures: dict[str, dict[str, dict[str, float | None]]]
-    judge: dict[str, Any]
-    shown: list[str]
-    picture: str | None
 
 
 class SampledErrors(TypedDict):

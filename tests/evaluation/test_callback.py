@@ -50,8 +50,9 @@ class FakeTask:
 
 def make_splits(unseen_forgotten=None):
     splits = SimpleNamespace(
-        forget=FakeImages(6, 1), retain=FakeImages(24, 2), test=FakeImages(7, 3), unseen_forgotten=unseen_forgotten
-    )
+        forget=FakeImages(6, 1), retain=FakeImages(24, 2), validation_stop=FakeImages(5, 4), test=FakeImages(7, 3),
+        unseen_forgotten=unseen_forgotten,
+    )  # fmt: skip
     splits.nonmembers = unseen_forgotten or splits.test
     return splits
 

@@ -1,0 +1,22 @@
+"""What models answered and drew, in figures: two blocks of `evidence.json`."""
+
+from typing import Any, TypedDict
+
+
+class Answers(TypedDict):
+    """What models answered, in figures: `rows[kind]` asked, `figures[kind][figure][model]`. No text."""
+
+    rows: dict[str, int]
+    figures: dict[str, dict[str, dict[str, float | None]]]
+
+
+class Drawn(TypedDict):
+    """What models drew: `images[kind]` of each model, `figures[kind][figure][model]` with the models `original`,
+    `unlearned` and `twins`, and beside them `gap` and `floor`. `judge` is the classifier that says what images show;
+    `picture` a PNG in base64, rows of images of the models `shown`."""
+
+    images: dict[str, int]
+    figures: dict[str, dict[str, dict[str, float | None]]]
+    judge: dict[str, Any]
+    shown: list[str]
+    picture: str | None
