@@ -3,6 +3,7 @@
 import numpy as np
 
 from hf_unlearn.evaluation.lira import Models
+from hf_unlearn.evaluation.row_epsilon import over_rows
 
 BINS = 20
 LEAST = 1e-5  # probability that a bin without a retrained model counts as
@@ -62,10 +63,4 @@ def klom(unlearned: np.ndarray, retrained: np.ndarray) -> float:
 
 def summary(kloms: dict[str, np.ndarray]) -> dict[str, float | int | None]:
     """Median and 95th percentile of KLoM over rows, the same of its null, and the rows judged."""
-    known = ~np.isnan(kloms["klom"])
-    result: dict = {"rows": int(known.sum())}
-    for name in ("klom", "null"):
-        values = kloms[name][known]
-        result[f"{name}_median"] = float(np.median(values)) if len(values) else None
-        result[f"{name}_p95"] = float(np.quantile(values, 0.95)) if len(values) else None
-    return result
+    return over_rows(kloms, "klom")

@@ -53,14 +53,20 @@ def epsilon(unlearned: np.ndarray, never: np.ndarray, delta: float = 0.0) -> flo
     return float(np.log(max(best, 1.0)))
 
 
-def summary(epsilons: dict[str, np.ndarray]) -> dict[str, float | int | None]:
-    """Median and 95th percentile of ε and of its null, the share of rows at the bound, and the rows judged."""
-    known = ~np.isnan(epsilons["epsilon"])
-    result: dict = {"rows": int(known.sum())}
-    for name in ("epsilon", "null"):
-        values = epsilons[name][known]
-        result[f"{name}_median"] = float(np.median(values)) if len(values) else None
-        result[f"{name}_p95"] = float(np.quantile(values, 0.95)) if len(values) else None
-    at_bound = epsilons["epsilon"][known] >= epsilons["bound"][known] - 1e-9
-    result["at_bound"] = float(at_bound.mean()) if len(at_bound) else None
+def over_rows(values: dict[str, np.ndarray], figure: str) -> dict[str, float | int | None]:
+    """Median and 95th percentile over rows of a figure and of its null, and of how many rows it is known."""
+    known = ~np.isnan(values[figure])
+    result: dict[str, float | int | None] = {"rows": int(known.sum())}
+    for name in (figure, "null"):
+        found = values[name][known]
+        result[f"{name}_median"] = float(np.median(found)) if len(found) else None
+        result[f"{name}_p95"] = float(np.quantile(found, 0.95)) if len(found) else None
     return result
+
+
+def summary(epsilons: dict[str, np.ndarray]) -> dict[str, float | int | None]:
+    """As [`over_rows`], and the share of rows at the bound."""
+    known = ~np.isnan(epsilons["epsilon"])
+    at_bound = epsilons["epsilon"][known] >= epsilons["bound"][known] - 1e-9
+    share = float(at_bound.mean()) if len(at_bound) else None
+    return {**over_rows(epsilons, "epsilon"), "at_bound": share}
