@@ -69,6 +69,13 @@ def pretrained() -> str:
     return table()
 
 
+def varied() -> str:
+    """∇τ on the BERT with a default multiplied: see `pretrained.py`."""
+    from pretrained import varied_table
+
+    return varied_table()
+
+
 SCRATCH = {
     "digits_10": "digits, a random 10 %",
     "digits_30": "digits, a random 30 %",
@@ -134,6 +141,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "chat model, LoRA": lambda: language_models("8x8_lora_[0-9].json"),
     "pretrained BERT": pretrained,
     "from scratch": lambda: from_scratch(("∇τ", "SalUn", "UNSIR")),
+    "varied": varied,
     "durability": durability,
     **{f"contest {case}": partial(contest, case) for case in CONTESTS},
 }
