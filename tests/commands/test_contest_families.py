@@ -39,7 +39,7 @@ def test_everybody_who_serves_a_family_takes_part_in_its_contest(tmp_path, famil
     assert main(["compare", "--config", tiny.write_config(tmp_path, values), *argv]) == 0
     found = json.loads((tmp_path / "out" / "contest.json").read_text())
     assert problems(found, Contest) == []
-    assert set(found["passed_over"]) == passed_over
+    assert set(found["passed_over"]) & set(METHODS) == passed_over  # installed packages may bring more
     entries = {entry["name"]: entry for entry in found["entries"]}
     assert set(entries) == set(METHODS) - passed_over | {"do nothing", "another twin"}
     assert {name: entry["failed"] for name, entry in entries.items() if entry["failed"]} == {}
