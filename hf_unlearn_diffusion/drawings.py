@@ -63,8 +63,8 @@ class Drawings:
         self.unseen = images[~np.isin(labels, self.gone)]
 
     def block(self) -> blocks.Drawn:
-        """The evidence block `drawn`. The picture lacks what the original draws of forgotten classes: a denoiser may
-        draw the very rows that it was trained on."""
+        """The evidence block `drawn`. The picture lacks what the original draws of forgotten classes, and the original
+        altogether where rows of any class are forgotten: a denoiser may draw the very rows that it was trained on."""
         assert self.judge is not None
         names = {"forgotten_classes": self._of(forgotten=True), "kept_classes": self._of(forgotten=False)}
         kinds = {kind: places for kind, places in names.items() if places.any()}
@@ -118,7 +118,9 @@ class Drawings:
         }
 
     def _pictured(self) -> list[str]:
-        return [name for name in (ORIGINAL, UNLEARNED, *self._twins[:1]) if name in self.shown]
+        """Who is in the public picture."""
+        original = [ORIGINAL] if self.gone else []
+        return [name for name in (*original, UNLEARNED, *self._twins[:1]) if name in self.shown]
 
     def picture(self, names: list[str], *, whole: bool) -> bytes:
         """A PNG: a column for each class, and of each model a band of rows, a seed each. Without `whole` the

@@ -15,10 +15,10 @@ from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation.generation import generate, has_prompts, last_answers, sample_rows
 from hf_unlearn.evaluation.language_metrics import rouge_l_recall
 from hf_unlearn.report import blocks
+from hf_unlearn.report.answer_blocks import ORIGINAL, UNLEARNED
 from hf_unlearn.report.answers import PAGE, answers_page, answers_text
 from hf_unlearn.tasks.base import Task
 
-ORIGINAL, UNLEARNED = "the original", "the unlearned model"  # all other models are twins
 MAX_NEW_TOKENS = 64
 FIGURES = ("rouge", "repetition", "refusals")
 REFUSAL = re.compile(

@@ -2,6 +2,8 @@
 
 from typing import Any, TypedDict
 
+ORIGINAL, UNLEARNED = "the original", "the unlearned model"  # all other models are twins
+
 
 class Answers(TypedDict):
     """What models answered, in figures: `rows[kind]` asked, `figures[kind][figure][model]`. No text."""

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hf_unlearn.report.answer_blocks import ORIGINAL
+
 DRAWN = "plots/drawn.png"  # beside the card
 LABELS = {
     ("forgotten_classes", "recognised"): "drawn as a forgotten class (%)",
@@ -42,10 +44,8 @@ def drawn_sentences(block: Mapping[str, Any] | None) -> list[str]:
 
 def caption(block: Mapping[str, Any]) -> str:
     """Of the picture."""
-    return (
-        "The same seeds under " + ", ".join(block["shown"]) + ". What the original draws of forgotten classes is left "
-        "out: it may show forgotten rows."
-    )
+    left_out = "What the original draws of forgotten classes" if ORIGINAL in block["shown"] else "The original"
+    return f"The same seeds under {', '.join(block['shown'])}. {left_out} is left out: it may show forgotten rows."
 
 
 def picture_of(block: Mapping[str, Any] | None) -> str | None:

@@ -11,7 +11,7 @@ from PIL import Image
 from toy_diffusion import NAMES, denoising_setup
 
 from hf_unlearn.evaluation.answers import ORIGINAL, UNLEARNED
-from hf_unlearn.report.drawn import drawn_rows, picture_of
+from hf_unlearn.report.drawn import caption, drawn_rows, picture_of
 from hf_unlearn_diffusion.drawings import Drawings, draw, side_by_side
 from hf_unlearn_diffusion.frechet import frechet_distance
 from hf_unlearn_diffusion.judge import Judge
@@ -103,8 +103,11 @@ def test_rows_forgotten_without_their_class_leave_all_classes_kept(stripes):
     model, splits, task = stripes
     splits.forgotten_classes = ()
     drawings = Drawings(task, 2)
-    drawings.ask(UNLEARNED, model, splits)
+    for name in (ORIGINAL, UNLEARNED):
+        drawings.ask(name, model, splits)
     block = drawings.block()
+    assert block["shown"] == [UNLEARNED]  # of whatever class a forgotten row is, the original may draw it
+    assert "The original is left out" in caption(block)
     assert (
         block["images"] == {"kept_classes": 8} and block["figures"]["kept_classes"]["frechet_twins"]["floor"] is None
     )
