@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from hf_unlearn.data.rows import Rows
 from hf_unlearn.errors import UserError
 from hf_unlearn.methods.nabla_tau import NablaTauTrainer
 from hf_unlearn.tasks.forward import unwrap
 from hf_unlearn.tasks.predictions import Predictions
+from hf_unlearn.trainers.row_target_trainer import MOST_CALIBRATION
 from hf_unlearn.trainers.split_output import SplitOutput
 from hf_unlearn_diffusion.draws import DRAWS
 from hf_unlearn_diffusion.predictions import DenoisingPredictions, Noised
@@ -75,10 +77,15 @@ class DiffusionNablaTauTrainer(DenoisingTrainer):
         return [*super().plan(), f"the ascent stops at the loss of unseen images under {under}, by timestep"]
 
     def rows_beside_steps(self) -> int:
-        return len(self.splits.validation_tau)
+        return super().rows_beside_steps() + len(self.unseen_rows)
+
+    @property
+    def unseen_rows(self) -> Rows:
+        """Validation rows that τ is measured on: all, or a seeded sample of them."""
+        return self.some_rows(self.splits.validation_tau, MOST_CALIBRATION)
 
     def prepare(self) -> dict[str, torch.Tensor]:
-        rows = self.splits.validation_tau
+        rows = self.unseen_rows
         self.count_examples(len(rows))
         errors = self.collect(rows, self.errors_under_another if self.other_class else errors_by_draw)
         return {"tau": torch.tensor(np.mean(errors, axis=0), dtype=torch.float32)}

@@ -9,6 +9,7 @@ from hf_unlearn.errors import UserError
 from hf_unlearn.methods.salun import SHARE, SalUnTrainer
 from hf_unlearn.tasks.forward import unwrap
 from hf_unlearn.tasks.row_chunks import wide_type
+from hf_unlearn.trainers.schedule import FORGET
 from hf_unlearn.trainers.split_output import SplitOutput
 from hf_unlearn_diffusion.predictions import DenoisingPredictions, Noised
 from hf_unlearn_diffusion.steps import DenoisingConfig, DenoisingTrainer
@@ -68,6 +69,10 @@ class DiffusionSalUnTrainer(DenoisingTrainer):
     args: DiffusionSalUnConfig
     method = "diffusion_salun"
     paper = SalUnTrainer.paper
+
+    def rows_beside_steps(self) -> int:
+        """Also the forgotten rows under another class, once in every step."""
+        return super().rows_beside_steps() + self.rows_of_steps(FORGET)
 
     def unlearning_loss(self, forget: SplitOutput, retain: SplitOutput) -> torch.Tensor:
         return forget.mean(self.forget_losses(forget)) + self.args.alpha * retain.mean(retain.loss)

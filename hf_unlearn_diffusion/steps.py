@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from hf_unlearn.errors import UserError
 from hf_unlearn.trainers.config import filled_later
 from hf_unlearn.trainers.published import PAPER, PublishedConfig, PublishedTrainer
 from hf_unlearn.trainers.schedule import RETAIN, Phase
@@ -55,8 +56,6 @@ class DenoisingTrainer(PublishedTrainer):
 
     @classmethod
     def check_task(cls, task) -> None:
-        from hf_unlearn.errors import UserError
-
         if task.says_labels:
             raise UserError(f"`method` {cls.method} is for models that take noise away; the task is {task.name}")
 

@@ -144,9 +144,9 @@ class NablaTauTrainer(RowTargetTrainer):
         proxy = super().plan() if self.args.variant in ("rows", "tokens") else []
         return [f"variant {self.args.variant}, {passes:.2f} passes over the retain rows", *proxy]
 
-    def rows_beside_steps(self) -> int:
+    def rows_of_targets(self) -> int:
         if self.args.variant in ("rows", "tokens"):
-            return super().rows_beside_steps()
+            return super().rows_of_targets()
         times = -(-self.forget_epochs // TAU_EVERY) if self.args.variant == "paper" else 1
         return self.rows_of_check() + times * len(self.calibration_rows)
 
@@ -209,8 +209,8 @@ class NablaTauTrainer(RowTargetTrainer):
 
 
 def default_variant(task: Task, recipe: KnownRecipe | None) -> str:
-    """`tokens` for causal LMs, unless the recipe is known to start from random weights: there an attacker told the
-    forgotten rows from unseen ones more often than with `rows`."""
+    """`held` where predictions say no labels, and `tokens` for causal LMs, unless the recipe is known to start from
+    random weights: there an attacker told the forgotten rows from unseen ones more often than with `rows`."""
     if not task.says_labels:
         return "held"
     if not task.generates:

@@ -163,10 +163,8 @@ class SalUnTrainer(RowTargetTrainer):
         lines = [f"variant {args.variant}, labels {args.labels}, mixing {args.mixing}, {passes}"]
         return lines + (super().plan() if args.variant == "rows" else [])
 
-    def rows_beside_steps(self) -> int:
-        if self.args.variant == "rows":
-            return super().rows_beside_steps()
-        return sum(lens.rows_read() for lens in self.active_lenses)
+    def rows_of_targets(self) -> int:
+        return super().rows_of_targets() if self.args.variant == "rows" else 0
 
     def prepare(self) -> dict[str, torch.Tensor]:
         state: dict[str, torch.Tensor] = {}

@@ -172,8 +172,11 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
         return lines
 
     def rows_beside_steps(self) -> int:
+        return super().rows_beside_steps() + self.rows_of_targets()
+
+    def rows_of_targets(self) -> int:
         """Those of the check, of the source of the targets, of their refits, and of one look whether to prolong."""
-        return super().rows_beside_steps() + self.rows_of_check() + self.rows_of_source() + self.rows_of_refits()
+        return self.rows_of_check() + self.rows_of_source() + self.rows_of_refits()
 
     def rows_of_check(self) -> int:
         """What [`check_validation`] reads."""

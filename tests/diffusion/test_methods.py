@@ -84,7 +84,9 @@ def test_tau_is_that_of_unseen_images_by_eighths_of_the_schedule(tmp_path):
 def test_a_mask_holds_the_other_weights_still_to_the_bit(tmp_path, method):
     trainer = make(tmp_path, method, saliency=0.5, max_steps=3)
     start = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    planned = trainer.rows_of_steps() + trainer.rows_beside_steps()
     trainer.train()
+    assert trainer.examples == planned
     kept = trainer.lens.mask.masks
     moved = {name: p != start[name] for name, p in trainer.model.named_parameters()}
     assert sum(int(m.sum()) for m in moved.values()) > 100

@@ -131,9 +131,10 @@ def test_what_retraining_takes_sets_the_budget(tmp_path):
     assert (trainer.args.proxy_epochs, trainer.args.num_train_epochs) == (6.0, 4.0)
 
 
+@pytest.mark.parametrize("saliency", [None, 0.5])
 @pytest.mark.parametrize("variant", ["rows", "held", "paper"])
-def test_a_plan_counts_what_is_read(tmp_path, variant):
-    trainer = make(tmp_path, variant=variant, proxy_epochs=2)
+def test_a_plan_counts_what_is_read(tmp_path, variant, saliency):
+    trainer = make(tmp_path, variant=variant, proxy_epochs=2, saliency=saliency)
     planned = trainer.rows_of_steps(), trainer.rows_beside_steps()
     trainer.train()
     beside = int(trainer.method_state["side_examples"])
