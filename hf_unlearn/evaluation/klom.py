@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hf_unlearn.evaluation.lira import Models
+from hf_unlearn.evaluation.lira import Models, by_row
 from hf_unlearn.evaluation.row_epsilon import over_rows
 
 BINS = 20
@@ -29,17 +29,10 @@ def row_kloms(models: Models, seed: int = 0) -> dict[str, np.ndarray]:
     Returns:
         `klom` and `null`, `(rows,)` each; NaN where a row has too few models.
     """
-    rng = np.random.default_rng(seed)
-    rows = models.phi.shape[1]
-    result = {name: np.full(rows, np.nan) for name in ("klom", "null")}
-    for row in range(rows):
-        phi = models.phi[:, row]
-        unlearned, never = (phi[mask[:, row] & np.isfinite(phi)] for mask in (models.unlearned, models.never))
-        if min(len(unlearned), len(never)) < 2:
-            continue
-        dealt = rng.permutation(np.concatenate([unlearned, never]))
+    result = {name: np.full(models.phi.shape[1], np.nan) for name in ("klom", "null")}
+    for row, unlearned, never, dealt in by_row(models, seed):
         result["klom"][row] = klom(unlearned, never)
-        result["null"][row] = klom(dealt[: len(unlearned)], dealt[len(unlearned) :])
+        result["null"][row] = klom(*dealt)
     return result
 
 

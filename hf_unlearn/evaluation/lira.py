@@ -3,6 +3,7 @@
 Shadow models show what φ = log(p/(1 − p)) of a row is in either case; a target model's φ is held against both.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +39,18 @@ class Models:
             raise UserError("U-LiRA: phi, unlearned and never must be (models, rows), all of one shape")
         if (self.unlearned & self.never).any():
             raise UserError("U-LiRA: a row is both unlearned and never seen in one model: it can be one of them")
+
+
+def by_row(models: Models, seed: int) -> Iterator[tuple[int, np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]]:
+    """Each row that has two models of either kind: its place, its φ `(models,)` under those that unlearned it and
+    under those that never saw it, and the same numbers dealt anew at random, as many to either side: what chance does."""
+    rng = np.random.default_rng(seed)
+    for row in range(models.phi.shape[1]):
+        phi = models.phi[:, row]
+        unlearned, never = (phi[mask[:, row] & np.isfinite(phi)] for mask in (models.unlearned, models.never))
+        if min(len(unlearned), len(never)) >= 2:
+            dealt = rng.permutation(np.concatenate([unlearned, never]))
+            yield row, unlearned, never, (dealt[: len(unlearned)], dealt[len(unlearned) :])
 
 
 def likelihood_ratio(targets: Models, shadows: Models, variance: str) -> np.ndarray:

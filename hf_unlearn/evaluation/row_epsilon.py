@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hf_unlearn.evaluation.lira import Models
+from hf_unlearn.evaluation.lira import Models, by_row
 
 
 def row_epsilons(models: Models, delta: float = 0.0, seed: int = 0) -> dict[str, np.ndarray]:
@@ -24,17 +24,10 @@ def row_epsilons(models: Models, delta: float = 0.0, seed: int = 0) -> dict[str,
     Returns:
         `epsilon`, `null` and `bound` (what ε cannot exceed), `(rows,)` each; NaN where a row has too few models.
     """
-    rng = np.random.default_rng(seed)
-    rows = models.phi.shape[1]
-    result = {name: np.full(rows, np.nan) for name in ("epsilon", "null", "bound")}
-    for row in range(rows):
-        phi = models.phi[:, row]
-        unlearned, never = (phi[mask[:, row] & np.isfinite(phi)] for mask in (models.unlearned, models.never))
-        if min(len(unlearned), len(never)) < 2:
-            continue
-        dealt = rng.permutation(np.concatenate([unlearned, never]))
+    result = {name: np.full(models.phi.shape[1], np.nan) for name in ("epsilon", "null", "bound")}
+    for row, unlearned, never, dealt in by_row(models, seed):
         result["epsilon"][row] = epsilon(unlearned, never, delta)
-        result["null"][row] = epsilon(dealt[: len(unlearned)], dealt[len(unlearned) :], delta)
+        result["null"][row] = epsilon(*dealt, delta)
         result["bound"][row] = np.log(max((1 - delta) * max(len(unlearned), len(never)), 1))
     return result
 
