@@ -51,32 +51,25 @@ LEVELS = {"retain_accuracy": "retain", "test_accuracy": "test"}
 
 
 def write_banking77(folder: Path, data: Path, planted: bool) -> None:
-    """`train.csv`, `validation.csv` and `test.csv`, as many rows of each intent as in `pretrained.py`; customers have
+    """`train.csv`, `validation.csv` and `test.csv` of the rows that `pretrained.py` has under seed 0; customers have
     four rows each. `planted`: a tenth gets a wrong label, and `forget.txt` names it."""
     names = pretrained.INTENTS["result"].split()
     rng = np.random.default_rng([0, 11])
-    parts: dict[str, list] = {"train": [], "validation": [], "test": []}
-    given = {part: pretrained.read(data / "banking77" / f"{part}.csv", names) for part in ("train", "test")}
-    for name in names:
-        order = rng.permutation(given["train"][name])
-        parts["train"] += [(text, name) for text in order[: pretrained.TRAIN]]
-        parts["validation"] += [
-            (text, name) for text in order[pretrained.TRAIN : pretrained.TRAIN + pretrained.VALIDATION]
-        ]
-        parts["test"] += [(text, name) for text in rng.permutation(given["test"][name])[: pretrained.TEST]]
-    customers = rng.permutation(len(parts["train"])) // pretrained.GROUP
+    parts = pretrained.draw_rows(data, names, pretrained.TRAIN, rng)
+    size = len(parts["train"])
+    customers = rng.permutation(size) // pretrained.GROUP
     if planted:
-        chosen = rng.permutation(len(parts["train"]))[: len(parts["train"]) // 10]
+        chosen = np.sort(rng.permutation(size)[: size // 10])
         for i in chosen:
-            text, name = parts["train"][i]
-            parts["train"][i] = (text, rng.choice([other for other in names if other != name]))
-        (folder / "forget.txt").write_text("".join(f"{i}\n" for i in sorted(chosen)))
-    for part, rows in parts.items():
+            text, label = parts["train"][i]
+            parts["train"][i] = (text, int((label + rng.integers(1, len(names))) % len(names)))
+        (folder / "forget.txt").write_text("".join(f"{i}\n" for i in chosen))
+    for part in ("train", "validation", "test"):
         with open(folder / f"{part}.csv", "w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["row", "customer", "text", "label"])
-            for i, (text, name) in enumerate(rows):
-                writer.writerow([i, customers[i] if part == "train" else i, text, name])
+            for i, (text, label) in enumerate(parts[part]):
+                writer.writerow([i, customers[i] if part == "train" else i, text, names[label]])
 
 
 def settings(case: str, folder: Path, options) -> dict:

@@ -81,6 +81,19 @@ def read(path: Path, intents: list[str]) -> dict[str, list[str]]:
     return found
 
 
+def draw_rows(data: Path, names: list[str], per: int, rng: np.random.Generator) -> dict[str, list[tuple[str, int]]]:
+    """Texts and intents, by number, in their roles: `per` training rows of each intent, and `others` that are left."""
+    train, test = (read(data / "banking77" / f"{part}.csv", names) for part in ("train", "test"))
+    rows: dict[str, list[tuple[str, int]]] = {"train": [], "validation": [], "test": [], "others": []}
+    for label, name in enumerate(names):
+        order = rng.permutation(len(train[name]))
+        rows["train"] += [(train[name][i], label) for i in order[:per]]
+        rows["validation"] += [(train[name][i], label) for i in order[per : per + VALIDATION]]
+        rows["test"] += [(test[name][i], label) for i in rng.permutation(len(test[name]))[:TEST]]
+        rows["others"] += [(train[name][i], label) for i in order[per + VALIDATION :]]
+    return rows
+
+
 class Case:
     """One request on one recipe and seed: rows in their roles, the original and the twins."""
 
@@ -95,16 +108,7 @@ class Case:
         self.kind, self.seed, self.options = kind, seed, options
         names = INTENTS[options.set].split()
         rng = np.random.default_rng([seed, 11])
-        train, test = (read(options.data / "banking77" / f"{part}.csv", names) for part in ("train", "test"))
-        rows = {"train": [], "validation": [], "test": [], "others": []}
-        for label, name in enumerate(names):
-            order = rng.permutation(len(train[name]))
-            per = options.rows_per_intent
-            rows["train"] += [(train[name][i], label) for i in order[:per]]
-            rows["validation"] += [(train[name][i], label) for i in order[per : per + VALIDATION]]
-            rows["test"] += [(test[name][i], label) for i in rng.permutation(len(test[name]))[:TEST]]
-            spare = order[per + VALIDATION :]
-            rows["others"] += [(train[name][i], label) for i in spare]
+        rows = draw_rows(options.data, names, options.rows_per_intent, rng)
         size = len(rows["train"])
         forget = self.request(rng, rows, size, len(names))
         parts = [*rows["train"], *rows["validation"], *rows["test"]]
