@@ -107,7 +107,8 @@ def settings(case: str, folder: Path, options) -> dict:
 
 def run(case: str, options) -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
+        folder = options.output.resolve() / f"{case}_rows" if options.output else Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
         config = folder / "contest.yaml"
         config.write_text(yaml.safe_dump(settings(case, folder, options)))
         output = options.output / case if options.output else folder / "contest"

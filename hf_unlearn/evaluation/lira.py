@@ -42,7 +42,7 @@ class Models:
 
 
 def by_row(models: Models, seed: int) -> Iterator[tuple[int, np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]]:
-    """Each row that has two models of either kind: its place, its φ `(models,)` under those that unlearned it, the same
+    """Each row that has two models of either kind: its place, its φ `(models,)` under those that unlearned it, then
     under those that never saw it, and all these numbers dealt anew at random, as many to either side, for chance."""
     rng = np.random.default_rng(seed)
     for row in range(models.phi.shape[1]):
