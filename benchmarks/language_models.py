@@ -6,6 +6,11 @@ A slice of TOFU is drawn by a seed: some authors are trained on, the first of th
 out of everything, for validation and for test. The recipe makes an original and its twins once and keeps them; every
 run starts from a copy of the original. One file a slice is stored in `benchmarks/results/language_models/`. The greedy
 answers that `--answers` shows stay on the screen.
+
+    python benchmarks/language_models.py --model MODEL --data TOFU --runs nabla_tau salun npo --relearn
+
+also fine-tunes every model, all its weights, on a quarter of the forgotten rows at the recipe's rate: the loss of the
+other three quarters after 1 to 20 steps, beside the twins'. `--relearned` prints what is stored.
 """
 
 import argparse
@@ -27,6 +32,7 @@ AUTHOR_ROWS = 20  # TOFU's rows lie author by author
 HELD_OUT = 3  # authors for validation, and as many for test
 RECIPE = {"num_train_epochs": 5, "learning_rate": 3e-4, "batch_size": 8}
 LORA_RATE, LORA_RANK = 2e-3, 16
+RELEARN_MARKS = (1, 2, 5, 10, 20)  # steps on a quarter of the forgotten rows
 FIGURES = ("forget loss", "forget acc", "retain acc", "test loss", "AUC", "ES", "rms φ", "steps", "examples", "CPU s")
 
 
@@ -131,6 +137,23 @@ class Bench:
         names = ("forget", "retain", "validation_tau", "test")
         return {name: score_tokens(model, self.task, getattr(self.splits, name), batch_size=16) for name in names}
 
+    def relearned(self, model) -> list[float]:
+        """Loss in nats of three quarters of the forgotten rows, before and while `model` is fine-tuned on the rest."""
+        from hf_unlearn.evaluation.relearn import fine_tuned_copy
+        from hf_unlearn.evaluation.scoring import score
+
+        places = np.arange(len(self.splits.forget))
+        few, others = (self.splits.forget.select(places[part]) for part in (places % 4 == 0, places % 4 > 0))
+        losses = [score(model, self.task, others, batch_size=16).loss.mean()]
+
+        def watch(step: int, tuned) -> None:
+            if step in RELEARN_MARKS:
+                losses.append(score(tuned, self.task, others, batch_size=16).loss.mean())
+
+        how = {"learning_rate": RECIPE["learning_rate"], "batch_size": RECIPE["batch_size"]}
+        fine_tuned_copy(model, self.task, few, steps=RELEARN_MARKS[-1], seed=self.which.seed, watch=watch, **how)
+        return [float(loss) for loss in losses]
+
     def answers(self, model, most: int = 4) -> list[str]:
         from hf_unlearn.evaluation.generation import generate
 
@@ -197,7 +220,7 @@ def parse(value: str):
         return value
 
 
-def study(bench: Bench, runs: list[str], show_answers: bool, keep: Callable[[dict], None]) -> None:
+def study(bench: Bench, options: argparse.Namespace, keep: Callable[[dict], None]) -> None:
     """Every run beside the original and the twins; `keep` is given what is known after each."""
     import torch
 
@@ -210,7 +233,12 @@ def study(bench: Bench, runs: list[str], show_answers: bool, keep: Callable[[dic
     for k, scores in enumerate(twin_scores):
         others = [s for i, s in enumerate(twin_scores) if i != k] or twin_scores
         lines[f"twin {k + 1}"] = figures(scores, others)
-    if show_answers:
+    curves = {}
+    if options.relearn:
+        curves = {f"twin {k + 1}": bench.relearned(twin) for k, twin in enumerate(twins)}
+        curves["original"] = bench.relearned(original)
+        report_curves(curves)
+    if options.answers:
         show("true", [bench.text[i]["answer"] for i in bench.splits.forget.indices[:4]])
         show("twin", bench.answers(twins[0]))
     del twins
@@ -221,15 +249,19 @@ def study(bench: Bench, runs: list[str], show_answers: bool, keep: Callable[[dic
         "template": bench.task.prompt_template,
         "recipe": RECIPE | lora,
         "lines": lines,
+        "relearned": curves,
         "settings": {},
         "environment": environment(seed=bench.which.seed, device="cpu", threads=torch.get_num_threads()),
     }
-    for run in runs:
+    for run in options.runs:
         model, read, seconds, result["settings"][run] = unlearn(bench, original, run)
         lines[run] = figures(bench.score(model), twin_scores) | read | {"CPU s": seconds}
         report({run: lines[run]})
+        if options.relearn:
+            curves[run] = bench.relearned(merged(model))
+            report_curves({run: curves[run]})
         keep(result)
-        if show_answers:
+        if options.answers:
             show(run, bench.answers(model))
 
 
@@ -239,8 +271,43 @@ def store(result: dict, name: str) -> None:
     path = RESULTS / f"{name}.json"
     if path.is_file():
         stored = json.loads(path.read_text())
-        result = result | {key: stored[key] | result[key] for key in ("lines", "settings")}
+        result = result | {
+            key: stored[key] | result[key] for key in ("lines", "settings", "relearned") if key in stored
+        }
     path.write_text(json.dumps(result, indent=1, default=float) + "\n")
+
+
+def merged(model):
+    """The model without an adapter of its own: its weights are what is published."""
+    from hf_unlearn.models import lora
+
+    return lora.merge(model) if lora.is_peft(model) else model
+
+
+def relearned(folder: Path = RESULTS) -> str:
+    """Markdown: a model a line, loss of the other forgotten rows in nats after so many steps; all slices."""
+    steps = [0, *RELEARN_MARKS]
+    lines = [_row(["slice", "", *(f"{step} steps" for step in steps)]), _row(["---"] * (2 + len(steps)))]
+    for path in sorted(folder.glob("*.json")):
+        curves = json.loads(path.read_text()).get("relearned") or {}
+        twins = np.array([curve for name, curve in curves.items() if name.startswith("twin")])
+        name = path.stem
+        if len(twins):
+            pairs = zip(twins.min(0), twins.max(0), strict=True)
+            lines.append(_row([name, "twins", *(f"{low:.2f}–{high:.2f}" for low, high in pairs)]))
+        for run, curve in curves.items():
+            if not run.startswith("twin"):
+                lines.append(_row(["", run.partition(":")[0], *(f"{loss:.2f}" for loss in curve)]))
+    return "\n".join(lines)
+
+
+def _row(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def report_curves(curves: dict[str, list[float]]) -> None:
+    for name, curve in curves.items():
+        print(f"relearned {name}: " + " ".join(f"{loss:.2f}" for loss in curve), flush=True)
 
 
 def show(name: str, answers: list[str]) -> None:
@@ -256,6 +323,9 @@ def report(lines: dict[str, dict]) -> None:
 
 
 def main() -> int:
+    if "--relearned" in sys.argv:
+        print(relearned())
+        return 0
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="a causal language model: a folder, or a name on the Hub")
     parser.add_argument("--data", type=Path, required=True, help="folder with TOFU's full.json")
@@ -268,6 +338,7 @@ def main() -> int:
     parser.add_argument("--template", help="prompt template, or 'chat'")
     parser.add_argument("--runs", nargs="*", default=["nabla_tau", "npo"], help="METHOD[:argument=value,…]")
     parser.add_argument("--only_make", action="store_true", help="train original and twins, and score nothing")
+    parser.add_argument("--relearn", action="store_true", help="fine-tune each model on a quarter of the forget rows")
     parser.add_argument("--answers", action="store_true", help="show greedy answers to forget questions")
     parser.add_argument("--store", action="store_true", help="keep the figures")
     options = parser.parse_args()
@@ -286,7 +357,7 @@ def main() -> int:
             continue
         print(f"slice {which.name}: {bench.splits}\n| | " + " | ".join(FIGURES) + " |", flush=True)
         keep = partial(store, name=which.name) if options.store else lambda result: None
-        study(bench, options.runs, options.answers, keep)
+        study(bench, options, keep)
     return 0
 
 
