@@ -11,7 +11,8 @@ intents of `--set dev` served to choose the defaults. What a request costs where
     python benchmarks/pretrained.py --models DIR --data DIR --cases random --set wide --rows_per_intent 100 \\
         --forget_rows 40
 
-has 2,200 rows of 22 intents, and `--set broad` 4,900 rows of all 49 intents that have enough. What a user who sets the rate or the batch by a factor of two gets:
+has 2,200 rows of 22 intents, and `--set broad` 4,900 rows of all 49 intents that have enough. What a user who sets
+the rate or the batch by a factor of two gets:
 
     python benchmarks/pretrained.py --models DIR --data DIR --recipes r2 --cases random planted --methods varied
 
