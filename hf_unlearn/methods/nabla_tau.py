@@ -156,6 +156,7 @@ class NablaTauTrainer(RowTargetTrainer):
     def prepare(self) -> dict[str, torch.Tensor]:
         self.check_validation()
         if self.by_tokens:
+            self.measure_held(0, self.schedule.total_steps)
             return token_pull.measure(self)
         if self.args.variant == "rows":
             return self.ask_source()
@@ -167,13 +168,13 @@ class NablaTauTrainer(RowTargetTrainer):
     # A τ for every row.
 
     def _tokens_loss(self, forget: SplitOutput, retain: SplitOutput) -> torch.Tensor:
-        return token_pull.loss(self.method_state, forget, retain)
+        return token_pull.pull(self.method_state, forget) + self.held(retain)
 
     def _rows_loss(self, forget: SplitOutput, retain: SplitOutput) -> torch.Tensor:
         away = (forget.log_odds - self.row_targets(forget)) / self.spread  # (size,)
         away = away.clamp(min=0) + (away + self.slack(forget)).clamp(max=0)
         pull = F.huber_loss(away, torch.zeros_like(away), reduction="none")
-        return FORGET_WEIGHT * forget.mean(pull) + retain.mean(retain.loss)
+        return FORGET_WEIGHT * forget.mean(pull) + self.held(retain)
 
     # One τ for the mean.
 

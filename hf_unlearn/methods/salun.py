@@ -191,12 +191,15 @@ class SalUnTrainer(RowTargetTrainer):
         if forget is not None:
             terms.append(self._forget_term(forget) * self._share(FORGET))
         if retain is not None:
-            terms.append(retain.mean(retain.loss) * self._share(RETAIN))
+            terms.append(self._retain_term(retain) * self._share(RETAIN))
         return reduce(add, terms)
 
     def _share(self, stream: str) -> float:
         """Weight of a stream's mean: as published, every example of a step counts the same."""
         return self.share_of_step(stream) if self.as_published else 1.0
+
+    def _retain_term(self, retain: SplitOutput) -> torch.Tensor:
+        return self.held(retain) if self.args.variant == "rows" else retain.mean(retain.loss)
 
     def _forget_term(self, forget: SplitOutput) -> torch.Tensor:
         loss, predictions = self.wrong_label_losses(forget), forget.predictions

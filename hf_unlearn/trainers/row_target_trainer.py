@@ -12,6 +12,7 @@ from hf_unlearn.data.rows import Rows
 from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.trainers.config import KnownRecipe, default_learning_rate, filled_later
+from hf_unlearn.trainers.holding import Holding
 from hf_unlearn.trainers.prolonging import MOST_ROWS, MOST_TIMES, Prolonging
 from hf_unlearn.trainers.proxy_source import ADAPTER_RATE, USUAL_MOMENTUM, Proxy
 from hf_unlearn.trainers.published import PAPER, PublishedConfig, PublishedTrainer
@@ -75,7 +76,7 @@ class RowTargetConfig(PublishedConfig):
         super().__post_init__()
 
 
-class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
+class RowTargetTrainer(Holding, Prolonging, PublishedTrainer, Asking):
     """Gives a method [`row_targets`]: the log-odds that a model which never saw the row would give its label.
 
     A source that never saw the forget rows says how hard each is ([`TargetSource`]), and validation rows translate
@@ -92,7 +93,7 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
 
             def unlearning_loss(self, forget, retain):
                 away = forget.log_odds - self.row_targets(forget)
-                return forget.mean(away.square()) + retain.mean(retain.loss)
+                return forget.mean(away.square()) + self.held(retain)
 
         Squares(model, RowTargetConfig(output_dir="unlearned"), splits, task).train()
     """
@@ -175,8 +176,9 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
         return super().rows_beside_steps() + self.rows_of_targets()
 
     def rows_of_targets(self) -> int:
-        """Those of the check, of the source of the targets, of their refits, and of one look whether to prolong."""
-        return self.rows_of_check() + self.rows_of_source() + self.rows_of_refits()
+        """Those of the check, of the source of the targets, of their refits, of one look whether to prolong, and the
+        retain rows that are held."""
+        return self.rows_of_check() + self.rows_of_source() + self.rows_of_refits() + self.rows_of_held()
 
     def rows_of_check(self) -> int:
         """What [`check_validation`] reads."""
@@ -212,6 +214,7 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
             self._measure_targets()
         if self._first_of_step("length"):
             self.prolong()
+            self.measure_held(total, self.schedule.total_steps)
         return forget.own(self.method_state["targets"], forget.log_odds)
 
     def slack(self, forget: SplitOutput) -> torch.Tensor:
@@ -327,6 +330,7 @@ class RowTargetTrainer(Prolonging, PublishedTrainer, Asking):
 
     def ask_source(self) -> dict[str, torch.Tensor]:
         """What the source says of validation and forget rows, none of which it has seen."""
+        self.measure_held(0, self.schedule.total_steps)
         asked = self.ask()
         if not self.task.chooses_class():
             return self._language_state(asked)

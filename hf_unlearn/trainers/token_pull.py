@@ -9,7 +9,7 @@ from hf_unlearn.trainers.token_targets import at_tokens, fit_targets
 
 LEAST_STEPS = 24  # however few the rows; in 16 rows stop short of their targets
 VISITS = 4.0  # of each forget row, at least
-WEIGHT = 0.6  # of the forget term beside the retain loss
+WEIGHT = 0.6  # of the forget term beside that of the retain rows
 RATE = 0.3  # of the recipe's peak learning rate
 ADAPTER_RATE = 10.0  # a recipe's rate is for full weights; an adapter that starts at zero needs more
 
@@ -28,14 +28,13 @@ def measure(trainer: Asking) -> dict[str, torch.Tensor]:
     return fit_targets(model_seen.by_token, asked.validation.by_token, asked.forget.by_token, places)
 
 
-def loss(state: dict[str, torch.Tensor], forget: SplitOutput, retain: SplitOutput) -> torch.Tensor:
-    """0.6·mean_i[a_i·mean_j(e_ij·φ_ij)] + L_r, a scalar; see [`NablaTauTrainer`]. `state` is that of [`measure`]."""
+def pull(state: dict[str, torch.Tensor], forget: SplitOutput) -> torch.Tensor:
+    """0.6·mean_i[a_i·mean_j(e_ij·φ_ij)], a scalar; see [`NablaTauTrainer`]. `state` is that of [`measure`]."""
     tokens = forget.predictions.label_log_odds  # (tokens,)
     amount = (forget.log_odds.detach() - at_rows(state, forget)) / on_host(state["spread"])  # (size,)
     place = (tokens.detach() - at_tokens(state, forget)) / on_host(state["token_spread"])  # (tokens,)
     side = torch.sign(amount)[forget.predictions.example]
-    pull = amount * forget.predictions.example_mean((side * place).clamp(0, 1) * tokens)
-    return WEIGHT * forget.mean(pull) + retain.mean(retain.loss)
+    return WEIGHT * forget.mean(amount * forget.predictions.example_mean((side * place).clamp(0, 1) * tokens))
 
 
 def at_rows(state: dict[str, torch.Tensor], forget: SplitOutput) -> torch.Tensor:

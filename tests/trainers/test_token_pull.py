@@ -10,6 +10,7 @@ from hf_unlearn.methods.nabla_tau import NablaTauConfig, NablaTauTrainer
 from hf_unlearn.tasks.predictions import Predictions
 from hf_unlearn.trainers import token_pull
 from hf_unlearn.trainers.config import KnownRecipe
+from hf_unlearn.trainers.holding import HELD
 from hf_unlearn.trainers.split_output import SplitOutput
 
 # Two rows of two tokens and three words; φ of a token is its label's logit minus the log-sum-exp of the others.
@@ -19,12 +20,7 @@ LOGITS = torch.log(torch.tensor([[0.9, 0.05, 0.05], [0.5, 0.25, 0.25], [0.2, 0.4
 def outputs():
     logits = LOGITS.clone().requires_grad_()
     forget = Predictions(logits, torch.zeros(4, dtype=torch.int64), 2, torch.tensor([0, 0, 1, 1]))
-    kept = Predictions(LOGITS[:1], torch.zeros(1, dtype=torch.int64), 1, torch.tensor([0]))
-    return (
-        logits,
-        SplitOutput("forget", forget, torch.tensor([1, 0]), 1 / 2),
-        SplitOutput("retain", kept, torch.tensor([0]), 1.0),
-    )
+    return logits, SplitOutput("forget", forget, torch.tensor([1, 0]), 1 / 2)
 
 
 def state(forget: SplitOutput, amounts, places, spread=2.0, token_spread=4.0):
@@ -42,13 +38,13 @@ def state(forget: SplitOutput, amounts, places, spread=2.0, token_spread=4.0):
 
 
 def test_the_loss_and_its_gradient_by_hand():
-    logits, forget, retain = outputs()
+    logits, forget = outputs()
     known = state(forget, amounts=[1.5, -0.5], places=[0.25, -3.0, -0.75, 3.0])
-    loss = token_pull.loss(known, forget, retain)
+    loss = token_pull.pull(known, forget)
     phi = [np.log(p / (1 - p)) for p in (0.9, 0.5, 0.2, 0.1)]
     # Above its target only the tokens above theirs are pulled down; below it only those below theirs are pulled up.
     above, below = 1.5 * (0.25 * phi[0] + 0.0) / 2, -0.5 * (0.75 * phi[2] + 0.0) / 2
-    assert loss.item() == pytest.approx(0.6 * (above + below) / 2 - np.log(0.9))
+    assert loss.item() == pytest.approx(0.6 * (above + below) / 2)
     loss.backward()
     slope = logits.grad[:, 0]  # dφ/dlogit of the label is 1
     expected = 0.6 / 2 * np.array([1.5 * 0.25 / 2, 0, -0.5 * 0.75 / 2, 0])
@@ -63,16 +59,16 @@ def test_classifiers_have_no_tokens(tmp_path):
 
 
 def test_the_pull_ends_at_the_target():
-    logits, forget, retain = outputs()
-    token_pull.loss(state(forget, [0.0, 0.0], [1.0, 1.0, -1.0, -1.0]), forget, retain).backward()
+    logits, forget = outputs()
+    token_pull.pull(state(forget, [0.0, 0.0], [1.0, 1.0, -1.0, -1.0]), forget).backward()
     assert torch.count_nonzero(logits.grad) == 0
 
 
 def test_far_tokens_pull_no_more_than_one_spread_away():
     grads = []
     for place in (1.0, 5.0):
-        logits, forget, retain = outputs()
-        token_pull.loss(state(forget, [2.0, 0.0], [place, 0.0, 0.0, 0.0]), forget, retain).backward()
+        logits, forget = outputs()
+        token_pull.pull(state(forget, [2.0, 0.0], [place, 0.0, 0.0, 0.0]), forget).backward()
         grads.append(logits.grad)
     assert torch.equal(*grads)
 
@@ -139,6 +135,7 @@ def test_micro_batches_do_not_change_the_step(tmp_path):
         counts = [int((f["labels"] != -100).sum()) for f in t.splits.forget.__getitems__(range(11))]
         fixed["token_start"] = torch.tensor([0, *np.cumsum(counts)])
         fixed["token_targets"] = torch.zeros(sum(counts)).double()
+        fixed[HELD] = torch.linspace(0, 5, len(t.splits.retain)).double()
         t.prepare = lambda fixed=fixed: fixed
         t.train()
         ends.append(torch.cat([p.detach().flatten() for p in t.model.parameters()]))
