@@ -94,9 +94,11 @@ class SalUnTrainer(RowTargetTrainer):
     `variant="rows"` ends it where a model that never saw the row would stand. With φ = log(p/(1 − p)) of the row's
     true label, its target t_i ([`RowTargetTrainer`]) and s the spread of φ on validation rows:
 
-        L = mean[ReLU(a_i) · min(1/p_i, 10) · CE(π(· | x, y′ ≠ y)) + min(ReLU(−0.2 − a_i), 1) · CE(y)] + L_r,
+        L = mean_i[ReLU(a_i) · min(1/p_i, 10) · CE(π(· | x, y′ ≠ y)) + min(ReLU(−0.2 − a_i), 1) · CE(y)]
+            + mean_j[H(ℓ_j − ℓ_j⁰)],
 
-    with a_i = (φ_i − t_i)/s, the factors being numbers through which no gradient flows. A row that fell well below
+    with a_i = (φ_i − t_i)/s, the factors being numbers through which no gradient flows, and retain rows held at the
+    loss ℓ⁰ that they had ([`Holding`]). A row that fell well below
     its target returns, and the run is prolonged as long as rows stand above theirs. π(· | x, y′ ≠ y) is the model's
     own opinion of the wrong labels: those drawn alike pull a row to another far-fetched class each time and undo each
     other, so that hard rows never become as wrong as they are for a model that never saw them. 1/p makes up for a
@@ -199,7 +201,7 @@ class SalUnTrainer(RowTargetTrainer):
         return self.share_of_step(stream) if self.as_published else 1.0
 
     def _retain_term(self, retain: SplitOutput) -> torch.Tensor:
-        return self.held(retain) if self.args.variant == "rows" else retain.mean(retain.loss)
+        return self.hold(retain) if self.args.variant == "rows" else retain.mean(retain.loss)
 
     def _forget_term(self, forget: SplitOutput) -> torch.Tensor:
         loss, predictions = self.wrong_label_losses(forget), forget.predictions

@@ -93,7 +93,7 @@ class RowTargetTrainer(Holding, Prolonging, PublishedTrainer, Asking):
 
             def unlearning_loss(self, forget, retain):
                 away = forget.log_odds - self.row_targets(forget)
-                return forget.mean(away.square()) + self.held(retain)
+                return forget.mean(away.square()) + self.hold(retain)
 
         Squares(model, RowTargetConfig(output_dir="unlearned"), splits, task).train()
     """
@@ -178,7 +178,7 @@ class RowTargetTrainer(Holding, Prolonging, PublishedTrainer, Asking):
     def rows_of_targets(self) -> int:
         """Those of the check, of the source of the targets, of their refits, of one look whether to prolong, and the
         retain rows that are held."""
-        return self.rows_of_check() + self.rows_of_source() + self.rows_of_refits() + self.rows_of_held()
+        return self.rows_of_check() + self.rows_of_source() + self.rows_of_refits() + self.rows_of_retain()
 
     def rows_of_check(self) -> int:
         """What [`check_validation`] reads."""
@@ -214,7 +214,7 @@ class RowTargetTrainer(Holding, Prolonging, PublishedTrainer, Asking):
             self._measure_targets()
         if self._first_of_step("length"):
             self.prolong()
-            self.measure_held(total, self.schedule.total_steps)
+            self.measure_retain(total, self.schedule.total_steps)
         return forget.own(self.method_state["targets"], forget.log_odds)
 
     def slack(self, forget: SplitOutput) -> torch.Tensor:
@@ -330,7 +330,7 @@ class RowTargetTrainer(Holding, Prolonging, PublishedTrainer, Asking):
 
     def ask_source(self) -> dict[str, torch.Tensor]:
         """What the source says of validation and forget rows, none of which it has seen."""
-        self.measure_held(0, self.schedule.total_steps)
+        self.measure_retain(0, self.schedule.total_steps)
         asked = self.ask()
         if not self.task.chooses_class():
             return self._language_state(asked)

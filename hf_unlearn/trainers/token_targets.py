@@ -84,27 +84,27 @@ def at_tokens(state: Mapping[str, torch.Tensor], forget: SplitOutput) -> torch.T
 def row_targets(model: np.ndarray, seen: np.ndarray, asked: np.ndarray, places: tuple[np.ndarray, ...]) -> np.ndarray:
     """Targets `(forget rows,)` from `(validation rows,)` log-odds of the model and the proxy, and the proxy's `asked`.
 
-    Two ways, and validation rows that are left out one by one choose the better: the proxy's log-odds brought to the
-    mean and the spread of the model's, which two numbers settle and which keeps the hard tail; or a ridge regression
-    that also knows where the proxy places a row, which takes many validation rows to be worth it.
+    Two ways, and validation rows that are left out one by one choose the better: a line on the proxy's log-odds, which
+    two numbers settle; or a ridge regression that also knows where the proxy places a row, which takes many validation
+    rows to be worth it.
     """
     known, wanted = (np.c_[level, place] for level, place in zip((seen, asked), places, strict=True))
     regressed = RegressedTargets(known, wanted)
     error = np.mean((leave_one_out(model, seen) - model) ** 2)
     if len(model) > 2 and regressed.error(model[:, None]) < error:
         return regressed.fit(model[:, None])[0]
-    return standardise(asked, seen, model)
+    return on_line(asked, seen, model)
 
 
-def standardise(values: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """`values` on the scale of `target`: μ_t + (σ_t / σ_s)(values − μ_s)."""
-    scale = target.std() / max(source.std(), 1e-8)
-    return target.mean() + scale * (values - source.mean())
+def on_line(values: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """`values` on the least-squares line of `target` on `source`: μ_t + r(σ_t / σ_s)(values − μ_s)."""
+    slope = np.cov(source, target, bias=True)[0, 1] / max(source.var(), 1e-12)
+    return target.mean() + slope * (values - source.mean())
 
 
 def leave_one_out(target: np.ndarray, source: np.ndarray) -> np.ndarray:
-    """Each of `source` [`standardise`]d by all the others, `(rows,)`."""
+    """Each of `source` put [`on_line`] by all the others, `(rows,)`."""
     if len(source) < 3:
         return np.full(len(source), target.mean())
     others = [np.delete(np.arange(len(source)), i) for i in range(len(source))]
-    return np.array([standardise(source[i : i + 1], source[o], target[o])[0] for i, o in enumerate(others)])
+    return np.array([on_line(source[i : i + 1], source[o], target[o])[0] for i, o in enumerate(others)])

@@ -27,7 +27,7 @@ def test_the_loss_and_its_gradient_by_hand(tmp_path):
     logits = torch.tensor(np.log(np.c_[p, 1 - p])).requires_grad_()
     retain = SplitOutput("retain", Predictions(logits, torch.zeros(4, dtype=torch.int64), 4), torch.arange(4), 1 / 4)
     t.method_state[HELD] = torch.tensor([0.2, 0.2, 0.2, 0.2])
-    loss = t.held(retain)
+    loss = t.hold(retain)
     by_hand = np.array([0.3 - 0.05, 0.01**2 / 0.2, 0.01**2 / 0.2, 0.15 - 0.05])
     assert loss.item() == pytest.approx(by_hand.mean(), abs=1e-7)
     loss.backward()
@@ -45,18 +45,18 @@ def test_only_rows_that_steps_read_are_measured_and_counted(tmp_path, kind, conf
     read = {int(row) for step in range(2) for row in sampler.rows(step)[RETAIN]}
     assert len(read) == 8 < len(known) and {int(i) for i in np.flatnonzero(~np.isnan(known))} == read
     assert np.allclose(known[sorted(read)], losses[sorted(read)], rtol=1e-6)  # as the original had them
-    assert t.rows_of_held() == 8
+    assert t.rows_of_retain() == 8
 
 
 def test_a_prolonged_run_measures_the_rows_that_come(tmp_path):
     t = make(tmp_path)
     t.method_state = {}
-    t.measure_held(0, 1)
+    t.measure_retain(0, 1)
     first = t.method_state[HELD].clone()
     with torch.no_grad():
         for weight in t.model.parameters():
             weight.mul_(0.5)
-    t.measure_held(0, 2)
+    t.measure_retain(0, 2)
     kept = ~torch.isnan(first)
     assert int(kept.sum()) == 4 and int((~torch.isnan(t.method_state[HELD])).sum()) == 8
     assert torch.equal(t.method_state[HELD][kept], first[kept])  # known rows keep their place

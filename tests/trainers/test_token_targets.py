@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from hf_unlearn.tasks.predictions import Predictions
-from hf_unlearn.trainers.token_targets import TokenLogOdds, fit_targets, leave_one_out, row_targets, standardise
+from hf_unlearn.trainers.token_targets import TokenLogOdds, fit_targets, leave_one_out, on_line, row_targets
 
 
 def test_a_rows_log_odds_follow_from_those_of_its_tokens():
@@ -20,9 +20,9 @@ def test_a_row_known_by_heart_has_finite_log_odds():
     assert np.isfinite(tokens.of_rows).all()
 
 
-def test_standardising_by_hand():
-    mapped = standardise(np.array([0.0, 5.0]), np.array([1.0, 3.0]), np.array([-4.0, 0.0]))
-    assert mapped.tolist() == [-6.0, 4.0]  # mean 2 and sd 1 become mean −2 and sd 2
+def test_the_line_by_hand():
+    mapped = on_line(np.array([0.0, 5.0]), np.array([1.0, 2.0, 3.0]), np.array([-4.0, 1.0, 0.0]))
+    assert mapped.tolist() == [-5.0, 5.0]  # slope 2 through (2, −1): of the spread 2.16 / 0.82, times r = 0.76
     assert leave_one_out(np.array([0.0, 2.0, 4.0]), np.array([0.0, 1.0, 2.0])).tolist() == [0.0, 2.0, 4.0]
 
 
@@ -32,15 +32,15 @@ def rows(rng, n, of_place: float):
     return 2 * level - 1 + of_place * places[:, 0], level, places
 
 
-@pytest.mark.parametrize("n, of_place, better", [(16, 0.3, "standardised"), (200, 3.0, "regressed")])
+@pytest.mark.parametrize("n, of_place, better", [(16, 0.3, "line"), (200, 3.0, "regressed")])
 def test_validation_rows_choose_how_rows_are_translated(n, of_place, better):
     rng = np.random.default_rng(0)
     model, seen, at = rows(rng, n, of_place)
     truth, asked, wanted = rows(rng, 300, of_place)
     found = row_targets(model, seen, asked, (at, wanted))
-    plain = standardise(asked, seen, model)
-    assert np.array_equal(found, plain) == (better == "standardised")
-    assert np.std(found - truth) <= np.std(plain - truth)
+    line = on_line(asked, seen, model)
+    assert np.array_equal(found, line) == (better == "line")
+    assert np.std(found - truth) <= np.std(line - truth)
 
 
 def test_easy_tokens_keep_high_targets():
