@@ -68,23 +68,23 @@ class NablaTauTrainer(RowTargetTrainer):
     while the others stay as they were memorized. With φ = log(p/(1 − p)) of the row's label, a target t_i from
     something that never saw the row ([`RowTargets`]) and s the spread of φ on validation rows:
 
-        L = 0.6·mean_i[h(a_i)] + mean_j[H(ℓ_j − ℓ_j⁰)],   a_i = (φ_i − t_i)/s,
+        L = 0.6·mean_i[h(a_i)] + R,   a_i = (φ_i − t_i)/s,
         h(a) = a²/2 from 0 to 1, a − 1/2 beyond, 0 down to a = −0.2, and h(−0.2 − a) below (Huber with a slack, which
         rows of removed classes do not have),
 
-    and ℓ_j⁰ the loss that retain row j had before the first step, where H holds it: |d|, rounded within 0.1 nats
-    ([`Holding`]). It is ascent on the forget loss as long as the row stands above its target, of bounded strength, so
-    that the descent beside it is heard; it ends where validation rows say that unseen data lie. A row that fell
-    further is led back by the same term; within the slack it is left alone, for held to a target to the nat it would
-    be learned again. Adam runs without momentum (β₁ = 0): pushed rows would run past their targets. The targets are
-    measured five times, with the current model unless validation rows say that it is worse than before. The run is
-    prolonged as long as the rows stand above them on average ([`Prolonging`]).
+    and R the mean loss L_r of the retain rows, which the less they are known by heart, the more are held where they
+    were ([`Holding`]). It is ascent on the forget loss as long as the row stands above its target, of bounded
+    strength, so that the descent beside it is heard; it ends where validation rows say that unseen data lie. A row
+    that fell further is led back by the same term; within the slack it is left alone, for held to a target to the nat
+    it would be learned again. Adam runs without momentum (β₁ = 0): pushed rows would run past their targets. The
+    targets are measured five times, with the current model unless validation rows say that it is worse than before.
+    The run is prolonged as long as the rows stand above them on average ([`Prolonging`]).
 
     `variant="tokens"` is for causal LMs: the row says how much and its tokens say where ([`token_pull`]). With token
     log-odds φ_ij, their targets t_ij and the spread S of token log-odds on validation rows, a and e numbers through
     which no gradient flows:
 
-        L = 0.6·mean_i[a_i·mean_j(e_ij·φ_ij)] + mean_j[H(ℓ_j − ℓ_j⁰)],   a_i = (φ_i − t_i)/s,
+        L = 0.6·mean_i[a_i·mean_j(e_ij·φ_ij)] + R,   a_i = (φ_i − t_i)/s,
         e_ij = clamp((φ_ij − t_ij)/S, 0, 1) where a_i > 0, else clamp((t_ij − φ_ij)/S, 0, 1),
 
     by AdamW without momentum, the targets measured once on the original. What is left of ∇τ: ascent on what is above

@@ -94,11 +94,10 @@ class SalUnTrainer(RowTargetTrainer):
     `variant="rows"` ends it where a model that never saw the row would stand. With φ = log(p/(1 − p)) of the row's
     true label, its target t_i ([`RowTargetTrainer`]) and s the spread of φ on validation rows:
 
-        L = mean_i[ReLU(a_i) · min(1/p_i, 10) · CE(π(· | x, y′ ≠ y)) + min(ReLU(−0.2 − a_i), 1) · CE(y)]
-            + mean_j[H(ℓ_j − ℓ_j⁰)],
+        L = mean_i[ReLU(a_i) · min(1/p_i, 10) · CE(π(· | x, y′ ≠ y)) + min(ReLU(−0.2 − a_i), 1) · CE(y)] + R,
 
-    with a_i = (φ_i − t_i)/s, the factors being numbers through which no gradient flows, and retain rows held at the
-    loss ℓ⁰ that they had ([`Holding`]). A row that fell well below
+    with a_i = (φ_i − t_i)/s, the factors being numbers through which no gradient flows, and R the retain rows' loss,
+    which are held where they were the more, the less they are known by heart ([`Holding`]). A row that fell well below
     its target returns, and the run is prolonged as long as rows stand above theirs. π(· | x, y′ ≠ y) is the model's
     own opinion of the wrong labels: those drawn alike pull a row to another far-fetched class each time and undo each
     other, so that hard rows never become as wrong as they are for a model that never saw them. 1/p makes up for a

@@ -269,7 +269,8 @@ class RowTargetTrainer(Holding, Prolonging, PublishedTrainer, Asking):
         return rows.select(np.sort(chosen))
 
     def check_validation(self) -> None:
-        """Note where the model's loss on validation rows does not stand out from that on its training rows.
+        """Note where the model's loss on validation rows does not stand out from that on its training rows, and settle
+        how far the rest is held.
 
         That is what a model that generalises looks like. Rows that are in both are found by their content before
         anything is trained ([`~hf_unlearn.data.overlap.check_unseen`]).
@@ -280,6 +281,7 @@ class RowTargetTrainer(Holding, Prolonging, PublishedTrainer, Asking):
             some = np.linspace(0, len(rows) - 1, min(len(rows), CHECKED_ROWS)).astype(int)
             trained.append(self.score(rows.select(some), self.model_wrapped).loss.mean())
         tau = np.logaddexp(0, -self.own_log_odds(self.calibrate(), self.calibration_rows)).mean()  # −log p
+        self.settle_hold(trained[1], tau)
         if tau <= min(trained):
             self.notes.append("The model's loss on validation rows is not above that on its training rows.")
 

@@ -8,7 +8,7 @@ from toy import image_setup, lm_setup
 from hf_unlearn.methods.nabla_tau import NablaTauConfig, NablaTauTrainer
 from hf_unlearn.methods.salun import SalUnConfig, SalUnTrainer
 from hf_unlearn.tasks.predictions import Predictions
-from hf_unlearn.trainers.holding import HELD
+from hf_unlearn.trainers.holding import HELD, SHARE
 from hf_unlearn.trainers.schedule import RETAIN
 from hf_unlearn.trainers.split_output import SplitOutput
 
@@ -26,13 +26,34 @@ def test_the_loss_and_its_gradient_by_hand(tmp_path):
     p = np.exp(-losses)
     logits = torch.tensor(np.log(np.c_[p, 1 - p])).requires_grad_()
     retain = SplitOutput("retain", Predictions(logits, torch.zeros(4, dtype=torch.int64), 4), torch.arange(4), 1 / 4)
-    t.method_state[HELD] = torch.tensor([0.2, 0.2, 0.2, 0.2])
+    t.method_state |= {HELD: torch.tensor([0.2, 0.2, 0.2, 0.2]), SHARE: torch.tensor(0.75)}
     loss = t.hold(retain)
     by_hand = np.array([0.3 - 0.05, 0.01**2 / 0.2, 0.01**2 / 0.2, 0.15 - 0.05])
-    assert loss.item() == pytest.approx(by_hand.mean(), abs=1e-7)
+    assert loss.item() == pytest.approx((0.25 * losses + 0.75 * by_hand).mean(), abs=1e-7)
     loss.backward()
-    slope = np.array([1, 0.1, -0.1, -1]) * -(1 - p) / 4  # dℓ/dlogit of the label is p − 1
+    slope = (0.25 + 0.75 * np.array([1, 0.1, -0.1, -1])) * -(1 - p) / 4  # dℓ/dlogit of the label is p − 1
     assert np.allclose(logits.grad[:, 0], slope, atol=1e-7)
+
+
+def test_rows_are_held_the_more_the_less_they_are_known(tmp_path):
+    t = make(tmp_path)
+    found = {}
+    for known in (0.01, 0.2, 0.5, 3.0):
+        t.settle_hold(known, 1.0)
+        found[known] = float(t.method_state[SHARE])
+    assert found == pytest.approx({0.01: 0.0, 0.2: 0.2, 0.5: 0.5, 3.0: 1.0})
+
+
+def test_a_model_that_knows_its_rows_by_heart_goes_on_with_descent(tmp_path):
+    t = make(tmp_path)
+    t.method_state = {}
+    t.settle_hold(0.01, 1.0)
+    t.measure_retain(0, 5)
+    assert HELD not in t.method_state and "side_examples" not in t.method_state
+    losses = torch.tensor([0.5, 1.5], requires_grad=True)
+    logits = torch.stack([losses.neg(), torch.log1p(-losses.neg().exp())], dim=1)
+    retain = SplitOutput("retain", Predictions(logits, torch.zeros(2, dtype=torch.int64), 2), torch.arange(2), 1 / 2)
+    assert t.hold(retain).item() == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(("kind", "config"), [(NablaTauTrainer, NablaTauConfig), (SalUnTrainer, SalUnConfig)])
@@ -51,6 +72,7 @@ def test_only_rows_that_steps_read_are_measured_and_counted(tmp_path, kind, conf
 def test_a_prolonged_run_measures_the_rows_that_come(tmp_path):
     t = make(tmp_path)
     t.method_state = {}
+    t.settle_hold(1.0, 1.0)
     t.measure_retain(0, 1)
     first = t.method_state[HELD].clone()
     with torch.no_grad():

@@ -10,7 +10,7 @@ from hf_unlearn.methods.nabla_tau import NablaTauConfig, NablaTauTrainer
 from hf_unlearn.tasks.predictions import Predictions
 from hf_unlearn.trainers import token_pull
 from hf_unlearn.trainers.config import KnownRecipe
-from hf_unlearn.trainers.holding import HELD
+from hf_unlearn.trainers.holding import HELD, SHARE
 from hf_unlearn.trainers.split_output import SplitOutput
 
 # Two rows of two tokens and three words; φ of a token is its label's logit minus the log-sum-exp of the others.
@@ -135,7 +135,7 @@ def test_micro_batches_do_not_change_the_step(tmp_path):
         counts = [int((f["labels"] != -100).sum()) for f in t.splits.forget.__getitems__(range(11))]
         fixed["token_start"] = torch.tensor([0, *np.cumsum(counts)])
         fixed["token_targets"] = torch.zeros(sum(counts)).double()
-        fixed[HELD] = torch.linspace(0, 5, len(t.splits.retain)).double()
+        fixed |= {HELD: torch.linspace(0, 5, len(t.splits.retain)).double(), SHARE: torch.tensor(0.5)}
         t.prepare = lambda fixed=fixed: fixed
         t.train()
         ends.append(torch.cat([p.detach().flatten() for p in t.model.parameters()]))
