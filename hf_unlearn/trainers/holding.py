@@ -26,9 +26,14 @@ class Holding(Measuring):
         share = min(1.0, known / max(unseen, 1e-8))
         self.method_state[SHARE] = torch.tensor(share if share >= BY_HEART else 0.0)
 
+    @property
+    def hold_share(self) -> float:
+        """ρ; 0, which is descent, as long as nothing has settled it."""
+        return on_host(self.method_state.get(SHARE, torch.zeros(())))
+
     def measure_retain(self, first: int, last: int) -> None:
         """Score the retain rows of the steps from `first` to before `last`, those that are not known yet."""
-        if not on_host(self.method_state[SHARE]):
+        if not self.hold_share:
             return
         rows = self.splits.retain
         known = self.method_state.setdefault(HELD, torch.full((len(rows),), torch.nan))
@@ -45,7 +50,7 @@ class Holding(Measuring):
     def hold(self, retain: SplitOutput) -> torch.Tensor:
         """R = (1 − ρ)·L_r + ρ·mean_j[H(ℓ_j − ℓ_j⁰)] over the step's retain rows, a scalar: ℓ⁰ a row's loss before the
         first step, in nats, and H(d) = |d| − 0.05, within 0.1 nats d²/0.2. Above ℓ⁰ it is as steep as the loss."""
-        share, loss = on_host(self.method_state[SHARE]), retain.loss
+        share, loss = self.hold_share, retain.loss
         if share:
             away = F.huber_loss(loss, retain.own(self.method_state[HELD], loss), reduction="none", delta=SOFT) / SOFT
             loss = (1 - share) * loss + share * away

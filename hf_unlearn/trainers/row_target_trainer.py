@@ -12,7 +12,7 @@ from hf_unlearn.data.rows import Rows
 from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.trainers.config import KnownRecipe, default_learning_rate, filled_later
-from hf_unlearn.trainers.holding import Holding
+from hf_unlearn.trainers.holding import SHARE, Holding
 from hf_unlearn.trainers.prolonging import MOST_ROWS, MOST_TIMES, Prolonging
 from hf_unlearn.trainers.proxy_source import ADAPTER_RATE, USUAL_MOMENTUM, Proxy
 from hf_unlearn.trainers.published import PAPER, PublishedConfig, PublishedTrainer
@@ -332,6 +332,8 @@ class RowTargetTrainer(Holding, Prolonging, PublishedTrainer, Asking):
 
     def ask_source(self) -> dict[str, torch.Tensor]:
         """What the source says of validation and forget rows, none of which it has seen."""
+        if SHARE not in self.method_state:
+            self.check_validation()
         self.measure_retain(0, self.schedule.total_steps)
         asked = self.ask()
         if not self.task.chooses_class():

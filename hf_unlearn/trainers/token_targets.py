@@ -15,6 +15,8 @@ import torch
 from hf_unlearn.trainers.row_targets import SMALLEST_SPREAD, RegressedTargets, quantile_map
 from hf_unlearn.trainers.split_output import SplitOutput
 
+MOST_MOVED = 30.0  # nats
+
 
 @dataclass
 class TokenLogOdds:
@@ -57,6 +59,7 @@ def fit_targets(
     """
     targets = row_targets(model_seen.of_rows, proxy_seen.of_rows, proxy_asked.of_rows, places)
     tokens, token_spread = fit_tokens(model_seen.values, proxy_seen.values, proxy_asked.values)
+    tokens = agreeing(TokenLogOdds(tokens, proxy_asked.count), targets)
     found = {
         "targets": targets,
         "spread": max(model_seen.of_rows.std(), SMALLEST_SPREAD),
@@ -72,6 +75,31 @@ def fit_tokens(model_seen: np.ndarray, proxy_seen: np.ndarray, proxy_asked: np.n
     in nats, from the log-odds of single tokens as in [`fit_targets`]."""
     targets = quantile_map(proxy_asked, proxy_seen, model_seen, np.ones(len(proxy_seen)))
     return targets, model_seen.std()
+
+
+def agreeing(tokens: TokenLogOdds, rows: np.ndarray) -> np.ndarray:
+    """The targets of tokens, `(tokens,)`, all those of a row moved alike until they give the row its target.
+
+    Two translations, of rows and of tokens, do not agree by themselves: where all tokens stand at their targets before
+    the row does, nothing would pull it on.
+
+    Args:
+        tokens: targets of tokens.
+        rows: `(rows,)`, targets of the rows.
+    """
+    parts = zip(np.split(tokens.values, tokens.start[1:-1]), rows, strict=True)
+    return np.concatenate([own + _shift(own, row) for own, row in parts])
+
+
+def _shift(tokens: np.ndarray, row: float) -> float:
+    """What is to be added to the log-odds of all tokens of a row to give it the log-odds `row`."""
+    from scipy.optimize import brentq
+
+    def away(shift: float) -> float:
+        return TokenLogOdds(tokens + shift, np.array([len(tokens)])).of_rows[0] - row
+
+    reachable = away(-MOST_MOVED) < 0 < away(MOST_MOVED)
+    return brentq(away, -MOST_MOVED, MOST_MOVED, xtol=1e-6) if reachable else 0.0
 
 
 def at_tokens(state: Mapping[str, torch.Tensor], forget: SplitOutput) -> torch.Tensor:

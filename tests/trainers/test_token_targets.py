@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from hf_unlearn.tasks.predictions import Predictions
-from hf_unlearn.trainers.token_targets import TokenLogOdds, fit_targets, leave_one_out, on_line, row_targets
+from hf_unlearn.trainers.token_targets import TokenLogOdds, agreeing, fit_targets, leave_one_out, on_line, row_targets
 
 
 def test_a_rows_log_odds_follow_from_those_of_its_tokens():
@@ -46,9 +46,18 @@ def test_validation_rows_choose_how_rows_are_translated(n, of_place, better):
 def test_easy_tokens_keep_high_targets():
     seen = TokenLogOdds(np.array([-2.0, 0.0, 2.0, 4.0, -1.0, 3.0]), np.array([2, 2, 2]))
     model = TokenLogOdds(2 * seen.values, seen.count)
-    asked = TokenLogOdds(np.array([4.0, -2.0]), np.array([1, 1]))
+    asked = TokenLogOdds(np.array([4.0, -2.0, 0.0]), np.array([2, 1]))
     found = fit_targets(model, seen, asked, (np.zeros((3, 2)), np.zeros((2, 2))))
-    assert found["token_targets"].tolist() == [8.0, -4.0]
-    assert found["targets"][0] > found["targets"][1]
-    assert found["token_start"].tolist() == [0, 1, 2]
+    easy, hard, alone = found["token_targets"].tolist()
+    assert easy - hard == pytest.approx(12.0)  # 8 − (−4) on the model's scale
+    assert alone == pytest.approx(found["targets"][1].item())
+    assert found["token_start"].tolist() == [0, 2, 3]
     assert found["token_spread"] == pytest.approx(model.values.std())
+
+
+def test_tokens_at_their_targets_give_the_row_its_target():
+    rng = np.random.default_rng(0)
+    tokens, rows = TokenLogOdds(3 * rng.normal(size=9), np.array([1, 5, 3])), np.array([2.0, -1.5, 0.3])
+    moved = agreeing(tokens, rows)
+    assert TokenLogOdds(moved, tokens.count).of_rows == pytest.approx(rows, abs=1e-5)
+    assert np.diff(moved[1:6]) == pytest.approx(np.diff(tokens.values[1:6]))  # alike within a row
