@@ -117,6 +117,7 @@ def test_a_probe_trains_nothing_and_counts_what_it_reads(tmp_path, monkeypatch, 
     assert any("Targets come from a probe that" in note for note in trainer.notes)
     before = make(tmp_path, SETUPS[kind]())
     before.source = Probe(trainer.recipe.start(0))
+    before.settle_hold(0.0, 1.0)  # nothing is held, so that nothing else is read
     before.ask_source()
     calibrated = len(splits.validation_tau)
     read = len(splits.retain) + len(splits.validation_tau) + len(splits.forget)
@@ -249,7 +250,7 @@ def test_every_row_is_looked_at_once_by_the_proxy_and_counted(tmp_path, monkeypa
     trainer.method_state |= trainer.prepare()
     assert seen["proxy"] == len(splits.forget) + len(splits.validation_tau)
     checked = len(splits.forget) + len(splits.retain)
-    assert seen["model"] == checked + len(splits.validation_tau)
+    assert seen["model"] == checked + len(splits.validation_tau) + trainer.rows_of_retain()
     assert int(trainer.method_state["side_examples"]) == sum(seen.values())
 
 
