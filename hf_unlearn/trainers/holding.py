@@ -25,6 +25,9 @@ class Holding(Measuring):
         """From the mean loss of retain rows and of unseen ones, in nats: how far the rest is held, ρ in [0, 1]."""
         share = min(1.0, known / max(unseen, 1e-8))
         self.method_state[SHARE] = torch.tensor(share if share >= BY_HEART else 0.0)
+        if self.hold_share:
+            why = f"The model does not know its retain rows by heart (their loss is {share:.0%} of unseen rows')"
+            self.notes.append(f"{why}: so far they are held where they were, instead of being learned further.")
 
     @property
     def hold_share(self) -> float:

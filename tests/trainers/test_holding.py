@@ -42,6 +42,7 @@ def test_rows_are_held_the_more_the_less_they_are_known(tmp_path):
         t.settle_hold(known, 1.0)
         found[known] = float(t.method_state[SHARE])
     assert found == pytest.approx({0.01: 0.0, 0.2: 0.2, 0.5: 0.5, 3.0: 1.0})
+    assert [note.split("loss is ")[1].split(" of")[0] for note in t.notes] == ["20%", "50%", "100%"]
 
 
 def test_a_model_that_knows_its_rows_by_heart_goes_on_with_descent(tmp_path):
