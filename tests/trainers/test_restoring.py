@@ -89,20 +89,20 @@ def test_a_run_that_goes_on_from_a_checkpoint_goes_back_as_far(tmp_path, stop):
 
 
 def test_what_is_damage(tmp_path):
-    """More than two points of accuracy beyond what fewer training rows cost, and losses that are clearly higher."""
+    """More than five points of accuracy beyond what fewer training rows cost, and losses that are clearly higher."""
     trainer = make(tmp_path)
     losses, right = np.linspace(0.1, 0.9, 100), np.arange(100) < 80
     trainer.method_state = {LOSSES: torch.tensor(losses), RIGHT: torch.tensor(right)}
-    fewer = np.arange(100) < 70
+    fewer = np.arange(100) < 67
     assert len(trainer.splits.forget) / len(trainer.splits.retain) == pytest.approx(11 / 30)
-    # 11 of 41 rows fewer: errors may rise from 20 to 27.3 %, losses by 37 %, and two points more are nobody's fault.
+    # 11 of 41 rows fewer: errors may rise from 20 to 27.3 %, losses by 37 %, and five points more are nobody's fault.
     assert trainer._damaged(losses * 2, fewer)
-    assert not trainer._damaged(losses * 2, np.arange(100) < 71)
+    assert not trainer._damaged(losses * 2, np.arange(100) < 68)
     assert not trainer._damaged(losses * 1.3, fewer)
     assert not trainer._damaged(losses / 2, fewer)
     trainer.splits.forget = trainer.splits.forget.select([0])  # a 31st of the rows
-    assert trainer._damaged(losses * 1.3, np.arange(100) < 77)
-    assert not trainer._damaged(losses * 1.3, np.arange(100) < 78)
+    assert trainer._damaged(losses * 1.3, np.arange(100) < 74)
+    assert not trainer._damaged(losses * 1.3, np.arange(100) < 75)
 
 
 def test_better_states_set_the_mark(tmp_path):
@@ -125,7 +125,7 @@ def test_a_rate_that_breaks_the_model_is_noticed(tmp_path):
     trainer = kind(model, args, splits, task, quiet=True)
     before = trainer.score(splits.test).accuracy
     trainer.train()
-    assert before > 0.95 and trainer.score(splits.test).accuracy > before - 0.02
+    assert before > 0.95 and trainer.score(splits.test).accuracy > before - 0.05
     assert any("set back" in note for note in trainer.notes)
 
 
