@@ -27,6 +27,7 @@ PAPER_COPIES = 20  # of each noise batch in the published impair epoch
 PENALTY = {"fresh": 1e-4, "paper": 0.1}
 RATE = 0.35  # of the recipe's peak learning rate, as far as the width of the model tells it where it is not known
 STEPS = {IMPAIR: 20, REPAIR: 100}
+PRETRAINED_STEPS = {IMPAIR: 40, REPAIR: 40}  # fewer leave the label likelier than a twin finds it
 FEWEST_STEPS = 5
 LEAST_NOISE, NOISE_PER_CLASS = 16, 8  # rows of noise in all, and of each class
 BUDGET = 0.09  # of the examples that retraining reads
@@ -52,8 +53,8 @@ class UnsirConfig(PublishedConfig):
         noise_penalty: λ, see [`ErrorMaximizingNoise.step`]; `None` is 1e-4, which keeps the noise as large as real
             embeddings (paper: 0.1).
         noise_space: `embeddings`, `pixels`, or `auto`, which takes pixels where the model has no input embeddings.
-        impair_steps, repair_steps: `None` is 20 and 100, less where that would read more than a tenth of what
-            retraining reads (paper: an epoch each).
+        impair_steps, repair_steps: `None` is 40 and 40 where the recipe starts from a pretrained base, else 20 and
+            100, less where that would read more than a tenth of what retraining reads (paper: an epoch each).
         impair_learning_rate, repair_learning_rate: `None` is `learning_rate` (paper: 0.02 and 0.01).
         learning_rate: `None` is 0.35 of the recipe's, or set by the model's width.
         retrain_epochs: epochs that retraining would take; `None`: the recipe's, or 10.
@@ -78,8 +79,8 @@ class UnsirConfig(PublishedConfig):
         default="auto",
         metadata={"help": "Where the noise is put in.", "choices": ["auto", "embeddings", "pixels"]},
     )
-    impair_steps: int = filled_later("Steps of impairing (default: 20 or less).")
-    repair_steps: int = filled_later("Steps of repairing (default: 100 or less).")
+    impair_steps: int = filled_later("Steps of impairing (default: 40 from a pretrained base, else 20 or less).")
+    repair_steps: int = filled_later("Steps of repairing (default: 40 from a pretrained base, else 100 or less).")
     impair_learning_rate: float = filled_later("Rate of impairing (default: --learning_rate; paper: 0.02).")
     repair_learning_rate: float = filled_later(
         "Rate at which repairing starts (default: --learning_rate; paper: 0.01)."
@@ -239,7 +240,8 @@ class UnsirTrainer(PublishedTrainer):
         ]
 
     def _set_steps(self) -> None:
-        """The steps that are not given, so that the run reads at most a tenth of what retraining reads."""
+        """The steps that are not given. A model from scratch was trained for long, and a tenth of what retraining
+        reads is enough; from a pretrained base that would be a handful of steps."""
         args, sizes = self.args, self.stream_sizes()
         noise, retain = sizes[FORGET], sizes[RETAIN]
         if args.variant == "paper":
@@ -247,6 +249,8 @@ class UnsirTrainer(PublishedTrainer):
                 IMPAIR: math.ceil((PAPER_COPIES * noise.rows + retain.rows) / retain.batch),
                 REPAIR: retain.batches,
             }
+        elif self.recipe is not None and self.recipe.pretrained:
+            default = PRETRAINED_STEPS
         else:
             left = BUDGET * args.retrain_epochs * len(self.splits.retain) - noise.rows * (args.noise_steps + 1)
             wanted = STEPS[IMPAIR] * (noise.batch + retain.batch) + STEPS[REPAIR] * retain.batch

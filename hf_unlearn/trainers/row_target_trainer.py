@@ -17,6 +17,7 @@ from hf_unlearn.trainers.prolonging import MOST_ROWS, MOST_TIMES, Prolonging
 from hf_unlearn.trainers.proxy_source import ADAPTER_RATE, USUAL_MOMENTUM, Proxy
 from hf_unlearn.trainers.published import PAPER, PublishedConfig, PublishedTrainer
 from hf_unlearn.trainers.random_streams import Stream, random_numbers
+from hf_unlearn.trainers.restoring import Restoring, is_worse
 from hf_unlearn.trainers.row_targets import RegressedTargets, RowTargets
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase
 from hf_unlearn.trainers.split_output import SplitOutput, on_host
@@ -32,7 +33,6 @@ SLACK = 0.2  # spreads that a row may fall below its target before it is led bac
 FORGET_SHARE = 0.5  # forget rows beside each retain row of a step
 BUDGET = {"proxy_epochs": (0.1, 6.0), "num_train_epochs": (1 / 15, 4.0)}  # share of the epochs of retraining, most
 RATE = 0.7  # of the recipe's peak learning rate, as far as the width of the model tells it where it is not known
-WORSE = 2.0  # standard errors of the mean difference, row by row, from which a model counts as damaged
 MOST_CALIBRATION = 2048  # validation rows that translate; more move no quantile by what matters
 HASTE = 2.0  # times the recipe's rate, for a proxy that is trained a fraction as long
 ENOUGH_PROXY_STEPS = 80  # from which a probe has nothing to add
@@ -76,12 +76,13 @@ class RowTargetConfig(PublishedConfig):
         super().__post_init__()
 
 
-class RowTargetTrainer(Holding, Prolonging, PublishedTrainer, Asking):
+class RowTargetTrainer(Holding, Restoring, Prolonging, PublishedTrainer, Asking):
     """Gives a method [`row_targets`]: the log-odds that a model which never saw the row would give its label.
 
     A source that never saw the forget rows says how hard each is ([`TargetSource`]), and validation rows translate
     ([`RowTargets`]). The targets are measured five times, with the current model unless validation rows say that
-    it is worse than before, and the run goes on while the rows stand above them, where the method prolongs.
+    it is worse than before, and the run goes on while the rows stand above them, where the method prolongs. A run
+    that ends with a damaged model is set back ([`Restoring`]).
 
     Example:
 
@@ -170,6 +171,9 @@ class RowTargetTrainer(Holding, Prolonging, PublishedTrainer, Asking):
         lines = [f"targets from {words.get(name, name)}; nothing of it sees the forget rows"]
         if self.schedule.most_steps > self.schedule.total_steps:
             lines.append(f"up to {self.schedule.most_steps:,} steps, as long as rows stand above their targets")
+        if self.rows_of_refits() and self.keeps_states:
+            megabytes = f"{self.kept_bytes() / 2**20:,.0f} MB"
+            lines.append(f"a copy of what is trained is kept ({megabytes}), to go back to where a run does damage")
         return lines
 
     def rows_beside_steps(self) -> int:
@@ -196,11 +200,12 @@ class RowTargetTrainer(Holding, Prolonging, PublishedTrainer, Asking):
         return sum(rows + asked for source, rows in read.items() if source in name) or asked
 
     def rows_of_refits(self) -> int:
-        """What measures the targets anew, and looks once how far the rows still stand above them."""
+        """What measures the targets anew, looks once how far the rows still stand above them, and at the end whether
+        the model is damaged."""
         schedule = self.schedule
         refits = len({int(schedule.total_steps * share) for share in REFIT} - {0})  # the check serves the first
         looks = min(len(self.splits.forget), MOST_ROWS) if schedule.most_steps > schedule.total_steps else 0
-        return refits * len(self.calibration_rows) + looks
+        return (refits + 1) * len(self.calibration_rows) + looks
 
     @cached_property
     def source_name(self) -> str:
@@ -212,6 +217,7 @@ class RowTargetTrainer(Holding, Prolonging, PublishedTrainer, Asking):
         step, total = self.state.global_step, self.schedule.total_steps
         if step in {int(total * share) for share in REFIT} and self._first_of_step("targets"):
             self._measure_targets()
+            self.note_state()
         if self._first_of_step("length"):
             self.prolong()
             self.measure_retain(total, self.schedule.total_steps)
@@ -280,7 +286,7 @@ class RowTargetTrainer(Holding, Prolonging, PublishedTrainer, Asking):
         for rows in (self.splits.forget, self.splits.retain):
             some = np.linspace(0, len(rows) - 1, min(len(rows), CHECKED_ROWS)).astype(int)
             trained.append(self.score(rows.select(some), self.model_wrapped).loss.mean())
-        tau = np.logaddexp(0, -self.own_log_odds(self.calibrate(), self.calibration_rows)).mean()  # −log p
+        tau = self._losses(self.calibrate()).mean()
         self.settle_hold(trained[1], tau)
         if tau <= min(trained):
             self.notes.append("The model's loss on validation rows is not above that on its training rows.")
@@ -293,7 +299,7 @@ class RowTargetTrainer(Holding, Prolonging, PublishedTrainer, Asking):
         """
         state = self.method_state
         said = self.calibrate()
-        losses = np.logaddexp(0, -self.own_log_odds(said, self.calibration_rows))  # −log p
+        losses = self._losses(said)
         best = state["tau_rows"].numpy() if "tau_rows" in state else None
         if best is None or losses.mean() < best.mean():
             state["tau_rows"] = torch.tensor(losses)
@@ -304,6 +310,16 @@ class RowTargetTrainer(Holding, Prolonging, PublishedTrainer, Asking):
             state |= {"targets": torch.tensor(targets), "spread": torch.tensor(spread)}
             if "token_forget" in state:
                 self._fit_tokens()
+
+    def _losses(self, said: Said) -> np.ndarray:
+        """−log p of the calibration rows, `(rows,)`."""
+        return np.logaddexp(0, -self.own_log_odds(said, self.calibration_rows))
+
+    def look_at_validation(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of the calibration rows; right is an answer that is the likeliest, of a causal LM likelier than not."""
+        said = self.calibrate()
+        own = self.own_log_odds(said, self.calibration_rows)
+        return self._losses(said), own >= (said.log_odds.max(1) if self.task.chooses_class() else 0.0)
 
     def calibrate(self) -> Said:
         """What the model says of the calibration rows; looked at once a step."""
@@ -364,9 +380,3 @@ class RowTargetTrainer(Holding, Prolonging, PublishedTrainer, Asking):
 def _starts_pretrained(recipe: KnownRecipe | None) -> bool:
     """Whether the recipe is known to start from a base that was trained before."""
     return recipe is not None and recipe.pretrained
-
-
-def is_worse(losses: np.ndarray, best: np.ndarray) -> bool:
-    """Whether a model's losses on rows are above those of an earlier one, by more than chance: both `(rows,)`."""
-    difference = losses - best
-    return bool(difference.mean() > WORSE * difference.std() / len(difference) ** 0.5)

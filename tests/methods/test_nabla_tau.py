@@ -157,7 +157,7 @@ def test_examples_count_everything_that_was_read(tmp_path):
     steps = trainer.schedule.total_steps
     forget = sum(len(trainer._sampler().rows(step)["forget"]) for step in range(steps))
     proxy = 4 * 8 + (11 + 12)  # four steps of eight rows; one look at forget and validation rows
-    measured = 5 * 12  # the first time serves the check too
+    measured = 6 * 12  # the first time serves the check too, the last one says whether the model is damaged
     checked = 11 + 30  # forget and retain rows, to see whether validation rows are unseen
     held = 30  # where each retain row stood: a model that has learned nothing knows none by heart
     assert trainer.examples == steps * 8 + forget + proxy + measured + checked + held

@@ -16,6 +16,7 @@ from hf_unlearn.evaluation.scoring import score
 from hf_unlearn.methods.unsir import UnsirConfig, UnsirTrainer
 from hf_unlearn.models import lora
 from hf_unlearn.report.phases import plot_phases
+from hf_unlearn.trainers.config import KnownRecipe
 from hf_unlearn.trainers.schedule import FORGET, RETAIN
 
 STEPS = {"noise_steps": 4, "impair_steps": 3, "repair_steps": 4}
@@ -42,14 +43,14 @@ def by_class(setup, gone=(1,), readable=False):
     return model, splits, task
 
 
-def make(tmp_path, setup, *, batch=8, forget_batch=4, accumulation=1, **kwargs):
+def make(tmp_path, setup, *, batch=8, forget_batch=4, accumulation=1, recipe=None, **kwargs):
     model, splits, task = setup
     args = UnsirConfig(
         output_dir=str(tmp_path), use_cpu=True, logging_steps=1, disable_tqdm=True, per_device_train_batch_size=batch,
         per_device_forget_batch_size=forget_batch, gradient_accumulation_steps=accumulation,
         **{"learning_rate": 1e-2, "noise_rows": 6} | STEPS | kwargs,
     )  # fmt: skip
-    return UnsirTrainer(model, args, splits, task, quiet=True)
+    return UnsirTrainer(model, args, splits, task, quiet=True, recipe=recipe)
 
 
 def weights(model):
@@ -269,6 +270,15 @@ def test_the_defaults_read_at_most_a_tenth_of_what_retraining_reads(tmp_path):
         )
         assert planned <= 0.1 * epochs * len(splits.retain)
     assert (trainer.args.impair_steps, trainer.args.repair_steps) == (20, 100)
+
+
+@pytest.mark.parametrize("pretrained, steps", [(True, (40, 40)), (False, (5, 5))])
+def test_a_pretrained_base_takes_as_many_steps_however_short_its_recipe(tmp_path, pretrained, steps):
+    recipe = KnownRecipe(lambda seed: None, 3, 1e-4, pretrained=pretrained)
+    options = {"impair_steps": None, "repair_steps": None, "recipe": recipe}
+    trainer = make(tmp_path, by_class(image_setup()), **options)
+    assert (trainer.args.impair_steps, trainer.args.repair_steps) == steps
+    assert trainer.schedule.total_steps == STEPS["noise_steps"] + sum(steps)
 
 
 def test_what_it_refuses(tmp_path):

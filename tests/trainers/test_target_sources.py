@@ -12,7 +12,7 @@ from hf_unlearn.methods.nabla_tau import NablaTauConfig, NablaTauTrainer
 from hf_unlearn.methods.salun import SalUnConfig, SalUnTrainer
 from hf_unlearn.trainers.config import KnownRecipe
 from hf_unlearn.trainers.proxy_source import Proxy
-from hf_unlearn.trainers.row_target_trainer import is_worse
+from hf_unlearn.trainers.restoring import is_worse
 from hf_unlearn.trainers.row_targets import RemovedClasses
 from hf_unlearn.trainers.target_sources import (
     Asked,
