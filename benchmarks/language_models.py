@@ -286,8 +286,8 @@ def merged(model):
 
 def relearned(folder: Path = RESULTS) -> str:
     """Markdown: a model a line, loss of the other forgotten rows in nats after so many steps; all slices."""
-    steps = [0, *RELEARN_MARKS]
-    lines = [_row(["slice", "", *(f"{step} steps" for step in steps)]), _row(["---"] * (2 + len(steps)))]
+    steps = ["untouched", "1 step", *(f"{step} steps" for step in RELEARN_MARKS[1:])]
+    lines = [_row(["slice", "", *steps]), _row(["---"] * (2 + len(steps)))]
     for path in sorted(folder.glob("*.json")):
         curves = json.loads(path.read_text()).get("relearned") or {}
         twins = np.array([curve for name, curve in curves.items() if name.startswith("twin")])

@@ -131,6 +131,13 @@ def durability() -> str:
     return table()
 
 
+def relearned() -> str:
+    """What fine-tuning on a quarter of the forgotten rows brings back of the others: see `language_models.py`."""
+    from language_models import relearned as table
+
+    return table()
+
+
 def _row(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
@@ -143,6 +150,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "from scratch": lambda: from_scratch(("∇τ", "SalUn", "UNSIR")),
     "varied": varied,
     "durability": durability,
+    "relearned": relearned,
     **{f"contest {case}": partial(contest, case) for case in CONTESTS},
 }
 
