@@ -147,7 +147,8 @@ class EncodedRows:
 
 def _layout(row: dict[str, Any]) -> Layout | None:
     """Where each value of a row stands in its bytes; `None` for a row that cannot be written."""
-    offset, found = 0, []
+    offset = 0
+    found: list[tuple[str, torch.dtype | type, tuple[int, ...], int]] = []
     for name, value in row.items():
         if torch.is_tensor(value) and value.layout is torch.strided and value.device.type == "cpu":
             found.append((name, value.dtype, tuple(value.shape), offset))

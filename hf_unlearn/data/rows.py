@@ -51,8 +51,10 @@ class Rows(torch.utils.data.Dataset):
     def __getitems__(self, batch: Sequence[int]) -> list[dict[str, Any]]:
         """Several rows at once: one read of the source for all that are not in memory yet."""
         positions = [self.indices[i] for i in batch]
-        found = {p: None if self._cache is None else self._cache.get(p) for p in dict.fromkeys(positions)}
-        missing = [p for p, features in found.items() if features is None]
+        places = list(dict.fromkeys(positions))
+        kept = {} if self._cache is None else {p: self._cache.get(p) for p in places}
+        found = {p: features for p, features in kept.items() if features is not None}
+        missing = [p for p in places if p not in found]
         if missing:
             raw = self.source[missing]
             fresh = self.task.encode(raw, missing)
@@ -66,7 +68,8 @@ class Rows(torch.utils.data.Dataset):
         """Tokens of rows `which`, `(len(which),)`; `None` where rows are no texts, or are not kept once encoded."""
         if self._cache is None or not len(which) or "input_ids" not in self[which[0]]:
             return None
-        return np.array([len(row["input_ids"]) for row in self.__getitems__(which)])
+        parts = (which[start : start + 256] for start in range(0, len(which), 256))  # never all of them in memory
+        return np.array([len(row["input_ids"]) for part in parts for row in self.__getitems__(part)])
 
     def select(self, which: Sequence[int] | np.ndarray) -> "Rows":
         """Rows `which` (places in this object, not in the source) as a new object that shares the cache."""
