@@ -70,8 +70,7 @@ class UnlearningResult:
 
     def save(self, folder: str | Path, *, save_adapter: bool = False) -> Path:
         """Write the model (an adapter merged, unless `save_adapter`), its processor, the evidence, report and card."""
-        if self.trainer.is_world_process_zero():
-            save_result(self.trainer, self.evidence, folder, save_adapter=save_adapter)
+        save_result(self.trainer, self.evidence, folder, save_adapter=save_adapter)
         self.folder = Path(folder)
         return self.folder
 

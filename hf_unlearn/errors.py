@@ -25,6 +25,9 @@ class RowError(UserError):
         self.position = position
         self.reason = reason
 
+    def __reduce__(self):
+        return RowError, (self.position, self.reason)
+
 
 class NonFiniteLossError(Exception):
     """The loss or its gradient stopped being a finite number. Every process raises it at the same step."""

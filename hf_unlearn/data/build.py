@@ -10,20 +10,20 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from hf_unlearn.data.columns import column_codes, is_image
-from hf_unlearn.data.content import read_rows, row_digests
+from hf_unlearn.data.columns import column_codes
 from hf_unlearn.data.draws import draw
 from hf_unlearn.data.duplicates import exact_duplicates
 from hf_unlearn.data.labelled import carries, emptied_labels, strata
+from hf_unlearn.data.reading import read_every_row
 from hf_unlearn.data.request import check_kept_classes
 from hf_unlearn.data.rows import Rows
 from hf_unlearn.data.sources import Source
 from hf_unlearn.data.splits import UnlearningSplits
-from hf_unlearn.errors import RowError, UserError
+from hf_unlearn.errors import UserError
 
 TRAINING_ROLES = ("forget", "retain")
+ROLES = ("forget", "retain", "validation_tau", "validation_stop", "test", "unseen_forgotten")
 LABEL_ROLES = ("label", "id")  # roles that are no part of what the model sees of a row
-BATCH = 256  # rows encoded at a time
 NONE_UNSEEN = "The test rows have none of a removed class: whether its rows are told from unseen ones is not measured."
 
 
@@ -139,14 +139,14 @@ def build_splits(
         seed (`int`): decides how validation is halved.
         label_column, group_column (`str`, *optional*): as for [`complete_source`].
         forget_duplicates (`bool`): retained rows with the same content as a forgotten row are forgotten too.
-        cache_rows (`bool`): keep encoded rows in memory.
+        cache_rows (`bool`): keep encoded rows, see [`Rows`].
 
     Raises `RowError`, with the place in the file, for the first row that cannot be used, and `UserError` where a role
     is left without rows.
     """
     report = SplitReport()
     rows = {split: Rows(data, task, cache=cache_rows) for split, data in source.splits().items()}
-    partly = {split: _check_rows(source, split, rows[split], cache_rows) for split in rows}
+    partly = {split: read_every_row(source, split, rows[split], cache_rows) for split in rows}
     forget = np.unique(np.asarray(forget_positions, dtype=np.int64))
     forgotten_classes: tuple[int, ...] = ()
     if request_kind == "classes" and label_column is not None:
@@ -192,8 +192,8 @@ def _partly_read(splits: UnlearningSplits, found: dict[str, dict[str, set[int]]]
     for kind, words in task.partly_read.items():
         counts = []
         for role, split in (("forget", "train"), ("retain", "train"), ("test", "test")):
-            rows = getattr(splits, role)
-            count = sum(place in found[split][kind] for place in rows.indices)
+            rows, known = getattr(splits, role), found[split][kind]
+            count = sum(place in known for place in rows.indices) if known else 0
             if count:
                 counts.append(f"{count} of {len(rows)} {role} rows")
         if counts:
@@ -203,22 +203,23 @@ def _partly_read(splits: UnlearningSplits, found: dict[str, dict[str, set[int]]]
 
 def check_disjoint(splits: UnlearningSplits) -> None:
     """Raises `AssertionError` if a row plays two roles."""
-    owner: dict[tuple[int, int], str] = {}
-    roles = ("forget", "retain", "validation_tau", "validation_stop", "test", "unseen_forgotten")
-    for role in roles:
-        part = getattr(splits, role)
-        for index in () if part is None else part.indices:
-            other = owner.setdefault((id(part.source), index), role)
-            if other != role:
-                raise AssertionError(f"a row is both in {other} and in {role}")
+    parts = {role: part for role in ROLES if (part := getattr(splits, role)) is not None}
+    for source in {id(part.source): part.source for part in parts.values()}.values():
+        owner = np.full(len(source), -1, dtype=np.int8)
+        for number, (role, part) in enumerate(parts.items()):
+            if part.source is not source:
+                continue
+            places = np.asarray(part.indices, dtype=np.int64)
+            others = owner[places]
+            if (taken := others[(others >= 0) & (others != number)]).size:
+                raise AssertionError(f"a row is both in {list(parts)[taken[0]]} and in {role}")
+            owner[places] = number
 
 
 def training_rows(splits: UnlearningSplits) -> Rows:
     """Everything the original was trained on, forget and retain rows in the order of the file."""
     indices = sorted(splits.forget.indices + splits.retain.indices)
-    together = Rows(splits.retain.source, splits.retain.task, indices)
-    together._cache = splits.retain._cache
-    return together
+    return splits.retain.at(indices)
 
 
 def move_to_forget(splits: UnlearningSplits, places: np.ndarray) -> UnlearningSplits:
@@ -255,36 +256,6 @@ def _draw_rows(
         return draw(len(rows), count, seed, groups=groups)
     codes = None if label_column is None else strata(rows, label_column)
     return draw(len(rows), count, seed, strata=codes)
-
-
-def _check_rows(source: Source, split: str, rows: Rows, cached: bool) -> dict[str, set[int]]:
-    """Read every row once; returns the places of rows that the model sees a part of, by kind.
-
-    Images that will not be kept are only decoded: resizing them all costs minutes.
-    """
-    for places in rows.task.left_out.values():
-        places.clear()
-    columns = [column for column in rows.task.columns.values() if column in rows.source.column_names]
-    decode_only = not cached and any(is_image(rows.source.features[column]) for column in columns)
-    try:
-        if decode_only:
-            row_digests(rows.source, columns)
-            return {}
-        for start in range(0, len(rows), BATCH):
-            _encode(rows, range(start, min(start + BATCH, len(rows))))
-    except RowError as error:
-        raise RowError(source.place(split, error.position), f"{error.reason} ({split} rows)") from error
-    return {kind: set(places) for kind, places in rows.task.left_out.items()}
-
-
-def _encode(rows: Rows, batch: range) -> None:
-    try:
-        rows.__getitems__(batch)
-    except RowError:
-        raise
-    except Exception:
-        read_rows(rows.source, batch)  # raises a RowError if it is the row's fault
-        raise
 
 
 def _with_duplicates(train, task, forget: np.ndarray, move: bool, report: SplitReport) -> np.ndarray:

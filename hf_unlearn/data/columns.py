@@ -1,5 +1,7 @@
 """Reading single columns of a data set through Arrow: no Python object per value where Arrow can do it."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -32,6 +34,23 @@ def column_codes(dataset, column: str, what: str = "column") -> np.ndarray:
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.unify_dictionaries().combine_chunks()
     return np.asarray(encoded.indices.cast(pa.int64()).fill_null(-1))
+
+
+def may_repeat(rows, columns: Sequence[str], others: Sequence) -> np.ndarray:
+    """Places in `rows`, sorted, of those whose `columns` may equal those of a row of the data sets `others`.
+
+    Columns of texts are compared, one by one; nothing is said of the rest. With a column of images these are all
+    places: what was decoded of images is known of the whole data set alone.
+    """
+    found = np.ones(len(rows), dtype=bool)
+    if not any(is_image(rows.features[column]) for column in columns):
+        for column in columns:
+            values = arrow_column(rows, column)
+            if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+                continue
+            known = [arrow_column(other, column).cast(values.type).combine_chunks() for other in others]
+            found &= np.asarray(pc.is_in(values, value_set=pa.chunked_array(known, values.type)))
+    return np.flatnonzero(found)
 
 
 def label_ids(rows, label_column: str) -> np.ndarray:

@@ -52,6 +52,17 @@ def remember_images(rows, values: Mapping[str, list], places: Sequence[int]) -> 
             seen |= {at: _plain(image) for at, image in zip(places, values[name], strict=True) if at not in seen}
 
 
+def images_of(rows) -> dict[str, dict[int, list]]:
+    """What is kept of decoded images, by column and place."""
+    return _images.get(rows, {})
+
+
+def take_images(rows, found: dict[str, dict[int, list]]) -> None:
+    """Keep what another process knows of images."""
+    if found:
+        _images.setdefault(rows, {}).update(found)
+
+
 def _known(rows, name: str, places: Sequence[int]) -> list | None:
     """What digests need of the images in a column; `None` where it holds none, or some were not decoded yet."""
     seen = _images.get(rows, {}).get(name)

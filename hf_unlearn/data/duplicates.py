@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hf_unlearn.data.columns import may_repeat
 from hf_unlearn.data.content import row_digests
 
 MOST_UNRELATED = 4096  # unseen rows that set the threshold
@@ -30,11 +31,13 @@ def exact_duplicates(train, columns: Sequence[str], forget: np.ndarray) -> np.nd
 
     Pass the input columns only: labels and ids differ between copies of the same content.
     """
-    digests = row_digests(train, columns)
     forgotten = np.zeros(len(train), dtype=bool)
     forgotten[forget] = True
-    wanted = {digests[i] for i in forget}
-    return np.array([i for i, d in enumerate(digests) if not forgotten[i] and d in wanted], dtype=np.int64)
+    places = may_repeat(train, columns, [train.select(forget)])
+    digests = row_digests(train if len(places) == len(train) else train.select(places), columns)
+    wanted = {digest for place, digest in zip(places, digests, strict=True) if forgotten[place]}
+    found = zip(places, digests, strict=True)
+    return np.array([place for place, d in found if not forgotten[place] and d in wanted], dtype=np.int64)
 
 
 def near_duplicates(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from hf_unlearn.data.columns import may_repeat
 from hf_unlearn.data.content import row_digests
 from hf_unlearn.data.sources import Source
 from hf_unlearn.errors import UserError
@@ -15,12 +16,11 @@ def check_unseen(source: Source, columns: Sequence[str]) -> list[str]:
     Returns a note for each split that has some. Raises `UserError` if most validation rows are training rows: the loss
     of unseen data cannot be measured on them.
     """
-    seen = set(row_digests(source.train, columns))
-    notes = []
-    for split in ("validation", "test"):
-        rows = getattr(source, split)
-        if rows is None or len(rows) == 0:
-            continue
+    held_out = {split: rows for split in ("validation", "test") if (rows := getattr(source, split))}
+    places = may_repeat(source.train, columns, list(held_out.values()))
+    train = source.train if len(places) == len(source.train) else source.train.select(places)
+    seen, notes = set(row_digests(train, columns)), []
+    for split, rows in held_out.items():
         copies = sum(digest in seen for digest in row_digests(rows, columns))
         if split == "validation" and copies > MOST * len(rows):
             raise UserError(

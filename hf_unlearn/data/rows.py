@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from hf_unlearn.data.content import remember_images
+from hf_unlearn.data.encoded import EncodedRows
 
 
 class AnyRows(Protocol):
@@ -28,15 +29,15 @@ class Rows(torch.utils.data.Dataset):
         source (`datasets.Dataset`): raw rows.
         task (`Task`): encodes them.
         indices (`Sequence[int]`): which rows of the source, in order.
-        cache (`bool`): keep encoded rows in memory. Without augmentation a row never changes, and each is read
-            several times.
+        cache (`bool`): keep encoded rows, in memory or, where they are many, in a file (see [`EncodedRows`]). Without
+            augmentation a row never changes, and each is read several times.
     """
 
     def __init__(self, source, task, indices: Sequence[int] | None = None, cache: bool = True):
         self.source = source
         self.task = task
         self.indices: list[int] = list(range(len(source))) if indices is None else [int(i) for i in indices]
-        self._cache: dict[int, dict[str, Any]] | None = {} if cache else None
+        self._cache = EncodedRows(len(source)) if cache else None
 
     def __repr__(self) -> str:
         return f"Rows({len(self):,} of {len(self.source):,} rows, {self.task.name})"
@@ -50,22 +51,25 @@ class Rows(torch.utils.data.Dataset):
     def __getitems__(self, batch: Sequence[int]) -> list[dict[str, Any]]:
         """Several rows at once: one read of the source for all that are not in memory yet."""
         positions = [self.indices[i] for i in batch]
-        known = self._cache or {}
-        missing = [p for p in dict.fromkeys(positions) if p not in known]
-        fresh = {}
+        places = list(dict.fromkeys(positions))
+        kept = {} if self._cache is None else {p: self._cache.get(p) for p in places}
+        found = {p: features for p, features in kept.items() if features is not None}
+        missing = [p for p in places if p not in found]
         if missing:
             raw = self.source[missing]
-            fresh = dict(zip(missing, self.task.encode(raw, missing), strict=True))
+            fresh = self.task.encode(raw, missing)
             remember_images(self.source, raw, missing)
             if self._cache is not None:
-                self._cache.update(fresh)
-        return [fresh[p] if p in fresh else known[p] for p in positions]
+                self._cache.update(missing, fresh)
+            found.update(zip(missing, fresh, strict=True))
+        return [found[p] for p in positions]
 
     def lengths(self, which: Sequence[int]) -> np.ndarray | None:
         """Tokens of rows `which`, `(len(which),)`; `None` where rows are no texts, or are not kept once encoded."""
         if self._cache is None or not len(which) or "input_ids" not in self[which[0]]:
             return None
-        return np.array([len(row["input_ids"]) for row in self.__getitems__(which)])
+        parts = (which[start : start + 256] for start in range(0, len(which), 256))  # never all of them in memory
+        return np.array([len(row["input_ids"]) for part in parts for row in self.__getitems__(part)])
 
     def select(self, which: Sequence[int] | np.ndarray) -> "Rows":
         """Rows `which` (places in this object, not in the source) as a new object that shares the cache."""
@@ -73,6 +77,15 @@ class Rows(torch.utils.data.Dataset):
 
     def at(self, indices: Sequence[int]) -> "Rows":
         """Rows at these places of the source, in this order, as a new object that shares the cache."""
-        other = Rows(self.source, self.task, indices)
+        other = Rows(self.source, self.task, indices, cache=False)
         other._cache = self._cache
         return other
+
+    def in_own_file(self) -> EncodedRows:
+        """From now on what is encoded goes to a file that other processes of this machine can open."""
+        self._cache = EncodedRows(len(self.source), shared=True)
+        return self._cache
+
+    def share(self, cache: EncodedRows) -> None:
+        """Read encoded rows from `cache`, and keep there what else is encoded."""
+        self._cache = cache

@@ -9,8 +9,8 @@ from torch import nn
 from hf_unlearn.errors import UserError
 from hf_unlearn.models import lora
 from hf_unlearn.models.start import drawn_anew
-from hf_unlearn.saliency.mask import pack, unpack
 from hf_unlearn.saliency.measure import mean_gradients, trainable
+from hf_unlearn.saliency.packed_masks import pack, unpack
 from hf_unlearn.saliency.selection import select_top
 from hf_unlearn.saliency.shards import spread, whole
 from hf_unlearn.tasks.forward import unwrap

@@ -124,7 +124,7 @@ class DataArguments:
     max_length: int | None = _arg(
         None, "Longest sequence in tokens (default: what the model takes); longer running text is read in parts."
     )
-    cache_rows: bool = _arg(True, "Keep encoded rows in memory.")
+    cache_rows: bool = _arg(True, "Keep encoded rows: 256 MB in memory, more in a file.")
 
     @property
     def columns(self) -> dict[str, Any]:

@@ -97,8 +97,7 @@ def save_model(arguments: Arguments, trainer: UnlearningTrainer, unlearning: Unl
     folder = Path(arguments.trainer.output_dir)
     for lens in trainer.active_lenses:
         lens.save(str(folder))
-    if trainer.is_world_process_zero():
-        handover.save_model(trainer, folder, unlearning.model)
+    handover.save_model(trainer, folder, unlearning.model)
 
 
 def save(arguments: Arguments, data: Data, trainer: UnlearningTrainer, evidence: Evidence) -> None:

@@ -265,6 +265,7 @@ def unlearn(arguments: Arguments, data: Data, trainer: UnlearningTrainer) -> Unl
         raise NonFiniteLossError(f"{error}{where}") from None
     seconds = time.perf_counter() - start
     peak, examples = peak_memory_mb(), trainer.examples + data.side_examples
+    trainer.release()  # twins are trained next
     if arguments.lora.merge_unquantized:
         model = merge_unquantized(arguments, data.task, trainer.accelerator.unwrap_model(trainer.model))
     else:

@@ -1,6 +1,6 @@
 """A lens on an optimizer that lets it move the selected weights only (SalUn, arXiv 2310.12508, section 4)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import torch
@@ -40,7 +40,7 @@ class MaskedUpdates:
     Buffers are not its business: see [`freeze_buffers`].
 
     Args:
-        masks (`dict[str, torch.Tensor]`): boolean, by parameter name, True for a weight that may move; in the
+        masks (`Mapping[str, torch.Tensor]`): boolean, by parameter name, True for a weight that may move; in the
             parameter's shape. For a `DTensor` parameter: a `DTensor` of the same placements, the whole mask, or this
             process's shard of it.
         model (`torch.nn.Module`): the bare model (not wrapped in DDP). FSDP2 may shard it before or after.
@@ -49,7 +49,7 @@ class MaskedUpdates:
         `UserError`: the masks do not fit the model's trainable weights, or select none.
     """
 
-    def __init__(self, masks: dict[str, torch.Tensor], model: torch.nn.Module):
+    def __init__(self, masks: Mapping[str, torch.Tensor], model: torch.nn.Module):
         self._owners = _owners(model)
         self._keep: dict[str, Keep] = {}
         self._bound: dict[torch.Tensor, Keep] = {}

@@ -2,16 +2,17 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from hf_unlearn.errors import UserError
 from hf_unlearn.saliency.measure import trainable
+from hf_unlearn.saliency.packed_masks import PackedMasks, pack, unpack
 from hf_unlearn.saliency.shards import spread, whole
 from hf_unlearn.tasks.forward import without_data_parallel
 
@@ -35,7 +36,7 @@ class SaliencyMask:
         notes: what a reader must know of how it came about, a line each.
     """
 
-    masks: dict[str, torch.Tensor]
+    masks: Mapping[str, torch.Tensor]
     threshold: float | None = None
     share: float | None = None
     scope: str = "global"
@@ -74,6 +75,11 @@ class SaliencyMask:
         if self.threshold == 0:
             lines.append("the threshold is 0: weights without any saliency were taken to reach the share; lower it")
         return "\n".join(lines + self.notes)
+
+    def shrink(self) -> None:
+        """Hold the masks in one bit a weight from now on. With DTensors all processes must call this."""
+        _ = self.counts
+        self.masks = PackedMasks(self.masks)
 
     def save(self, path: str) -> None:
         """Write a safetensors file, one bit per weight. With DTensors all processes must call this; the first writes.
@@ -165,18 +171,6 @@ class SaliencyMask:
         more = {key: value for key, value in header.items() if key not in ("version", "shapes", "kept")}
         more |= {key: tuple(more[key]) for key in ("include", "exclude")}
         return cls(masks, **more)
-
-
-def pack(mask: torch.Tensor) -> torch.Tensor:
-    """Bool tensor to bits, eight to a byte, the first in the highest bit: `(ceil(numel / 8),)` uint8 on the CPU."""
-    return torch.from_numpy(np.packbits(mask.detach().cpu().contiguous().view(-1).numpy()))
-
-
-def unpack(bits: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    """The inverse of [`pack`]. Missing bits give a mask of `False`, which the count of kept weights betrays."""
-    size = int(np.prod(shape, dtype=np.int64))
-    flat = np.unpackbits(bits.cpu().numpy(), count=size).astype(bool)
-    return torch.from_numpy(flat).view(shape)
 
 
 def model_digest(model: nn.Module) -> str:

@@ -98,6 +98,22 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.full_tensor() if is_dtensor(tensor) else tensor
 
 
+def is_spread(model: torch.nn.Module) -> bool:
+    """Whether weights of a model lie on several processes by torch (FSDP2)."""
+    return any(is_dtensor(parameter) for parameter in model.parameters())
+
+
+def gathered(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """All weights of a model that is spread, on the CPU, one at a time; empty on every process but the first. All must
+    call this."""
+    first, found = not (dist.is_initialized() and dist.get_rank()), {}
+    for name, value in model.state_dict().items():
+        full = whole(value)
+        if first:
+            found[name] = full.cpu()
+    return found
+
+
 def spread(full: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """`full`, known to every process, put where `like` lies: on its device, and split as it is."""
     full = full.to(like.device)

@@ -217,7 +217,8 @@ class UnlearningTrainer(StepMeans, Measuring, Originals, Loading, Pushing):
         accumulation = args.gradient_accumulation_steps
         sizes = self.stream_sizes()
         share = (accumulation, args.world_size, args.process_index)
-        return JointSampler(self.schedule, sizes, seed, *share, ends_passes=self.ends_passes)
+        lengths = self.train_dataset.lengths
+        return JointSampler(self.schedule, sizes, seed, *share, ends_passes=self.ends_passes, lengths=lengths)
 
     def set_initial_training_values(self, args, dataloader):
         # One Trainer epoch holds the whole schedule; PassClock counts the passes that people call epochs.
@@ -335,6 +336,12 @@ class UnlearningTrainer(StepMeans, Measuring, Originals, Loading, Pushing):
             raise
         finally:
             self._ahead = None  # and with it the loader's workers
+
+    def release(self) -> None:
+        """Give back what only steps need: the optimizer's state, two numbers a weight, and gradients."""
+        if self.optimizer is not None:
+            self.optimizer.state.clear()
+        self.model.zero_grad()
 
     def _inner_training_loop(self, batch_size=None, args=None, resume_from_checkpoint=None, *rest, **kwargs):
         if not resume_from_checkpoint:

@@ -4,8 +4,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +26,7 @@ from hf_unlearn.report.evidence import write_json
 from hf_unlearn.report.html import render_html
 from hf_unlearn.report.picture import save_picture
 from hf_unlearn.report.training import training_block
+from hf_unlearn.saliency.shards import gathered, is_spread
 from hf_unlearn.trainers.part import TrainerPart
 
 ADDED = "The adapter removes nothing from its base: whoever switches it off has the forgotten rows back."
@@ -121,11 +122,14 @@ def save_result(
     *,
     save_adapter: bool = False,
 ) -> None:
-    """Write a folder that loads with `from_pretrained` and can be pushed; on one process.
+    """Write a folder that loads with `from_pretrained` and can be pushed. All processes call it, the first writes.
 
     An adapter is merged into the weights, unless `save_adapter`. A model that is there already is replaced.
     """
-    save_model(trainer, folder, final_model(trainer, save_adapter=save_adapter))
+    if is_spread(trainer.model) or trainer.is_world_process_zero():
+        save_model(trainer, folder, final_model(trainer, save_adapter=save_adapter))
+    if not trainer.is_world_process_zero():
+        return
     keeps_adapter = lora.is_peft(trainer.model) and save_adapter
     labels = trainer.task.label_names
     write_documents(
@@ -145,18 +149,39 @@ def adapter_notes(trainer: TrainerPart, save_adapter: bool) -> list[str]:
 
 
 def save_model(trainer: TrainerPart, folder: str | os.PathLike, model: PreTrainedModel) -> None:
-    """The trainer's model as [`final_model`] gives it, and its processor, in place of a model that is there."""
+    """The trainer's model as [`final_model`] gives it, and its processor, in place of a model that is there.
+
+    The first process writes. Where weights are spread over processes, all must call this: it gathers them.
+    """
+    weights = {"state_dict": gathered(model)} if is_spread(model) else {}
+    if not trainer.is_world_process_zero():
+        return
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
         if WEIGHTS.fullmatch(path.name) or path.name in ADAPTER:
             path.unlink()
-    trainer.task.save_model(model, folder, **lora.save_kwargs(model))
+    with as_one_process(model.config):
+        trainer.task.save_model(model, folder, **lora.save_kwargs(model), **weights)
     removed = removed_classes(trainer)
     if removed:
         write_json(folder / REMOVED_CLASSES, {"ids": removed})
     else:
         (folder / REMOVED_CLASSES).unlink(missing_ok=True)
+
+
+@contextmanager
+def as_one_process(config: Any) -> Iterator[None]:
+    """Keeps `save_pretrained` from gathering weights again, and how they were spread out of `config.json`."""
+    spread = getattr(config, "distributed_config", None)
+    if spread is None:
+        yield
+        return
+    config.distributed_config = None
+    try:
+        yield
+    finally:
+        config.distributed_config = spread
 
 
 def removed_classes(trainer: TrainerPart) -> list[int]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from hf_unlearn.data.rows import AnyRows
@@ -21,6 +22,11 @@ class JointDataset(torch.utils.data.Dataset):
 
     def __len__(self) -> int:
         return max(len(rows) for rows in self.streams.values())
+
+    def lengths(self, stream: str, rows: np.ndarray) -> np.ndarray | None:
+        """Tokens of rows of a stream, `(rows,)`; `None` where they are no texts, or their features are not kept."""
+        known = getattr(self.streams[stream], "lengths", None)
+        return None if known is None else known(rows.tolist())
 
     def __getitem__(self, key: tuple) -> tuple[str, Any, dict[str, Any]]:
         return self.__getitems__([key])[0]

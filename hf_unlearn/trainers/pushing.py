@@ -84,10 +84,11 @@ def push_from_trainer(
     if evidence is None:  # measured on what is pushed
         model = final_model(trainer, save_adapter=push_adapter)
         evidence = trainer_evidence(trainer, after=score_model(trainer, model))
+    if trainer.is_world_process_zero():
+        trainer.callback_handler.on_push_begin(args, trainer.state, trainer.control)
+    save_result(trainer, evidence, args.output_dir, save_adapter=push_adapter)
     if not trainer.is_world_process_zero():
         return None
-    trainer.callback_handler.on_push_begin(args, trainer.state, trainer.control)
-    save_result(trainer, evidence, args.output_dir, save_adapter=push_adapter)
     return push(
         args.output_dir,
         repo_id,

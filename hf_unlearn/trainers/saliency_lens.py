@@ -134,3 +134,4 @@ class SaliencyLens(GradientLens):
         self._mask = mask
         self.trainer.notes += mask.summary().splitlines()
         self._held = MaskedUpdates(mask.masks, self.trainer.model)
+        mask.shrink()

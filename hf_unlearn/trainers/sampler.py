@@ -1,6 +1,6 @@
 """Which rows make which micro-batch: a pure function of the seed, the step and the process, with no state to save."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -8,6 +8,9 @@ import numpy as np
 
 from hf_unlearn.trainers.random_streams import Stream, random_numbers
 from hf_unlearn.trainers.schedule import FILLER, FORGET, RETAIN, Schedule
+
+# Tokens of rows of a stream; `None` where they have none, or none is known.
+Lengths = Callable[[str, np.ndarray], np.ndarray | None]
 
 _ORDERS = {FORGET: Stream.FORGET_ORDER, RETAIN: Stream.RETAIN_ORDER}
 
@@ -42,9 +45,11 @@ class JointSampler:
     smaller batch where the division leaves one; the retain stream runs on across passes and is always full, unless
     `ends_passes`.
 
-    Iterating gives, for each micro-batch of this process, a list of `(stream, row)`, forget rows first. A step with
-    fewer rows than micro-batches leaves some without any: those hold `(FILLER, (stream, row))`, one of the step's rows
-    that is forwarded for nothing, since all processes must run the model alike.
+    Iterating gives, for each micro-batch of this process, a list of `(stream, row)`, forget rows first. A step divides
+    its rows by length, where that is known: a micro-batch of short rows is padded to little, and a step's means do not
+    depend on how it is divided. A step with fewer rows than micro-batches leaves some without any: those hold
+    `(FILLER, (stream, row))`, one of the step's rows that is forwarded for nothing, since all processes must run the
+    model alike.
 
     Args:
         schedule (`Schedule`): phases and their streams.
@@ -52,6 +57,7 @@ class JointSampler:
         seed (`int`): of the order of rows.
         accumulation, world_size, rank (`int`): how a global batch is divided.
         ends_passes (`bool`): the retain stream, too, ends each pass with a smaller batch.
+        lengths (`Callable`, *optional*): of rows; asked only where a step has several micro-batches.
     """
 
     def __init__(
@@ -63,6 +69,7 @@ class JointSampler:
         world_size: int = 1,
         rank: int = 0,
         ends_passes: bool = False,
+        lengths: Lengths | None = None,
     ):
         self.schedule = schedule
         self.streams = streams
@@ -71,6 +78,7 @@ class JointSampler:
         self.world_size = world_size
         self.rank = rank
         self.ends_passes = ends_passes
+        self.lengths = lengths
         self._order = lru_cache(maxsize=4)(self._draw_order)
 
     def __len__(self) -> int:
@@ -88,12 +96,18 @@ class JointSampler:
     def micro_batches(self, step: int) -> list[list[tuple]]:
         """This process's share of a step, one list per micro-batch."""
         parts, rows = self.accumulation * self.world_size, self.rows(step)
+        if parts > 1:
+            rows = {name: self._by_length(name, of_stream) for name, of_stream in rows.items()}
         divided = {name: np.array_split(of_stream, parts) for name, of_stream in rows.items()}
         mine = range(self.rank, parts, self.world_size)
         filler = [(FILLER, (name, int(of_stream[0]))) for name, of_stream in rows.items() if len(of_stream)][:1]
         return [
             [(name, int(row)) for name in _ordered(divided) for row in divided[name][part]] or filler for part in mine
         ]
+
+    def _by_length(self, stream: str, rows: np.ndarray) -> np.ndarray:
+        lengths = self.lengths(stream, rows) if self.lengths is not None else None
+        return rows if lengths is None else rows[np.argsort(lengths, kind="stable")]
 
     def _stream_rows(self, stream: str, position: int) -> np.ndarray:
         size = self.streams[stream]

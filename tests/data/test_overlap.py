@@ -1,8 +1,11 @@
 """Held-out rows that are training rows too."""
 
 import datasets
+import numpy as np
 import pytest
 
+from hf_unlearn.data.columns import may_repeat
+from hf_unlearn.data.duplicates import exact_duplicates
 from hf_unlearn.data.overlap import check_unseen
 from hf_unlearn.data.sources import Source
 from hf_unlearn.errors import UserError
@@ -29,3 +32,13 @@ def test_test_rows_never_refuse_and_another_label_is_another_row():
     other = data.train.map(lambda row: {"label": 1 - row["label"]})
     data.validation = other
     assert check_unseen(data, ["text", "label"]) == []
+
+
+def test_texts_that_cannot_repeat_are_left_out_and_none_that_may():
+    texts = ["a", None, "b", "a", None, "c", "d"]
+    pairs = [["x"], ["x"], ["y"], ["z"], ["x"], ["x"], ["y"]]
+    rows = datasets.Dataset.from_dict({"text": texts, "list": pairs, "label": [0, 1, 0, 1, 1, 0, 1]})
+    others = [rows.select([0]), rows.select([1, 6])]
+    assert may_repeat(rows, ["text", "label"], others).tolist() == [0, 1, 3, 4, 6]
+    assert may_repeat(rows, ["list", "label"], others).tolist() == list(range(7))
+    assert exact_duplicates(rows, ["text", "list"], np.array([0, 1])).tolist() == [4]

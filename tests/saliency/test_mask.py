@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from hf_unlearn.errors import UserError
 from hf_unlearn.saliency.build import build_mask
-from hf_unlearn.saliency.mask import FORMAT, SaliencyMask, model_digest, pack, unpack
+from hf_unlearn.saliency.mask import FORMAT, SaliencyMask, model_digest
+from hf_unlearn.saliency.packed_masks import PackedMasks, pack, unpack
 
 
 def built(**more):
@@ -82,6 +83,16 @@ def test_a_resumed_model_has_other_weights():
     with torch.no_grad():
         next(model.parameters()).add_(1.0)
     assert equal(SaliencyMask.from_tensors(tensors, model).masks, mask.masks)
+
+
+def test_a_mask_in_bits_is_the_same_mask():
+    mask, model = built()
+    before, summary, tensors = dict(mask.masks), mask.summary(), mask.to_tensors()
+    mask.shrink()
+    assert isinstance(mask.masks, PackedMasks) and list(mask.masks) == list(before) and equal(mask.masks, before)
+    assert all(m.device == before[name].device and m.dtype == torch.bool for name, m in mask.masks.items())
+    assert mask.summary() == summary
+    assert all(torch.equal(bits, tensors[name]) for name, bits in mask.to_tensors().items())
 
 
 def test_what_is_not_this_mask_is_refused(tmp_path):

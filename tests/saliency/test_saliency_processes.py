@@ -19,6 +19,7 @@ from hf_unlearn.models import lora
 from hf_unlearn.errors import UserError
 from hf_unlearn.saliency.build import build_mask
 from hf_unlearn.saliency.mask import SaliencyMask, model_digest
+from hf_unlearn.saliency.packed_masks import PackedMasks
 from hf_unlearn.saliency.measure import measure_saliency
 from hf_unlearn.saliency.selection import select_top
 from hf_unlearn.saliency.soft_threshold import SoftThreshold
@@ -131,6 +132,8 @@ def check_mask(kind, adapter):
         assert all(isinstance(m, DTensor) for m in loaded.masks.values())
         assert same(full(loaded.masks), full(mask.masks))
         assert all(m.to_local().shape == mask.masks[n].to_local().shape for n, m in loaded.masks.items())
+    bits = PackedMasks(mask.masks)
+    assert all(isinstance(m, DTensor) for m in bits.values()) and same(full(bits), full(mask.masks))
     assert same(SaliencyMask.load(path, model).masks, full(mask.masks))  # a file does not know how it was sharded
 
 

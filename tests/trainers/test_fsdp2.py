@@ -24,6 +24,7 @@ from torch.distributed.tensor import DTensor
 sys.path[:0] = {paths}
 from test_fsdp2 import CASES, REFUSED, load, make, weights
 from hf_unlearn.errors import UserError
+from hf_unlearn.trainers.handover import final_model, save_model
 
 torch.set_num_threads(1)
 out = Path("{out}")
@@ -33,6 +34,7 @@ for method, options in CASES.items():
     assert trainer.args.world_size == 2 and all(isinstance(p, DTensor) for p in trainer.model.parameters())
     trainer.train()
     found = weights(trainer.model), trainer.score(trainer.splits.forget).loss, trainer.examples
+    save_model(trainer, out / f"{{method}}-saved", final_model(trainer))
     if dist.get_rank() == 0:
         torch.save(found, out / f"{{method}}.pt")
 for method in REFUSED:
@@ -53,6 +55,13 @@ def load(folder, shards: int = 1):
 
     spread = {"distributed_config": DistributedConfig(fsdp_size=shards)} if shards > 1 else {}
     return ViTForImageClassification.from_pretrained(Path(folder) / "base", **spread)
+
+
+def saved_in(folder):
+    """What anyone loads from the folder of a result."""
+    from transformers import AutoModelForImageClassification
+
+    return AutoModelForImageClassification.from_pretrained(folder)
 
 
 def make(folder, method: str, model, parts: int = 1, **options):
@@ -86,4 +95,6 @@ def test_shards_end_where_one_process_ends(tmp_path):
         own = weights(one.model)
         assert any(not torch.equal(own[name], start[name]) for name in own)
         assert max((own[name] - found[name]).abs().max() for name in own) < 1e-5, method
+        saved = weights(saved_in(tmp_path / f"{method}-saved"))
+        assert saved.keys() == own.keys() and all(torch.equal(saved[name], found[name]) for name in own), method
         assert abs(one.score(one.splits.forget).loss - loss).max() < 1e-4 and examples == one.examples

@@ -15,9 +15,10 @@ from hf_unlearn.trainers.retain_only import RetainOnlyTrainer
 def trainer(folder, setup, kind=NablaTauTrainer, **kwargs):
     model, splits, task = setup
     kwargs = {"variant": "held"} | kwargs if kind is NablaTauTrainer else kwargs
+    kwargs = {"per_device_train_batch_size": 8, "per_device_forget_batch_size": 4} | kwargs
     args = kind.config_class(
-        output_dir=str(folder), per_device_train_batch_size=8, per_device_forget_batch_size=4, learning_rate=1e-2,
-        num_train_epochs=2, use_cpu=True, disable_tqdm=True, logging_steps=1, **kwargs,
+        output_dir=str(folder), learning_rate=1e-2, num_train_epochs=2, use_cpu=True, disable_tqdm=True,
+        logging_steps=1, **kwargs,
     )  # fmt: skip
     return kind(model, args, splits, task, quiet=True)
 
@@ -101,3 +102,14 @@ def test_a_broken_step_is_not_made_and_the_last_good_one_is_saved(tmp_path, monk
     again = trainer(tmp_path / "again", image_setup(), RetainOnlyTrainer, max_steps=6, lr_scheduler_type="constant")
     again.train(resume_from_checkpoint=str(tmp_path / "broken" / "checkpoint-2"))
     assert torch.isfinite(weights(again.model)).all()
+
+
+def test_micro_batches_of_texts_are_padded_to_less_than_the_step(tmp_path):
+    def padded(**options):
+        t = trainer(tmp_path, SETUPS["text"](), max_steps=6, **options)
+        return [batch["inputs"]["attention_mask"] for batch in t.get_train_dataloader()]
+
+    whole = padded()
+    parts = padded(per_device_train_batch_size=2, per_device_forget_batch_size=1, gradient_accumulation_steps=4)
+    assert sum(int(mask.sum()) for mask in parts) == sum(int(mask.sum()) for mask in whole)
+    assert sum(mask.numel() for mask in parts) < 0.85 * sum(mask.numel() for mask in whole)

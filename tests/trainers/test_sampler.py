@@ -67,3 +67,27 @@ def test_rates_of_a_phase():
     assert [phase.rate(s) for s in (0, 4)] == [1e-3, 1e-3]
     assert phase.rate(5) == pytest.approx(5.5e-4)
     assert Phase("p", 10).rate(3) is None
+
+
+def test_a_divided_step_puts_rows_of_like_length_together():
+    lengths, asked = np.random.default_rng(0).integers(1, 50, 40), []
+
+    def known(stream, rows):
+        asked.append(stream)
+        return lengths[rows] if stream == "retain" else None
+
+    def made(accumulation, world, rank):
+        one = sampler(accumulation, world, rank)
+        return JointSampler(one.schedule, one.streams, 3, accumulation, world, rank, lengths=known)
+
+    for step in range(4):
+        rows = sampler().rows(step)
+        parts = [made(2, 2, rank).micro_batches(step) for rank in range(2)]
+        joined = [parts[rank][k] for k in range(2) for rank in range(2)]
+        retain = [[lengths[row] for stream, row in part if stream == "retain"] for part in joined]
+        flat = [length for part in retain for length in part]
+        assert flat == sorted(flat) == sorted(lengths[rows["retain"]]) and len(set(flat)) > 1
+        forget = [row for part in joined for stream, row in part if stream == "forget"]
+        assert forget == rows["forget"].tolist()  # of unknown length: as they are drawn
+    asked.clear()
+    assert made(1, 1, 0).micro_batches(0) == sampler().micro_batches(0) and not asked

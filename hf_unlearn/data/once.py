@@ -1,0 +1,48 @@
+"""What costs minutes and memory is done by the first process of each machine; the others take what it found."""
+
+import os
+import platform
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch.distributed as dist
+
+T = TypeVar("T")
+
+
+def several_processes() -> bool:
+    """Whether this is one of several processes that work together."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def is_first_of_machine() -> bool:
+    """Whether this process is the first on its machine, as launchers count."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def once_per_machine(make: Callable[[], T]) -> T:
+    """What `make` returns in the first process of this machine; what it raises there, all of them raise.
+
+    All processes must call this. What is made goes through pickle.
+    """
+    if not several_processes():
+        return make()
+    machine = (platform.node(), os.environ.get("GROUP_RANK", "0"))
+    made: tuple[T | None, Exception | None] = (None, None)
+    if is_first_of_machine():
+        try:
+            made = make(), None
+        except Exception as error:
+            made = None, error
+    every: list = [None] * dist.get_world_size()
+    dist.all_gather_object(every, (machine, is_first_of_machine(), made))
+    errors = [error for _, _, (_, error) in every if error is not None]
+    if errors:
+        raise errors[0]
+    return next(found for where, first, (found, _) in every if where == machine and first)
+
+
+def wait_for_all() -> None:
+    """Returns once every process has come here."""
+    if several_processes():
+        dist.barrier()
