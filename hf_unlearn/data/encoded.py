@@ -73,6 +73,14 @@ class EncodedRows:
         raw = bytearray(self._bytes(start, start + size))
         return {name: _value(raw, kind, shape, offset) for name, kind, shape, offset in layout}
 
+    def length(self, place: int, name: str) -> int | None:
+        """Length of a tensor of a row, without reading it; `None` where the row is not kept."""
+        if place in self._held:
+            return len(self._held[place][name])
+        if place >= len(self._kinds) or self._kinds[place] < 0:
+            return None
+        return next(shape[0] for found, _, shape, _ in self._layouts[self._kinds[place]] if found == name)
+
     def update(self, places: Iterable[int], features: Sequence[dict[str, Any]]) -> None:
         """Keep the features of rows. Raises `UserError` where the disk has no room."""
         layouts, parts = [], []

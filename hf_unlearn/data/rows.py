@@ -68,8 +68,13 @@ class Rows(torch.utils.data.Dataset):
         """Tokens of rows `which`, `(len(which),)`; `None` where rows are no texts, or are not kept once encoded."""
         if self._cache is None or not len(which) or "input_ids" not in self[which[0]]:
             return None
-        parts = (which[start : start + 256] for start in range(0, len(which), 256))  # never all of them in memory
-        return np.array([len(row["input_ids"]) for part in parts for row in self.__getitems__(part)])
+        found = [self._cache.length(self.indices[i], "input_ids") for i in which]
+        missing = [place for place, length in enumerate(found) if length is None]
+        for start in range(0, len(missing), 256):  # never all of them in memory
+            part = missing[start : start + 256]
+            for place, row in zip(part, self.__getitems__([which[place] for place in part]), strict=True):
+                found[place] = len(row["input_ids"])
+        return np.array(found)
 
     def select(self, which: Sequence[int] | np.ndarray) -> "Rows":
         """Rows `which` (places in this object, not in the source) as a new object that shares the cache."""

@@ -40,6 +40,13 @@ def equal(one: dict, other: dict) -> bool:
     )
 
 
+def test_lengths_are_known_without_reading_the_rows(no_memory, monkeypatch):
+    rows = EncodedRows(3)
+    rows.update([2, 0], [ROW, ROW | {"input_ids": torch.arange(7)}])
+    monkeypatch.setattr(rows, "_bytes", None)
+    assert [rows.length(place, "input_ids") for place in range(3)] == [7, None, 3]
+
+
 def test_a_row_comes_back_as_it_was(no_memory):
     rows, longer = EncodedRows(5), ROW | {"input_ids": torch.arange(7)}
     rows.update([4, 1], [ROW, longer])
