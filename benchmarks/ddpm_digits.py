@@ -6,7 +6,8 @@
 
 The recipe is that of `configs/ddpm_digits_salun.yaml`; every method has its own defaults. Of each seed there are an
 original, two retrained twins, and 40 images of each class from the same noises under each model. Figures are stored in
-`benchmarks/results/ddpm_digits/`, a file a seed. Needs the extra `diffusion`.
+`benchmarks/results/ddpm_digits/`, a file a seed, line by line: a stopped run goes on where it was. Needs the extra
+`diffusion`.
 """
 
 import argparse
@@ -47,6 +48,24 @@ def run(seed: int, arguments: list[str]) -> dict:
         given = ["--config", str(CONFIG), "--output_dir", output, "--original_seed", str(seed), "--seed", str(seed)]
         train([*given, "--retrain", str(TWINS), "--generate", str(IMAGES), "--use_cpu", "true", *arguments])
         return dict(read_evidence(Path(output)))
+
+
+def complete(seed: int) -> None:
+    """Run the lines of a seed that are not stored yet."""
+    path = RESULTS / f"seed{seed}.json"
+    result: dict = {"seed": seed, "class": "3", "images": IMAGES, "twins": TWINS, "lines": {}}
+    if path.is_file():
+        result = json.loads(path.read_text(encoding="utf-8"))
+    for line, arguments in LINES.items():
+        if line in result["lines"]:
+            continue
+        evidence = run(seed, arguments)
+        result["lines"][line] = row(evidence)
+        result |= {"environment": evidence["environment"], "judge": evidence["drawn"]["judge"]}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(result, indent=1, ensure_ascii=False)
+        path.with_suffix(".tmp").write_text(text + "\n", encoding="utf-8")
+        path.with_suffix(".tmp").replace(path)
 
 
 def row(evidence: dict) -> dict:
@@ -99,14 +118,7 @@ def main() -> None:
     options = parser.parse_args()
     if not options.table:
         for seed in options.seeds:
-            result: dict = {"seed": seed, "class": "3", "images": IMAGES, "lines": {}}
-            for line, arguments in LINES.items():
-                evidence = run(seed, arguments)
-                result["lines"][line] = row(evidence)
-                result |= {"environment": evidence["environment"], "judge": evidence["drawn"]["judge"]}
-                RESULTS.mkdir(parents=True, exist_ok=True)
-                text = json.dumps(result, indent=1, ensure_ascii=False)
-                (RESULTS / f"seed{seed}.json").write_text(text + "\n", encoding="utf-8")
+            complete(seed)
     print(table(stored()))
 
 
