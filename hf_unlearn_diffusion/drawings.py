@@ -18,7 +18,8 @@ from hf_unlearn_diffusion.frechet import frechet_distance
 from hf_unlearn_diffusion.judge import Judge, pixels_of
 
 STEPS = 25  # of a deterministic sampler (DDIM, arXiv 2010.02502)
-BATCH = 250
+BATCH = 250  # images at once, and of large ones as many as have
+VALUES = 2**15  # places that noise is put on
 SEEDS_SHOWN = 4  # of each class, in the picture
 SIDE = 64  # pixels, at most, of an image in the picture
 WHOLE = "drawings.png"  # what everybody drew; stays on this machine
@@ -53,7 +54,7 @@ class Drawings:
         """Have a model draw; `name` is what it is called. The first time the classifier is made too."""
         if self.judge is None:
             self._meet(splits)
-        self.shown[name] = draw(model, self.classes, self.seed)
+        self.shown[name] = draw(self.task, model, self.classes, self.seed)
 
     def _meet(self, splits: UnlearningSplits) -> None:
         known = splits.retain.at([*splits.retain.indices, *splits.forget.indices])
@@ -155,24 +156,19 @@ class Drawings:
 
 
 @torch.no_grad()
-def draw(model: torch.nn.Module, classes: np.ndarray, seed: int, steps: int = STEPS) -> np.ndarray:
+def draw(task: Any, model: torch.nn.Module, classes: np.ndarray, seed: int, steps: int = STEPS) -> np.ndarray:
     """One image for each of `classes`, `(n, channels, height, width)` in [-1, 1], by DDIM from the noises of `seed`.
 
     The model, wrapped or not, is left as it was.
     """
-    from diffusers import DDIMScheduler
-
-    from hf_unlearn_diffusion.pipeline import ClassConditionalPipeline
-
     inner: Any = unwrap(model)
-    scheduler = DDIMScheduler.from_config(inner.scheduler.config)
-    pipeline = ClassConditionalPipeline(inner.unet, scheduler, id2label=inner.config.id2label)
-    pipeline.set_progress_bar_config(disable=True)
+    side = inner.unet.config.sample_size
+    values = side * side if isinstance(side, int) else side[0] * side[1]
+    at_once = max(1, min(BATCH, VALUES // values))
     generator, found = torch.Generator().manual_seed(seed), []
     with eval_mode(model):
-        for start in range(0, len(classes), BATCH):
-            wanted = [int(each) for each in classes[start : start + BATCH]]
-            images = pipeline(wanted, num_inference_steps=steps, generator=generator, output_type="pt").images
+        for start in range(0, len(classes), at_once):
+            images = task.draw(model, classes[start : start + at_once], generator, steps)
             found.append(images.float().cpu().numpy() * 2 - 1)
     return np.concatenate(found)
 

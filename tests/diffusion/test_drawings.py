@@ -72,8 +72,8 @@ def test_drawings_are_judged_and_the_picture_keeps_forgotten_rows(stripes, tmp_p
         drawings.ask(name, model, splits)
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
     images = drawings.shown[ORIGINAL]
-    assert images.shape == (12, 1, 8, 8) and np.array_equal(images, draw(model, drawings.classes, 0))
-    assert not np.array_equal(images, draw(model, drawings.classes, 1))
+    assert images.shape == (12, 1, 8, 8) and np.array_equal(images, draw(task, model, drawings.classes, 0))
+    assert not np.array_equal(images, draw(task, model, drawings.classes, 1))
     # A twin that draws what it is asked for, whatever the network of the test may draw.
     perfect = np.full((4, 3, 1, 8, 8), -1.0)
     for k in range(4):
