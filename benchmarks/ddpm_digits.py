@@ -83,20 +83,27 @@ def row(evidence: dict) -> dict:
 _MODELS = {"original": "original", "unlearned": "unlearned", "twins": "retrained"}
 
 
-def table(results: list[dict]) -> str:
-    """Means over seeds; Markdown."""
-    columns = [*FIGURES, "forget loss", "test loss", "AUC", "cost"]
-    lines = ["| | " + " | ".join(columns) + " |", "| --- |" + " ---: |" * len(columns)]
-    first = next(iter(LINES))
-    for title, model in (("original", "original"), ("twins", "twins"), ("floor", "floor")):
-        cells = [_mean([result["lines"][first][name] for result in results], model, name) for name in columns[:-1]]
-        lines.append(f"| {title} | " + " | ".join([*cells, ""]) + " |")
-    for line in LINES:
-        known = [result["lines"][line] for result in results if line in result["lines"]]
-        cells = [_mean([each[name] for each in known], "unlearned", name) for name in columns[:-1]]
-        cost = f"{100 * np.mean([each['cost'] for each in known]):.0f} %" if known else ""
-        lines.append(f"| {line} | " + " | ".join([*cells, cost]) + " |")
+def table() -> str:
+    """Means over the stored seeds, Markdown: of original, twins and floor (one twin to another), then of each line."""
+    results = stored()
+    columns = [*FIGURES, "forget loss", "test loss", "AUC"]
+    head = [f"{name} (%)" if name == "AUC" or FIGURES.get(name, ("", "", False))[2] else name for name in columns]
+    lines = [_row(["", *head, "examples", "seeds"]), _row(["---", *["---:"] * (len(columns) + 2)])]
+    first = [next(iter(result["lines"].values())) for result in results]
+    for title in ("original", "twins", "floor"):
+        cells = [_mean([line[name] for line in first], title, name) for name in columns]
+        lines.append(_row([title if title != "floor" else "one twin to the others", *cells, "", str(len(first))]))
+    for name in LINES:
+        known = [result["lines"][name] for result in results if name in result["lines"]]
+        if known:
+            cells = [_mean([line[column] for line in known], "unlearned", column) for column in columns]
+            cost = f"{100 * np.mean([line['cost'] for line in known]):.0f} %"
+            lines.append(_row([name, *cells, cost, str(len(known))]))
     return "\n".join(lines)
+
+
+def _row(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
 
 
 def _mean(found: list[dict], model: str, name: str) -> str:
@@ -119,7 +126,7 @@ def main() -> None:
     if not options.table:
         for seed in options.seeds:
             complete(seed)
-    print(table(stored()))
+    print(table())
 
 
 if __name__ == "__main__":
