@@ -66,6 +66,11 @@ class DenoisingPredictions(Predictions):
             self._errors = self.errors_of(self.logits)
         return self._errors
 
+    @property
+    def errors_by_draw(self) -> torch.Tensor:
+        """The same by row, `(size, draws)`; early timesteps come first where a row is scored."""
+        return self.errors.view(self.size, -1)
+
     def errors_of(self, said: torch.Tensor) -> torch.Tensor:
         """The same had the network said something else, `(draws, pixels)`."""
         return (said.to(wide_type(said)) - self.wanted).square().mean(1)
