@@ -105,7 +105,8 @@ class DiffusionNablaTauTrainer(DenoisingTrainer):
     def errors_under_another(self, said: Predictions) -> torch.Tensor:
         """Errors at a row's draws under the next class, `(rows, draws)`."""
         assert isinstance(said, DenoisingPredictions)
-        model, task, shown = unwrap(self.model), self.task, said.noised
+        model: Any = unwrap(self.model)
+        task, shown = self.task, said.noised
         assert isinstance(task, ImageGeneration)
         following = task.conditions_of((said.labels + 1) % len(task.label_names or []))
         answer = model.denoise(Noised(shown.images, shown.timesteps, following)).flatten(1)

@@ -105,7 +105,7 @@ class TextToImage(ImageGeneration):
         """A `StableDiffusionPipeline` without a safety checker; an adapter as `peft` writes it."""
         from hf_unlearn_diffusion.latent_folders import write_pipeline
 
-        inner = without_wrappers(model)
+        inner: Any = without_wrappers(model)
         if hasattr(inner, "peft_config"):
             inner.save_pretrained(folder, **options)
         else:
@@ -123,7 +123,7 @@ class TextToImage(ImageGeneration):
             if caption is None:
                 raise
             chosen["label"] = caption
-        found = ImageClassification.detect_columns.__func__(ImageClassification, column_names, features, chosen)
+        found = super().detect_columns(column_names, features, chosen)
         return found if caption in (None, found["label"]) else found | {"caption": caption}
 
     def prepare_model(self, model: torch.nn.Module) -> None:
