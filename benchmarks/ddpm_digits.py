@@ -6,7 +6,8 @@
 
 The recipe is that of `configs/ddpm_digits_salun.yaml`; every method has its own defaults. Of each seed there are an
 original, two retrained twins, and 40 images of each class from the same noises under each model. Figures are stored in
-`benchmarks/results/ddpm_digits/`, a file a seed. Needs the extra `diffusion`.
+`benchmarks/results/ddpm_digits/`, a file a seed, line by line: a stopped run goes on where it was. Needs the extra
+`diffusion`.
 """
 
 import argparse
@@ -49,6 +50,24 @@ def run(seed: int, arguments: list[str]) -> dict:
         return dict(read_evidence(Path(output)))
 
 
+def complete(seed: int) -> None:
+    """Run the lines of a seed that are not stored yet."""
+    path = RESULTS / f"seed{seed}.json"
+    result: dict = {"seed": seed, "class": "3", "images": IMAGES, "twins": TWINS, "lines": {}}
+    if path.is_file():
+        result = json.loads(path.read_text(encoding="utf-8"))
+    for line, arguments in LINES.items():
+        if line in result["lines"]:
+            continue
+        evidence = run(seed, arguments)
+        result["lines"][line] = row(evidence)
+        result |= {"environment": evidence["environment"], "judge": evidence["drawn"]["judge"]}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(result, indent=1, ensure_ascii=False)
+        path.with_suffix(".tmp").write_text(text + "\n", encoding="utf-8")
+        path.with_suffix(".tmp").replace(path)
+
+
 def row(evidence: dict) -> dict:
     """The figures of one run that the table shows; of original, unlearned model, twins, and floor."""
     figures = evidence["drawn"]["figures"]
@@ -64,20 +83,27 @@ def row(evidence: dict) -> dict:
 _MODELS = {"original": "original", "unlearned": "unlearned", "twins": "retrained"}
 
 
-def table(results: list[dict]) -> str:
-    """Means over seeds; Markdown."""
-    columns = [*FIGURES, "forget loss", "test loss", "AUC", "cost"]
-    lines = ["| | " + " | ".join(columns) + " |", "| --- |" + " ---: |" * len(columns)]
-    first = next(iter(LINES))
-    for title, model in (("original", "original"), ("twins", "twins"), ("floor", "floor")):
-        cells = [_mean([result["lines"][first][name] for result in results], model, name) for name in columns[:-1]]
-        lines.append(f"| {title} | " + " | ".join([*cells, ""]) + " |")
-    for line in LINES:
-        known = [result["lines"][line] for result in results if line in result["lines"]]
-        cells = [_mean([each[name] for each in known], "unlearned", name) for name in columns[:-1]]
-        cost = f"{100 * np.mean([each['cost'] for each in known]):.0f} %" if known else ""
-        lines.append(f"| {line} | " + " | ".join([*cells, cost]) + " |")
+def table() -> str:
+    """Means over the stored seeds, Markdown: of original, twins and floor (one twin to another), then of each line."""
+    results = stored()
+    columns = [*FIGURES, "forget loss", "test loss", "AUC"]
+    head = [f"{name} (%)" if name == "AUC" or FIGURES.get(name, ("", "", False))[2] else name for name in columns]
+    lines = [_row(["", *head, "examples", "seeds"]), _row(["---", *["---:"] * (len(columns) + 2)])]
+    first = [next(iter(result["lines"].values())) for result in results]
+    for title in ("original", "twins", "floor"):
+        cells = [_mean([line[name] for line in first], title, name) for name in columns]
+        lines.append(_row([title if title != "floor" else "one twin to the others", *cells, "", str(len(first))]))
+    for name in LINES:
+        known = [result["lines"][name] for result in results if name in result["lines"]]
+        if known:
+            cells = [_mean([line[column] for line in known], "unlearned", column) for column in columns]
+            cost = f"{100 * np.mean([line['cost'] for line in known]):.0f} %"
+            lines.append(_row([name, *cells, cost, str(len(known))]))
     return "\n".join(lines)
+
+
+def _row(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
 
 
 def _mean(found: list[dict], model: str, name: str) -> str:
@@ -99,15 +125,8 @@ def main() -> None:
     options = parser.parse_args()
     if not options.table:
         for seed in options.seeds:
-            result: dict = {"seed": seed, "class": "3", "images": IMAGES, "lines": {}}
-            for line, arguments in LINES.items():
-                evidence = run(seed, arguments)
-                result["lines"][line] = row(evidence)
-                result |= {"environment": evidence["environment"], "judge": evidence["drawn"]["judge"]}
-                RESULTS.mkdir(parents=True, exist_ok=True)
-                text = json.dumps(result, indent=1, ensure_ascii=False)
-                (RESULTS / f"seed{seed}.json").write_text(text + "\n", encoding="utf-8")
-    print(table(stored()))
+            complete(seed)
+    print(table())
 
 
 if __name__ == "__main__":

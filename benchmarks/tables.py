@@ -17,7 +17,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results"
-PAGES = ("README.md", "docs/measured.md", "docs/contest.md")
+PAGES = ("README.md", "docs/measured.md", "docs/contest.md", "docs/diffusion.md")
 SIGNED = ("retain acc", "test loss")
 LANGUAGE_FIGURES = ("forget loss", "forget acc", "retain acc", "test loss", "AUC", "ES")
 SHORT = {"learning_rate": "rate", "known": "base known", "lora": "LoRA rank"}
@@ -138,6 +138,13 @@ def relearned() -> str:
     return table()
 
 
+def drawn_digits() -> str:
+    """Diffusion models that draw digits: see `ddpm_digits.py`."""
+    from ddpm_digits import table
+
+    return table()
+
+
 def _row(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
@@ -151,6 +158,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "varied": varied,
     "durability": durability,
     "relearned": relearned,
+    "drawn digits": drawn_digits,
     **{f"contest {case}": partial(contest, case) for case in CONTESTS},
 }
 

@@ -3,14 +3,17 @@
 import base64
 from dataclasses import dataclass, field
 from io import BytesIO
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
+from hf_unlearn.data.rows import Rows
 from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.evaluation.answers import ORIGINAL, UNLEARNED
+from hf_unlearn.evaluation.scoring import collect
 from hf_unlearn.report import blocks
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.tasks.forward import eval_mode, unwrap
@@ -18,7 +21,9 @@ from hf_unlearn_diffusion.frechet import frechet_distance
 from hf_unlearn_diffusion.judge import Judge, pixels_of
 
 STEPS = 25  # of a deterministic sampler (DDIM, arXiv 2010.02502)
-BATCH = 250
+BATCH = 250  # images at once, and of large ones as many as have
+VALUES = 2**15  # places that noise is put on
+CURVE = 256  # rows of a kind that an error by timestep is a mean of
 SEEDS_SHOWN = 4  # of each class, in the picture
 SIDE = 64  # pixels, at most, of an image in the picture
 WHOLE = "drawings.png"  # what everybody drew; stays on this machine
@@ -32,6 +37,7 @@ class Drawings:
         task: of the rows.
         most: images of each class.
         seed: of the noise that they begin with.
+        curves: by model, mean error of `forget` and `test` rows in each part of the schedule of the noise.
         shown: by model, `(classes · most, channels, height, width)` in [-1, 1], class by class.
     """
 
@@ -40,6 +46,7 @@ class Drawings:
     most: int
     seed: int = 0
     shown: dict[str, Any] = field(default_factory=dict)
+    curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     gone: tuple[int, ...] = ()
     judge: Judge | None = None
     unseen: np.ndarray = field(default_factory=lambda: np.empty(0))
@@ -53,7 +60,15 @@ class Drawings:
         """Have a model draw; `name` is what it is called. The first time the classifier is made too."""
         if self.judge is None:
             self._meet(splits)
-        self.shown[name] = draw(model, self.classes, self.seed)
+        self.shown[name] = draw(self.task, model, self.classes, self.seed)
+        kinds = {"forget": splits.forget, "test": splits.test}
+        self.curves[name] = {kind: self._curve(model, rows, batch_size) for kind, rows in kinds.items() if len(rows)}
+
+    def _curve(self, model: torch.nn.Module, rows: Rows, batch_size: int) -> list[float]:
+        """Mean error of at most `CURVE` rows at each of their draws, early timesteps first."""
+        some = rows.at(rows.indices[:CURVE])
+        found = collect(model, self.task, some, {"errors": attrgetter("errors_by_draw")}, batch_size=batch_size)
+        return [float(each) for each in found["errors"].mean(0)]
 
     def _meet(self, splits: UnlearningSplits) -> None:
         known = splits.retain.at([*splits.retain.indices, *splits.forget.indices])
@@ -71,6 +86,7 @@ class Drawings:
         return {
             "images": {kind: int(places.sum()) for kind, places in kinds.items()},
             "figures": {kind: self._figures(kind, places) for kind, places in kinds.items()},
+            "curves": self.curves,
             "judge": {"kind": "perceptron on pixels", "accuracy": self.judge.accuracy},
             "shown": self._pictured(),
             "picture": base64.b64encode(self.picture(self._pictured(), whole=False)).decode(),
@@ -155,24 +171,19 @@ class Drawings:
 
 
 @torch.no_grad()
-def draw(model: torch.nn.Module, classes: np.ndarray, seed: int, steps: int = STEPS) -> np.ndarray:
+def draw(task: Any, model: torch.nn.Module, classes: np.ndarray, seed: int, steps: int = STEPS) -> np.ndarray:
     """One image for each of `classes`, `(n, channels, height, width)` in [-1, 1], by DDIM from the noises of `seed`.
 
     The model, wrapped or not, is left as it was.
     """
-    from diffusers import DDIMScheduler
-
-    from hf_unlearn_diffusion.pipeline import ClassConditionalPipeline
-
     inner: Any = unwrap(model)
-    scheduler = DDIMScheduler.from_config(inner.scheduler.config)
-    pipeline = ClassConditionalPipeline(inner.unet, scheduler, id2label=inner.config.id2label)
-    pipeline.set_progress_bar_config(disable=True)
+    side = inner.unet.config.sample_size
+    values = side * side if isinstance(side, int) else side[0] * side[1]
+    at_once = max(1, min(BATCH, VALUES // values))
     generator, found = torch.Generator().manual_seed(seed), []
     with eval_mode(model):
-        for start in range(0, len(classes), BATCH):
-            wanted = [int(each) for each in classes[start : start + BATCH]]
-            images = pipeline(wanted, num_inference_steps=steps, generator=generator, output_type="pt").images
+        for start in range(0, len(classes), at_once):
+            images = task.draw(model, classes[start : start + at_once], generator, steps)
             found.append(images.float().cpu().numpy() * 2 - 1)
     return np.concatenate(found)
 

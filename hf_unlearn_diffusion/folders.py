@@ -39,7 +39,10 @@ def read_config(name: str, **options: Any) -> PixelDenoiserConfig:
         kind = index.get("_class_name")
         kind = kind[-1] if isinstance(kind, list) else kind
         if kind not in PIPELINES:
-            raise UserError(f"{name} is a {kind}; image_generation takes {', '.join(PIPELINES)}, or a UNet2DModel")
+            own = "; it is for the task text_to_image" if kind == "StableDiffusionPipeline" else ""
+            raise UserError(
+                f"{name} is a {kind}; image_generation takes {', '.join(PIPELINES)}, or a UNet2DModel{own}"
+            )
     network = dict(UNet2DModel.load_config(name, **where, **hub))
     if network.get("_class_name", "UNet2DModel") != "UNet2DModel":
         raise UserError(f"{name} holds a {network['_class_name']}; image_generation takes models with a UNet2DModel")

@@ -47,14 +47,18 @@ class Judge:
 
 
 def pixels_of(rows: AnyRows) -> tuple[np.ndarray, np.ndarray]:
-    """Images `(n, channels, height, width)` in [-1, 1], and their classes `(n,)`."""
+    """Images `(n, channels, height, width)` in [-1, 1], brought down to `SIDE`, and their classes `(n,)`."""
     features = rows.__getitems__(range(len(rows)))
-    images = np.stack([row["pixel_values"].numpy() for row in features])
+    images = np.stack([_small(row["pixel_values"]).numpy() for row in features])
     return images, np.array([int(row["labels"]) for row in features])
 
 
 def _flat(images: np.ndarray) -> np.ndarray:
-    tensor = torch.as_tensor(np.asarray(images, dtype=np.float32))
-    if max(tensor.shape[2:]) > SIDE:
-        tensor = torch.nn.functional.interpolate(tensor, size=(SIDE, SIDE), mode="area")
-    return tensor.flatten(1).double().numpy()
+    return _small(torch.as_tensor(np.asarray(images, dtype=np.float32))).flatten(1).double().numpy()
+
+
+def _small(images: torch.Tensor) -> torch.Tensor:
+    """`(channels, height, width)`, or many of them, with sides of at most `SIDE` pixels."""
+    if max(images.shape[-2:]) <= SIDE:
+        return images
+    return torch.nn.functional.adaptive_avg_pool2d(images, (SIDE, SIDE))

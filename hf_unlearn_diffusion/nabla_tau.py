@@ -16,6 +16,7 @@ from hf_unlearn.trainers.split_output import SplitOutput
 from hf_unlearn_diffusion.draws import DRAWS
 from hf_unlearn_diffusion.predictions import DenoisingPredictions, Noised
 from hf_unlearn_diffusion.steps import DenoisingConfig, DenoisingTrainer
+from hf_unlearn_diffusion.task import ImageGeneration
 
 UNSEEN = ("own", "other")
 
@@ -105,8 +106,9 @@ class DiffusionNablaTauTrainer(DenoisingTrainer):
         """Errors at a row's draws under the next class, `(rows, draws)`."""
         assert isinstance(said, DenoisingPredictions)
         model: Any = unwrap(self.model)
-        shown = said.noised
-        following = (shown.conditions + 1) % model.config.num_labels
+        task, shown = self.task, said.noised
+        assert isinstance(task, ImageGeneration)
+        following = task.conditions_of((said.labels + 1) % len(task.label_names or []))
         answer = model.denoise(Noised(shown.images, shown.timesteps, following)).flatten(1)
         return said.errors_of(answer).view(said.size, DRAWS)
 

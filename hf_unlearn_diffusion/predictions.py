@@ -19,7 +19,8 @@ class Noised:
     Args:
         images: `(rows, channels, height, width)`, x_t.
         timesteps: `(rows,)`, t.
-        conditions: `(rows,)`, class ids; the one after the last class stands for none.
+        conditions: `(rows,)`, class ids, the one after the last class standing for none; or `(rows, tokens)`, prompts,
+            of which the empty one stands for none.
     """
 
     images: torch.Tensor
@@ -28,6 +29,13 @@ class Noised:
 
     def __getitem__(self, rows: slice) -> "Noised":
         return Noised(self.images[rows], self.timesteps[rows], self.conditions[rows])
+
+
+def is_without(conditions: torch.Tensor, none: torch.Tensor | None) -> torch.Tensor:
+    """Which rows are shown without their condition, `(rows,)` bool."""
+    if none is None:
+        return torch.zeros(len(conditions), dtype=torch.bool, device=conditions.device)
+    return (conditions == none.to(conditions.device)).flatten(1).all(1) if conditions.dim() > 1 else conditions == none
 
 
 @dataclass
@@ -57,6 +65,11 @@ class DenoisingPredictions(Predictions):
         if self._errors is None or (self._wants_gradient and not self._errors.requires_grad):
             self._errors = self.errors_of(self.logits)
         return self._errors
+
+    @property
+    def errors_by_draw(self) -> torch.Tensor:
+        """The same by row, `(size, draws)`; early timesteps come first where a row is scored."""
+        return self.errors.view(self.size, -1)
 
     def errors_of(self, said: torch.Tensor) -> torch.Tensor:
         """The same had the network said something else, `(draws, pixels)`."""

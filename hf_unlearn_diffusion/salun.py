@@ -9,10 +9,12 @@ from hf_unlearn.errors import UserError
 from hf_unlearn.methods.salun import SHARE, SalUnTrainer
 from hf_unlearn.tasks.forward import unwrap
 from hf_unlearn.tasks.row_chunks import wide_type
+from hf_unlearn.trainers.published import PAPER
 from hf_unlearn.trainers.schedule import FORGET
 from hf_unlearn.trainers.split_output import SplitOutput
 from hf_unlearn_diffusion.predictions import DenoisingPredictions, Noised
 from hf_unlearn_diffusion.steps import DenoisingConfig, DenoisingTrainer
+from hf_unlearn_diffusion.task import ImageGeneration
 
 ALPHA = 3.07  # 1e-3 as published, on a retain loss that is summed over the 3,072 values of an image
 
@@ -28,6 +30,8 @@ class DiffusionSalUnConfig(DenoisingConfig):
             clipped at 1 before the mask, dropout as the model has it.
         alpha: weight α of the retain term, a mean over pixels. Published is 1e-3 on a sum over pixels, which is 3.07
             for images of 32 × 32 in colour.
+        other_prompt: c′ of every forgotten row, for models that read prompts, e.g. `a photo of a person wearing
+            clothes`. `None` is the prompt of the next kept concept.
     """
 
     variant: str = field(
@@ -36,6 +40,9 @@ class DiffusionSalUnConfig(DenoisingConfig):
             "help": "rows: as many steps as the request takes; paper: as published.",
             "choices": ["rows", "paper"],
         },
+    )
+    other_prompt: str | None = field(
+        default=None, metadata={"help": "Text to image: what is drawn instead (default: the next kept concept)."}
     )
     alpha: float = field(default=ALPHA, metadata={"help": "Weight of the retain term, a mean over pixels."})
 
@@ -70,6 +77,17 @@ class DiffusionSalUnTrainer(DenoisingTrainer):
     method = "diffusion_salun"
     paper = SalUnTrainer.paper
 
+    def __init__(self, model, args: DiffusionSalUnConfig, splits, task, **kwargs):
+        if args.other_prompt is not None:
+            if not hasattr(task, "conditions_said"):
+                self.check_task(task)
+            task.conditions_said(args.other_prompt)
+        if args.variant == PAPER and getattr(task, "has_prompts", False):
+            raise UserError(
+                "`variant` paper has the steps of a DDPM; configs/hub_sd_salun.yaml has those published for prompts"
+            )
+        super().__init__(model, args, splits, task, **kwargs)
+
     def rows_beside_steps(self) -> int:
         """Also the forgotten rows under another class, once in every step."""
         return super().rows_beside_steps() + self.rows_of_steps(FORGET)
@@ -84,18 +102,21 @@ class DiffusionSalUnTrainer(DenoisingTrainer):
         model: Any = unwrap(self.model)
         shown = said.noised
         with torch.no_grad():
-            other = Noised(shown.images, shown.timesteps, self.other_conditions(shown.conditions))
+            other = Noised(shown.images, shown.timesteps, self.other_conditions(shown.conditions, said.labels))
             wanted = model.denoise(other).flatten(1) if len(forget) else said.logits
         self.count_examples(len(forget) * self.args.world_size)
         return (said.logits.to(wide_type(said.logits)) - wanted).square().mean(1)
 
-    def other_conditions(self, conditions: torch.Tensor) -> torch.Tensor:
-        """c′ of each condition c, `(size,)`; no class stays no class."""
-        model: Any = unwrap(self.model)
-        count = model.config.num_labels
-        gone = set(self.splits.forgotten_classes)
-        kept = [k for k in range(count) if k not in gone] or list(range(count))
-        following = [next(k for k in (*range(c + 1, count), *range(count)) if k in kept) for c in range(count)]
-        embeddings = model.unet.config.num_class_embeds
-        table = torch.tensor([*following, *range(count, embeddings)], device=conditions.device)
-        return table[conditions]
+    def other_conditions(self, conditions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """c′ of each row with condition c and class `labels` `(size,)`; no condition stays none."""
+        model, task = unwrap(self.model), self.task
+        assert isinstance(task, ImageGeneration)
+        if self.args.other_prompt is not None:
+            other = task.conditions_said(self.args.other_prompt).to(conditions.device).expand_as(conditions)
+        else:
+            count = len(task.label_names or [])
+            gone = set(self.splits.forgotten_classes)
+            kept = [k for k in range(count) if k not in gone] or list(range(count))
+            following = [next(k for k in (*range(c + 1, count), *range(count)) if k in kept) for c in range(count)]
+            other = task.conditions_of(torch.tensor(following, device=labels.device)[labels])
+        return task.unless_without(other, conditions, model)

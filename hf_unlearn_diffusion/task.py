@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 
 from hf_unlearn.errors import UserError
@@ -11,9 +12,8 @@ from hf_unlearn.tasks.forward import unwrap, without_wrappers
 from hf_unlearn.tasks.image_classification import ImageClassification
 from hf_unlearn_diffusion.config import PixelDenoiserConfig
 from hf_unlearn_diffusion.draws import fixed_draws, seed_of
-from hf_unlearn_diffusion.predictions import DenoisingPredictions, Noised
+from hf_unlearn_diffusion.predictions import DenoisingPredictions, Noised, is_without
 
-DENOISERS = ("PixelDenoiser",)
 CORE_METHODS = ("fine_tune", "gradient_ascent", "nabla_tau", "neg_grad_plus", "ssd")  # need nothing but a loss
 
 
@@ -42,7 +42,7 @@ class ImageGeneration(ImageClassification):
 
     @classmethod
     def serves_class(cls, name: str) -> bool:
-        return name in DENOISERS
+        return name == cls.auto_class
 
     @classmethod
     def load_config(cls, name_or_path: str, **hub_kwargs):
@@ -107,6 +107,33 @@ class ImageGeneration(ImageClassification):
             f"are {own}, {', '.join(CORE_METHODS)}"
         )
 
+    def conditions_of(self, classes: torch.Tensor) -> torch.Tensor:
+        """c of classes `(rows,)`, as the model reads it: here the class itself."""
+        return classes
+
+    def unless_without(self, other: torch.Tensor, conditions: torch.Tensor, model: Any) -> torch.Tensor:
+        """`other` conditions, where `conditions` are not those of rows that are shown without one."""
+        without = is_without(conditions, model.no_condition)
+        return torch.where(without.view(-1, *(1 for _ in conditions.shape[1:])), conditions, other)
+
+    def conditions_said(self, prompt: str) -> torch.Tensor:
+        """c of a prompt. Raises `UserError` for models that read none."""
+        raise UserError(f"`other_prompt` is for models that read prompts; those of {self.name} read a class")
+
+    def draw(self, model: torch.nn.Module, classes: np.ndarray, generator: torch.Generator, steps: int):
+        """An image of each of `classes` by so many steps of DDIM, `(n, channels, height, width)` in [0, 1]. The model
+        is in eval mode."""
+        from diffusers import DDIMScheduler
+
+        from hf_unlearn_diffusion.pipeline import ClassConditionalPipeline
+
+        inner: Any = unwrap(model)
+        scheduler = DDIMScheduler.from_config(inner.scheduler.config)
+        pipeline = ClassConditionalPipeline(inner.unet, scheduler, id2label=inner.config.id2label)
+        pipeline.set_progress_bar_config(disable=True)
+        wanted = [int(each) for each in classes]
+        return pipeline(wanted, num_inference_steps=steps, generator=generator, output_type="pt").images
+
     def check_model(self, model: torch.nn.Module) -> None:
         config: Any = unwrap(model).config
         if self.label_names is not None and config.num_labels < len(self.label_names):
@@ -131,16 +158,18 @@ class ImageGeneration(ImageClassification):
     def predict(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> DenoisingPredictions:
         """One draw a row from the global generator where gradients are wanted; else the row's own draws."""
         if torch.is_grad_enabled():
-            said = model(batch["pixel_values"], labels=batch["labels"])
+            said = model(batch["pixel_values"], labels=batch["labels"], input_ids=batch.get("input_ids"))
             return _predictions(batch["labels"], [said])
         return self._scored(model, batch)
 
     def _scored(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> DenoisingPredictions:
-        images, labels = batch["pixel_values"], batch["labels"]
+        labels, prompts = batch["labels"], batch.get("input_ids")
         inner: Any = unwrap(model)
+        images = inner.encoded(batch["pixel_values"])
         times, noises = fixed_draws(batch["seed"].tolist(), tuple(images.shape[1:]), inner.steps)
         draws = zip(times.to(images.device), noises.to(images), strict=True)  # each a draw of every row
-        return _predictions(labels, [model(images, labels=labels, timesteps=t, noise=noise) for t, noise in draws])
+        same = {"labels": labels, "input_ids": prompts, "is_encoded": True}
+        return _predictions(labels, [model(images, timesteps=t, noise=noise, **same) for t, noise in draws])
 
     @torch.no_grad()
     def embed(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:

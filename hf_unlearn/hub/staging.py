@@ -79,7 +79,7 @@ def stage(output_dir: str | os.PathLike, destination: str | os.PathLike, *, push
         _rename_removed(destination / config, folder, evidence)
     for name in names:
         _clean(destination / name, folder)
-        if name.endswith((".md", ".html", ".json", ".jinja", ".svg")) and name not in VOCABULARY:
+        if name.endswith((".md", ".html", ".json", ".jinja", ".svg")) and Path(name).name not in VOCABULARY:
             check_text(destination / name, name, folder)
     return sorted(names)
 

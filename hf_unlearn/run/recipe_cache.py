@@ -75,8 +75,11 @@ def base_identity(name: str) -> str:
     """What a base is, whatever it is called: a hash of the folder's files, or a Hub id with its commit."""
     folder = Path(name)
     if folder.is_dir():
-        files = sorted(path for path in folder.resolve().iterdir() if path.is_file())
-        return hashlib.sha256(json.dumps([[path.name, file_digest(path)] for path in files]).encode()).hexdigest()
+        inside = folder.resolve()
+        parts = (folder / "model_index.json").is_file()  # a pipeline of diffusers has its weights in folders
+        files = sorted(path for path in (inside.rglob("*") if parts else inside.iterdir()) if path.is_file())
+        named = [[str(path.relative_to(inside)), file_digest(path)] for path in files]
+        return hashlib.sha256(json.dumps(named).encode()).hexdigest()
     from transformers.utils.hub import cached_file, extract_commit_hash
 
     try:

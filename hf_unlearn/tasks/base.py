@@ -97,7 +97,12 @@ class Task(ABC):
     @classmethod
     def load_config(cls, name_or_path: str, **hub_kwargs):
         """The configuration of a model on the Hub or in a folder, without its weights: a `PreTrainedConfig`. Raises
-        whatever its library raises."""
+        whatever its library raises, and `UserError` for a folder of `diffusers`."""
+        if (Path(name_or_path) / "model_index.json").is_file():
+            raise UserError(
+                f"{name_or_path} is a pipeline of diffusers, which {cls.name} cannot read: say `task` "
+                "image_generation (drawn by class) or text_to_image, of the extra hf_unlearn[diffusion]"
+            )
         return importlib.import_module("transformers").AutoConfig.from_pretrained(name_or_path, **hub_kwargs)
 
     def save_model(self, model: Any, folder: str | os.PathLike, **options: Any) -> None:
@@ -240,6 +245,10 @@ class Task(ABC):
         Call it once, before rows are encoded. Raises `UserError` as [`Task.check_model`] does.
         """
         self.check_model(model)
+
+    def settle_trained(self, model: torch.nn.Module) -> None:  # noqa: B027
+        """Take `requires_grad` from the parts of a model, wrapped or not, that unlearning leaves as they are, whatever
+        its training changed. Called before a trainer counts the weights; most tasks have no such parts."""
 
     def try_model(self, model: torch.nn.Module, features: dict[str, Any]) -> None:
         """Let `model` read one encoded row. Raises `UserError` if it cannot: an image of another size, a token beyond

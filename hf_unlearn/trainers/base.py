@@ -102,6 +102,7 @@ class UnlearningTrainer(StepMeans, Measuring, Originals, Loading, Pushing):
         # A model that was trained in this process keeps that run's precision, and accelerate would not give it ours.
         extract_model_from_parallel(model, keep_fp32_wrapper=False)
         vars(model).pop("_is_accelerate_prepared", None)
+        task.settle_trained(model)
         if args.learning_rate is None:
             args.learning_rate = default_learning_rate(model)
         self.recipe = recipe

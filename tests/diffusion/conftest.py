@@ -22,7 +22,8 @@ def installed(tmp_path, monkeypatch):
     assert len(tables) == 2
     lines = [f"[{group}]\n{points}".replace('"', "") for group, points in tables]
     (info / "entry_points.txt").write_text("\n".join(lines))
-    if not any(point.name == "image_generation" for point in entry_points(group="hf_unlearn.tasks")):
+    here = {point.name for point in entry_points(group="hf_unlearn.tasks")}
+    if not {"image_generation", "text_to_image"} <= here:
         monkeypatch.syspath_prepend(info.parent)
     registry._entry_points.cache_clear()
     yield

@@ -11,8 +11,10 @@ from PIL import Image
 from toy_diffusion import NAMES, denoising_setup
 
 from hf_unlearn.evaluation.answers import ORIGINAL, UNLEARNED
+from hf_unlearn.evaluation.scoring import score
 from hf_unlearn.report.drawn import caption, drawn_rows, picture_of
 from hf_unlearn_diffusion.drawings import Drawings, draw, side_by_side
+from hf_unlearn_diffusion.draws import DRAWS
 from hf_unlearn_diffusion.frechet import frechet_distance
 from hf_unlearn_diffusion.judge import Judge
 
@@ -72,8 +74,8 @@ def test_drawings_are_judged_and_the_picture_keeps_forgotten_rows(stripes, tmp_p
         drawings.ask(name, model, splits)
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
     images = drawings.shown[ORIGINAL]
-    assert images.shape == (12, 1, 8, 8) and np.array_equal(images, draw(model, drawings.classes, 0))
-    assert not np.array_equal(images, draw(model, drawings.classes, 1))
+    assert images.shape == (12, 1, 8, 8) and np.array_equal(images, draw(task, model, drawings.classes, 0))
+    assert not np.array_equal(images, draw(task, model, drawings.classes, 1))
     # A twin that draws what it is asked for, whatever the network of the test may draw.
     perfect = np.full((4, 3, 1, 8, 8), -1.0)
     for k in range(4):
@@ -86,6 +88,10 @@ def test_drawings_are_judged_and_the_picture_keeps_forgotten_rows(stripes, tmp_p
     assert kept["recognised"]["original"] == share and kept["recognised"]["twins"] == pytest.approx((1 + share) / 2)
     assert kept["frechet_twins"]["floor"] == pytest.approx(2 * kept["frechet_twins"]["unlearned"])
     assert block["shown"] == [ORIGINAL, UNLEARNED, "twin 1 of 2"]
+    for kind, rows in (("forget", splits.forget), ("test", splits.test)):  # the mean over a row's draws is its loss
+        curve = block["curves"][UNLEARNED][kind]
+        assert len(curve) == DRAWS and len(set(curve)) == DRAWS
+        assert np.mean(curve) == pytest.approx(score(model, task, rows).loss.mean(), rel=1e-5)
     public = np.asarray(Image.open(BytesIO(base64.b64decode(picture_of(block)))).convert("L"))
     drawings.save(tmp_path)
     whole = np.asarray(Image.open(tmp_path / "drawings.png").convert("L"))
