@@ -73,6 +73,17 @@ class EncodedRows:
         raw = bytearray(self._bytes(start, start + size))
         return {name: _value(raw, kind, shape, offset) for name, kind, shape, offset in layout}
 
+    def value(self, place: int, name: str) -> Any:
+        """One of a row's features, without reading the others; `None` where the row is not kept."""
+        if place in self._held:
+            return self._held[place][name]
+        if place >= len(self._kinds) or self._kinds[place] < 0:
+            return None
+        layout, start = self._layouts[self._kinds[place]], int(self._starts[place])
+        kind, shape, offset = next(each[1:] for each in layout if each[0] == name)
+        size = _size(((name, kind, shape, 0),))
+        return _value(bytearray(self._bytes(start + offset, start + offset + size)), kind, shape, 0)
+
     def length(self, place: int, name: str) -> int | None:
         """Length of a tensor of a row, without reading it; `None` where the row is not kept."""
         if place in self._held:

@@ -76,6 +76,16 @@ class Rows(torch.utils.data.Dataset):
                 found[place] = len(row["input_ids"])
         return np.array(found)
 
+    def numbers(self, name: str) -> np.ndarray:
+        """A feature of all rows that is a number, as integers: `(rows,)`."""
+        kept = [None if self._cache is None else self._cache.value(place, name) for place in self.indices]
+        missing = [i for i, value in enumerate(kept) if value is None]
+        for start in range(0, len(missing), 256):  # never all of them in memory
+            part = missing[start : start + 256]
+            for i, row in zip(part, self.__getitems__(part), strict=True):
+                kept[i] = row[name]
+        return np.array([int(value) for value in kept])
+
     def select(self, which: Sequence[int] | np.ndarray) -> "Rows":
         """Rows `which` (places in this object, not in the source) as a new object that shares the cache."""
         return self.at([self.indices[i] for i in which])

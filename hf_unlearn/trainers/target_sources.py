@@ -92,7 +92,7 @@ class Asking(Measuring):
     @staticmethod
     def labels_of(rows: Rows) -> np.ndarray:
         """Class ids, `(rows,)`."""
-        return np.array([int(features["labels"]) for features in rows.__getitems__(range(len(rows)))])
+        return rows.numbers("labels")
 
     @cached_property
     def kept_classes(self) -> np.ndarray:

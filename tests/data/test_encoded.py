@@ -47,6 +47,21 @@ def test_lengths_are_known_without_reading_the_rows(no_memory, monkeypatch):
     assert [rows.length(place, "input_ids") for place in range(3)] == [7, None, 3]
 
 
+def test_one_feature_is_read_without_the_others(no_memory):
+    rows = EncodedRows(3)
+    rows.update([2, 0], [ROW, ROW | {"labels": 7}])
+    assert [rows.value(place, "labels") for place in range(3)] == [7, None, 4]
+    assert torch.equal(rows.value(2, "wide"), ROW["wide"]) and rows.value(2, "weight") == 0.5
+
+
+def test_labels_of_many_rows_are_those_of_each(no_memory):
+    _, splits, _ = text_setup()
+    rows = splits.retain
+    each = [int(rows[i]["labels"]) for i in range(0, len(rows), 2)]  # half of them are encoded by now
+    assert rows.numbers("labels")[::2].tolist() == each
+    assert rows.numbers("labels").tolist() == [int(row["labels"]) for row in rows.__getitems__(range(len(rows)))]
+
+
 def test_a_row_comes_back_as_it_was(no_memory):
     rows, longer = EncodedRows(5), ROW | {"input_ids": torch.arange(7)}
     rows.update([4, 1], [ROW, longer])
