@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from hf_unlearn.errors import UserError
@@ -116,7 +117,7 @@ class DiffusionSalUnTrainer(DenoisingTrainer):
         else:
             count = len(task.label_names or [])
             gone = set(self.splits.forgotten_classes)
-            kept = [k for k in range(count) if k not in gone] or list(range(count))
-            following = [next(k for k in (*range(c + 1, count), *range(count)) if k in kept) for c in range(count)]
-            other = task.conditions_of(torch.tensor(following, device=labels.device)[labels])
+            kept = np.array([k for k in range(count) if k not in gone] or range(count))
+            following = kept[np.searchsorted(kept, labels.cpu().numpy(), side="right") % len(kept)]
+            other = task.conditions_of(torch.tensor(following, device=labels.device))
         return task.unless_without(other, conditions, model)

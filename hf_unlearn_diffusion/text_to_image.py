@@ -152,8 +152,8 @@ class TextToImage(ImageGeneration):
         return [self.prompt_template.replace(FIELD, str(names[int(each)])) for each in classes]
 
     def conditions_of(self, classes: torch.Tensor) -> torch.Tensor:
-        table = self.processor.tokens(self.prompts(range(len(self.label_names or []))))
-        return table.to(classes.device)[classes]
+        some = classes.tolist() or [0]  # a micro-batch may have no forget row
+        return self.processor.tokens(self.prompts(some))[: len(classes)].to(classes.device)
 
     def conditions_said(self, prompt: str) -> torch.Tensor:
         return self.processor.tokens([prompt])[0]

@@ -45,12 +45,16 @@ def may_repeat(rows, columns: Sequence[str], others: Sequence) -> np.ndarray:
     found = np.ones(len(rows), dtype=bool)
     if not any(is_image(rows.features[column]) for column in columns):
         for column in columns:
-            values = arrow_column(rows, column)
-            if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+            values, known = arrow_column(rows, column), [arrow_column(other, column) for other in others]
+            if not all(_holds_text(each.type) for each in (values, *known)):
                 continue
-            known = [arrow_column(other, column).cast(values.type).combine_chunks() for other in others]
-            found &= np.asarray(pc.is_in(values, value_set=pa.chunked_array(known, values.type)))
+            chunks = [chunk for each in known for chunk in each.cast(values.type).chunks]
+            found &= np.asarray(pc.is_in(values, value_set=pa.chunked_array(chunks, values.type)))
     return np.flatnonzero(found)
+
+
+def _holds_text(kind) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def label_ids(rows, label_column: str) -> np.ndarray:

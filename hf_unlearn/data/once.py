@@ -3,6 +3,8 @@
 import os
 import platform
 from collections.abc import Callable
+from datetime import timedelta
+from functools import lru_cache
 from typing import TypeVar
 
 import torch.distributed as dist
@@ -35,7 +37,7 @@ def once_per_machine(make: Callable[[], T]) -> T:
         except Exception as error:
             made = None, error
     every: list = [None] * dist.get_world_size()
-    dist.all_gather_object(every, (machine, is_first_of_machine(), made))
+    dist.all_gather_object(every, (machine, is_first_of_machine(), made), group=_patient())
     errors = [error for _, _, (_, error) in every if error is not None]
     if errors:
         raise errors[0]
@@ -45,4 +47,10 @@ def once_per_machine(make: Callable[[], T]) -> T:
 def wait_for_all() -> None:
     """Returns once every process has come here."""
     if several_processes():
-        dist.barrier()
+        dist.barrier(group=_patient())
+
+
+@lru_cache(maxsize=1)
+def _patient():
+    """A group of all processes on the host that waits for days: a million images take longer than a step may."""
+    return dist.new_group(backend="gloo", timeout=timedelta(days=7))

@@ -25,9 +25,13 @@ class Holding(Measuring):
         """From the mean loss of retain rows and of unseen ones, in nats: how far the rest is held, ρ in [0, 1]."""
         share = min(1.0, known / max(unseen, 1e-8))
         self.method_state[SHARE] = torch.tensor(share if share >= BY_HEART else 0.0)
-        if self.hold_share:
-            why = f"The model does not know its retain rows by heart (their loss is {share:.0%} of unseen rows')"
-            self.notes.append(f"{why}: so far they are held where they were, instead of being learned further.")
+
+    def train(self, *args, **kwargs):
+        output = super().train(*args, **kwargs)
+        if HELD in self.method_state:
+            why = f"The model did not know its retain rows by heart (a loss of {self.hold_share:.0%} of unseen rows')"
+            self.notes.append(f"{why}: so far they were held where they stood, instead of being learned further.")
+        return output
 
     @property
     def hold_share(self) -> float:
@@ -35,7 +39,8 @@ class Holding(Measuring):
         return on_host(self.method_state.get(SHARE, torch.zeros(())))
 
     def measure_retain(self, first: int, last: int) -> None:
-        """Score the retain rows of the steps from `first` to before `last`, those that are not known yet."""
+        """Score the retain rows of the steps from `first` to before `last`, those that are not known yet. Rows that
+        only a prolonged run reads are held where they stand when it is prolonged."""
         if not self.hold_share:
             return
         rows = self.splits.retain

@@ -31,7 +31,7 @@ class Restoring(Measuring):
     @property
     def keeps_states(self) -> bool:
         """Whether there will be a state to go back to."""
-        return not any(is_dtensor(p) for p in self.model.parameters())
+        return not (self.is_fsdp_enabled or any(is_dtensor(p) for p in self.model.parameters()))
 
     def look_at_validation(self) -> tuple[np.ndarray, np.ndarray]:
         """Losses in nats and whether the answer is right, of validation rows under the current model, both `(rows,)`.

@@ -316,10 +316,13 @@ class RowTargetTrainer(Holding, Restoring, Prolonging, PublishedTrainer, Asking)
         return np.logaddexp(0, -self.own_log_odds(said, self.calibration_rows))
 
     def look_at_validation(self) -> tuple[np.ndarray, np.ndarray]:
-        """Of the calibration rows; right is an answer that is the likeliest, of a causal LM likelier than not."""
+        """Of the calibration rows; right is the likeliest class, all labels of a set, and of a causal LM's tokens the
+        share that is likelier than not."""
         said = self.calibrate()
-        own = self.own_log_odds(said, self.calibration_rows)
-        return self._losses(said), own >= (said.log_odds.max(1) if self.task.chooses_class() else 0.0)
+        if self.task.chooses_class():
+            return self._losses(said), self.own_log_odds(said, self.calibration_rows) >= said.log_odds.max(1)
+        tokens = np.split(said.by_token.values > 0, said.by_token.start[1:-1])
+        return self._losses(said), np.array([each.mean() if self.task.generates else each.all() for each in tokens])
 
     def calibrate(self) -> Said:
         """What the model says of the calibration rows; looked at once a step."""

@@ -42,7 +42,6 @@ def test_rows_are_held_the_more_the_less_they_are_known(tmp_path):
         t.settle_hold(known, 1.0)
         found[known] = float(t.method_state[SHARE])
     assert found == pytest.approx({0.01: 0.0, 0.2: 0.2, 0.5: 0.5, 3.0: 1.0})
-    assert [note.split("loss is ")[1].split(" of")[0] for note in t.notes] == ["20%", "50%", "100%"]
 
 
 def test_a_model_that_knows_its_rows_by_heart_goes_on_with_descent(tmp_path):
@@ -68,6 +67,7 @@ def test_only_rows_that_steps_read_are_measured_and_counted(tmp_path, kind, conf
     assert len(read) == 8 < len(known) and {int(i) for i in np.flatnonzero(~np.isnan(known))} == read
     assert np.allclose(known[sorted(read)], losses[sorted(read)], rtol=1e-6)  # as the original had them
     assert t.rows_of_retain() == 8
+    assert any("not know its retain rows by heart" in note for note in t.notes)
 
 
 def test_a_prolonged_run_measures_the_rows_that_come(tmp_path):
