@@ -78,7 +78,7 @@ class Rows(torch.utils.data.Dataset):
 
     def numbers(self, name: str) -> np.ndarray:
         """A feature of all rows that is a number, as integers: `(rows,)`."""
-        kept = [None if self._cache is None else self._cache.value(place, name) for place in self.indices]
+        kept: list[Any] = [None if self._cache is None else self._cache.value(place, name) for place in self.indices]
         missing = [i for i, value in enumerate(kept) if value is None]
         for start in range(0, len(missing), 256):  # never all of them in memory
             part = missing[start : start + 256]
