@@ -61,5 +61,5 @@ def test_the_files_it_names_exist(page):
     for name in re.findall(r"`((?:configs|docs|benchmarks)/[\w./]+\.\w+)`", text):
         assert (ROOT / name).exists(), name
     for argument in set(re.findall(r"`--(\w+)", text)):
-        known = (ROOT / "hf_unlearn").rglob("*.py")
+        known = [*(ROOT / "hf_unlearn").rglob("*.py"), *(ROOT / "hf_unlearn_diffusion").rglob("*.py")]
         assert argument == "help" or any(argument in path.read_text() for path in known), argument

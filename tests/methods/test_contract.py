@@ -28,6 +28,7 @@ OPTIONS = {
 REMOVES_CLASSES = {"unsir"}
 REFUSES_MASKS = {"unsir"}
 REFUSES_FRESH_ADAPTERS = {"ssd", "msg"}
+AMPLIFIES_ROUNDING = {"scrub"}  # it starts where its KL is flat: what differs by 1e-14 then ends 1e-5 apart
 READS_UNPLANNED = {"altpo", "lotus"}  # answers may be drawn again, a run may end early
 KINDS = ("image", "sets", "lm")
 TWO_PROCESSES = (
@@ -99,7 +100,8 @@ def test_a_step_does_not_depend_on_its_division_and_a_mask_holds_the_others_stil
     divided.train()
     if method not in READS_UNPLANNED:
         assert whole.examples == planned
-    assert (weights(whole.model) - weights(divided.model)).abs().max() < 1e-9
+    near = 1e-4 if method in AMPLIFIES_ROUNDING else 1e-9
+    assert (weights(whole.model) - weights(divided.model)).abs().max() < near
     moved = {name: p != start[name] for name, p in whole.model.named_parameters()}
     assert any(m.any() for m in moved.values())
     if mask:

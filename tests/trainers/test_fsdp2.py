@@ -77,7 +77,7 @@ def make(folder, method: str, model, parts: int = 1, **options):
 
 def weights(model) -> dict[str, torch.Tensor]:
     full = {name: p.full_tensor() if hasattr(p, "full_tensor") else p for name, p in model.named_parameters()}
-    return {name: p.detach() for name, p in full.items()}
+    return {name: p.detach().clone() for name, p in full.items()}  # plain ones lie in what the next forward frees
 
 
 @pytest.mark.slow
