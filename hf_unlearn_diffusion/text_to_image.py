@@ -60,10 +60,6 @@ class TextToImage(ImageGeneration):
         return LatentDenoisers
 
     @classmethod
-    def serves_class(cls, name: str) -> bool:
-        return name == cls.auto_class
-
-    @classmethod
     def load_config(cls, name_or_path: str, **hub_kwargs):
         cls.check_installed()
         from hf_unlearn_diffusion.latent_folders import read_config

@@ -66,31 +66,28 @@ class EncodedRows:
         """The features of a row, or `None` where they are not kept."""
         if place in self._held:
             return self._held[place]
-        if place >= len(self._kinds) or self._kinds[place] < 0:
+        if (layout := self._layout_of(place)) is None:
             return None
-        layout, start = self._layouts[self._kinds[place]], int(self._starts[place])
-        size = _size(layout)
-        raw = bytearray(self._bytes(start, start + size))
+        start = int(self._starts[place])
+        raw = bytearray(self._bytes(start, start + _size(layout)))
         return {name: _value(raw, kind, shape, offset) for name, kind, shape, offset in layout}
 
     def value(self, place: int, name: str) -> Any:
         """One of a row's features, without reading the others; `None` where the row is not kept."""
         if place in self._held:
             return self._held[place][name]
-        if place >= len(self._kinds) or self._kinds[place] < 0:
+        if (layout := self._layout_of(place)) is None:
             return None
-        layout, start = self._layouts[self._kinds[place]], int(self._starts[place])
         kind, shape, offset = next(each[1:] for each in layout if each[0] == name)
-        size = _size(((name, kind, shape, 0),))
-        return _value(bytearray(self._bytes(start + offset, start + offset + size)), kind, shape, 0)
+        start = int(self._starts[place]) + offset
+        return _value(bytearray(self._bytes(start, start + _size(((name, kind, shape, 0),)))), kind, shape, 0)
 
     def length(self, place: int, name: str) -> int | None:
         """Length of a tensor of a row, without reading it; `None` where the row is not kept."""
         if place in self._held:
             return len(self._held[place][name])
-        if place >= len(self._kinds) or self._kinds[place] < 0:
-            return None
-        return next(shape[0] for found, _, shape, _ in self._layouts[self._kinds[place]] if found == name)
+        layout = self._layout_of(place)
+        return None if layout is None else next(shape[0] for found, _, shape, _ in layout if found == name)
 
     def update(self, places: Iterable[int], features: Sequence[dict[str, Any]]) -> None:
         """Keep the features of rows. Raises `UserError` where the disk has no room."""
@@ -129,6 +126,11 @@ class EncodedRows:
         if self._path is not None:
             Path(self._path).unlink(missing_ok=True)
             self._path = None
+
+    def _layout_of(self, place: int) -> Layout | None:
+        """Of a row in the file; `None` where it is not there."""
+        there = place < len(self._kinds) and self._kinds[place] >= 0
+        return self._layouts[self._kinds[place]] if there else None
 
     def _write(self, layouts: list[tuple[int, Layout]], parts: list[bytes]) -> None:
         if self._file is None:

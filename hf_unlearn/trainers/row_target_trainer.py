@@ -220,7 +220,8 @@ class RowTargetTrainer(Holding, Restoring, Prolonging, PublishedTrainer, Asking)
             self.note_state()
         if self._first_of_step("length"):
             self.prolong()
-            self.measure_retain(total, self.schedule.total_steps)
+            if self.schedule.total_steps > total:
+                self.measure_retain(total, self.schedule.total_steps)
         return forget.own(self.method_state["targets"], forget.log_odds)
 
     def slack(self, forget: SplitOutput) -> torch.Tensor:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from toy import image_setup
+from toy import image_setup, lm_setup, sets_setup
 
 from hf_unlearn.methods import get_method
 from hf_unlearn.models import lora
@@ -147,3 +147,22 @@ def bright_setup():
         task.predict(model.train(), rows).loss.mean().backward()
         optimizer.step()
     return model.eval(), splits, task
+
+
+def test_what_is_right_where_rows_have_no_single_class(tmp_path):
+    sets = looking(tmp_path / "sets", sets_setup)
+    _, right = sets.look_at_validation()
+    assert right.tolist() == sets.score(sets.calibration_rows).correct.tolist()  # every label of the set
+    lm = looking(tmp_path / "lm", lm_setup)
+    losses, right = lm.look_at_validation()
+    scores = lm.score(lm.calibration_rows)
+    assert np.allclose(losses, scores.loss)
+    likely = lm.look(lm.calibration_rows, lm.model).by_token
+    assert right[0] == np.mean(likely.values[: likely.count[0]] > 0) and len(right) == len(scores.loss)
+
+
+def looking(folder, setup):
+    model, splits, task = setup(torch.float64)
+    kind = get_method("nabla_tau")
+    args = kind.config_class(output_dir=str(folder), use_cpu=True, variant="rows", proxy_epochs=1)
+    return kind(model, args, splits, task, quiet=True)
