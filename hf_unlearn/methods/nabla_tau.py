@@ -10,7 +10,9 @@ from hf_unlearn.errors import UserError
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.trainers import token_pull
 from hf_unlearn.trainers.config import KnownRecipe, filled_later
+from hf_unlearn.trainers.lookahead import Attacked, Lookahead
 from hf_unlearn.trainers.row_target_trainer import RowTargetConfig, RowTargetTrainer
+from hf_unlearn.trainers.saliency_lens import SaliencyLens
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase
 from hf_unlearn.trainers.split_output import SplitOutput, on_host
 
@@ -20,6 +22,7 @@ PAPER_DECAY = 0.01  # AdamW's own
 TAU_EVERY = 5  # forget epochs between two measurements of τ in the published schedule
 FORGET_WEIGHT = 0.6
 RETAIN_ROWS = {"tokens": 8}  # a step; 16 elsewhere
+RELEARN_STEPS = {"tokens": 3}  # that the run looks ahead; elsewhere it does not
 
 
 @dataclass
@@ -30,6 +33,8 @@ class NablaTauConfig(RowTargetConfig):
         variant: `rows`, `tokens`, `held` or `paper`, see [`NablaTauTrainer`]. `None` is `tokens` for a causal LM that
             was not trained from random weights, as far as is known, `held` for models that say no labels, else `rows`.
         per_device_train_batch_size: retain rows per process and micro-batch; `None` is 16, with variant tokens 8.
+        relearn_steps: how many steps of relearning the run looks ahead ([`Lookahead`]), variant tokens only; `None` is
+            3 there. Each costs the forget rows of a step once more in two thirds of the steps; 0 does without.
         alpha: weight α₀ of the forget term at the start of the published schedule; `None` is (5/3)·|D_f|/|D_train|.
     """
 
@@ -46,6 +51,9 @@ class NablaTauConfig(RowTargetConfig):
     per_device_train_batch_size: int = filled_later(
         "Retain rows per process and micro-batch (default: 16, variant tokens 8)."
     )
+    relearn_steps: int = filled_later(
+        "Steps of relearning after which rows must still be forgotten, variant tokens (default: 3)."
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -53,9 +61,11 @@ class NablaTauConfig(RowTargetConfig):
             raise UserError(f"`variant` is '{self.variant}'; it is one of {', '.join(VARIANTS)}")
         if self.alpha is not None and not 0 < self.alpha <= 1:
             raise UserError(f"`alpha` is {self.alpha}; it must lie in (0, 1]")
+        if self.relearn_steps is not None and self.relearn_steps < 0:
+            raise UserError(f"`relearn_steps` is {self.relearn_steps}; it must be 0 or more")
 
 
-class NablaTauTrainer(RowTargetTrainer):
+class NablaTauTrainer(RowTargetTrainer, Attacked):
     """∇τ (Trippa et al. 2024, arXiv 2403.14339): L = α·ReLU(τ − L_f)² + (1 − α)·L_r (equation 4).
 
     `variant="paper"` is the published form: L_f is the mean over the step's forget rows, τ the current model's mean
@@ -88,9 +98,10 @@ class NablaTauTrainer(RowTargetTrainer):
         b_i = a_i and e_ij = clamp((φ_ij − t_ij)/S, 0, 1) where a_i > 0,
         else b_i = a_i/3 and e_ij = clamp((t_ij − φ_ij)/S, 0, 1),
 
-    by AdamW without momentum, the targets measured once on the original. What is left of ∇τ: ascent on what is above
-    its target, in proportion to the gap, which stops there, and beside it descent on rows that lose. A row that fell
-    too far comes back the same way, from the first step on.
+    by AdamW without momentum, the targets measured once on the original. In the last two thirds of the steps the
+    forget term is also asked for after three steps that learn other forgotten rows again ([`Lookahead`]). What is left
+    of ∇τ: ascent on what is above its target, in proportion to the gap, which stops there, and beside it descent on
+    rows that lose. A row that fell too far comes back the same way, from the first step on.
 
     Example:
 
@@ -101,6 +112,7 @@ class NablaTauTrainer(RowTargetTrainer):
     config_class = NablaTauConfig
     args: NablaTauConfig
     method = "nabla_tau"
+    lenses = (Lookahead, SaliencyLens)  # what is looked at ahead is masked as well
     paper = {
         "title": "∇τ: Gradient-based and Task-Agnostic machine Unlearning",
         "authors": "Daniel Trippa, Cesare Campagnano, Maria Sofia Bucarelli, Gabriele Tolomei, Fabrizio Silvestri",
@@ -120,9 +132,13 @@ class NablaTauTrainer(RowTargetTrainer):
             raise UserError(f"`variant` tokens is for causal_lm; the rows of {task.name} have no tokens to tell apart")
         if args.per_device_train_batch_size is None:
             args.per_device_train_batch_size = RETAIN_ROWS.get(args.variant, 16)
+        if args.relearn_steps is None:
+            args.relearn_steps = RELEARN_STEPS.get(args.variant, 0)
+        if args.relearn_steps and not self.by_tokens:
+            raise UserError(f"`relearn_steps` is for `variant` tokens; this is {args.variant}")
         if self.by_tokens:
             self.least_steps, self.visits = token_pull.LEAST_STEPS, token_pull.VISITS
-            args.learning_rate = args.learning_rate or token_pull.learning_rate(model, recipe)
+            args.learning_rate = args.learning_rate or token_pull.RATE * token_pull.fine_tuning_rate(model, recipe)
         super().__init__(model, args, splits, task, recipe=recipe, **kwargs)
 
     def default_forget_batch(self) -> int:
@@ -170,7 +186,14 @@ class NablaTauTrainer(RowTargetTrainer):
     # A τ for every row.
 
     def _tokens_loss(self, forget: SplitOutput, retain: SplitOutput) -> torch.Tensor:
-        return token_pull.pull(self.method_state, forget) + self.hold(retain)
+        return self.forget_term(forget) + self.hold(retain)
+
+    def forget_term(self, forget: SplitOutput, higher: float = 0.0) -> torch.Tensor:
+        return token_pull.pull(self.method_state, forget, higher)
+
+    @property
+    def relearning_rate(self) -> float:
+        return token_pull.fine_tuning_rate(self.model, self.recipe)
 
     def _rows_loss(self, forget: SplitOutput, retain: SplitOutput) -> torch.Tensor:
         away = (forget.log_odds - self.row_targets(forget)) / self.spread  # (size,)

@@ -28,7 +28,7 @@ class GradientLens:
         return []
 
     def rows_read(self) -> int:
-        """How many rows [`prepare`] reads."""
+        """How many rows it reads in a whole training, beside those that the steps read anyway."""
         return 0
 
     def prepare(self) -> dict[str, torch.Tensor]:

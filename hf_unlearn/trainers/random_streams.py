@@ -19,6 +19,7 @@ class Stream(IntEnum):
     PROBE_ROWS = 9
     REFUSALS = 10
     ALTERNATES = 11
+    RELEARNED_ROWS = 12
 
 
 def random_numbers(seed: int, stream: Stream, *which: int) -> np.random.Generator:

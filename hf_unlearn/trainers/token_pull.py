@@ -1,5 +1,7 @@
 """∇τ for causal language models, variant tokens: the row says how much, its tokens say where."""
 
+from collections.abc import Mapping
+
 import torch
 
 from hf_unlearn.trainers.config import KnownRecipe, default_learning_rate
@@ -15,10 +17,9 @@ RATE = 0.3  # of the recipe's peak learning rate
 ADAPTER_RATE = 10.0  # a recipe's rate is for full weights; an adapter that starts at zero needs more
 
 
-def learning_rate(model: torch.nn.Module, recipe: KnownRecipe | None) -> float:
-    """The peak rate, from the recipe's, or from the model's width where no recipe is known."""
-    known = recipe and recipe.rate_for(model, ADAPTER_RATE)
-    return RATE * (known or 2 * default_learning_rate(model))
+def fine_tuning_rate(model: torch.nn.Module, recipe: KnownRecipe | None) -> float:
+    """The peak rate of a fine-tune: the recipe's, or from the model's width where no recipe is known."""
+    return (recipe and recipe.rate_for(model, ADAPTER_RATE)) or 2 * default_learning_rate(model)
 
 
 def measure(trainer: Asking) -> dict[str, torch.Tensor]:
@@ -29,16 +30,17 @@ def measure(trainer: Asking) -> dict[str, torch.Tensor]:
     return fit_targets(model_seen.by_token, asked.validation.by_token, asked.forget.by_token, places)
 
 
-def pull(state: dict[str, torch.Tensor], forget: SplitOutput) -> torch.Tensor:
-    """0.6·mean_i[b_i·mean_j(e_ij·φ_ij)], a scalar; see [`NablaTauTrainer`]. `state` is that of [`measure`]."""
-    tokens = forget.predictions.label_log_odds  # (tokens,)
-    amount = (forget.log_odds.detach() - at_rows(state, forget)) / on_host(state["spread"])  # (size,)
+def pull(state: Mapping[str, torch.Tensor], forget: SplitOutput, higher: float = 0.0) -> torch.Tensor:
+    """0.6·mean_i[b_i·mean_j(e_ij·φ_ij)], a scalar; see [`NablaTauTrainer`]. `state` is that of [`measure`]; all
+    targets are `higher` by so much, in nats."""
+    tokens = forget.predictions.label_log_odds - higher  # (tokens,)
+    amount = (forget.log_odds.detach() - higher - at_rows(state, forget)) / on_host(state["spread"])  # (size,)
     place = (tokens.detach() - at_tokens(state, forget)) / on_host(state["token_spread"])  # (tokens,)
     side = torch.sign(amount)[forget.predictions.example]
     amount = torch.where(amount > 0, amount, BACK * amount)
     return WEIGHT * forget.mean(amount * forget.predictions.example_mean((side * place).clamp(0, 1) * tokens))
 
 
-def at_rows(state: dict[str, torch.Tensor], forget: SplitOutput) -> torch.Tensor:
+def at_rows(state: Mapping[str, torch.Tensor], forget: SplitOutput) -> torch.Tensor:
     """The targets of the micro-batch's rows, `(size,)`."""
     return forget.own(state["targets"], forget.log_odds)

@@ -26,8 +26,10 @@ def weights(model):
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
-@pytest.mark.parametrize("variant", ["rows", "held", "paper"])
-@pytest.mark.parametrize("kind", SETUPS)
+FORMS = [(kind, variant) for kind in SETUPS for variant in ("rows", "held", "paper")] + [("lm", "tokens")]
+
+
+@pytest.mark.parametrize("kind, variant", FORMS)
 def test_accumulation_gives_the_same_weights(tmp_path, kind, variant):
     runs = []
     for accumulation in (1, 2, 4):
@@ -79,6 +81,7 @@ os._exit(0)  # torch's own threads sometimes abort while the interpreter shuts d
         ("image", "rows", 11),
         pytest.param("image", "paper", 1, marks=pytest.mark.long),
         pytest.param("lm", "rows", 11, marks=pytest.mark.long),
+        ("lm", "tokens", 11),
     ],
 )
 def test_two_processes_give_the_same_weights(tmp_path, kind, variant, forget):

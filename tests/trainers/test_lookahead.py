@@ -1,0 +1,136 @@
+"""The forget term after some steps of relearning: its gradient worked out beside, and what must not change."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from toy import image_setup, lm_setup
+
+from hf_unlearn.errors import UserError
+from hf_unlearn.methods.nabla_tau import NablaTauConfig, NablaTauTrainer
+from hf_unlearn.trainers.lookahead import GAIN, Lookahead
+from hf_unlearn.trainers.split_output import SplitOutput
+
+
+def make(tmp_path, forget=None, dtype=torch.float64, **values):
+    model, splits, task = lm_setup(dtype)
+    if forget is not None:
+        splits.forget = splits.forget.select(range(forget))
+    options = {"proxy_epochs": 1, "retrain_epochs": 3, "max_steps": 6, "learning_rate": 3e-3} | values
+    args = NablaTauConfig(output_dir=str(tmp_path), use_cpu=True, disable_tqdm=True, variant="tokens", **options)
+    return NablaTauTrainer(model, args, splits, task, quiet=True)
+
+
+class Watching(Lookahead):
+    """Keeps what the model and its gradients were around each change."""
+
+    def __init__(self, trainer):
+        super().__init__(trainer)
+        self.seen = []
+
+    def change_gradients(self):
+        model = self.trainer.model
+        before = copy.deepcopy(model)
+        for kept, own in zip(before.parameters(), model.parameters(), strict=True):
+            kept.grad = own.grad.clone()
+        super().change_gradients()
+        after = {name: p.grad.clone() for name, p in model.named_parameters()}
+        same = all(torch.equal(p, q) for p, q in zip(before.parameters(), model.parameters(), strict=True))
+        self.seen.append((self.trainer.state.global_step, before, after, same))
+
+
+@pytest.fixture
+def watched(tmp_path, monkeypatch):
+    monkeypatch.setattr(NablaTauTrainer, "lenses", (Watching,))
+    trainer = make(tmp_path)
+    trainer.train()
+    return trainer, trainer.active_lenses[0]
+
+
+def test_the_gradient_is_that_of_the_forget_term_after_the_attack(watched):
+    trainer, lens = watched
+    step, model, after, _ = lens.seen[-1]
+    attacks = lens.attacks(step)
+    assert step == 5 and [len(rows) for rows in attacks] == [4 - 1] * 3  # 11 rows, 4 a step: the third has three
+    own = trainer._sampler().rows(step)["forget"]
+    found = {name: p.grad.clone() for name, p in model.named_parameters()}
+    for rows in attacks:
+        assert not set(rows) & set(own)
+        model.zero_grad()
+        batch = trainer.task.collate(trainer.splits.forget.__getitems__(rows.tolist()))
+        trainer.task.predict(model, batch).loss.mean().backward()
+        with torch.no_grad():
+            for p in model.parameters():
+                p -= trainer.relearning_rate * p.grad / (p.grad.abs() + 1e-8)
+    model.zero_grad()
+    batch = trainer.task.collate(trainer.splits.forget.__getitems__(own.tolist()))
+    predictions = trainer.task.predict(model, batch)
+    forget, higher = SplitOutput("forget", predictions, torch.tensor(own), 1 / len(own)), trainer.method_state[GAIN]
+    assert higher > 0
+    trainer.forget_term(forget, float(higher)).backward()
+    for name, p in model.named_parameters():
+        assert torch.allclose(after[name], found[name] + p.grad, rtol=1e-9, atol=1e-12)
+        assert p.grad.abs().max() > 0
+
+
+def test_weights_stay_and_a_third_of_the_steps_look_nowhere(watched):
+    _, lens = watched
+    assert all(same for *_, same in lens.seen)
+    changed = [
+        any(not torch.equal(p.grad, after[name]) for name, p in model.named_parameters())
+        for _, model, after, _ in lens.seen
+    ]
+    assert changed == [False, False, True, True, True, True]
+
+
+def test_examples_are_those_that_were_planned(tmp_path):
+    """Of a step of four rows three attacks with as many, and its own once more; of twelve validation rows six are
+    learned and six are looked at twice, and the other way round."""
+    plain, ahead = make(tmp_path, relearn_steps=0), make(tmp_path)
+    planned = ahead.rows_beside_steps() - plain.rows_beside_steps()
+    plain.train()
+    ahead.train()
+    assert ahead.examples - plain.examples == planned == 4 * (3 + 4 + 4 + 3) + 2 * (3 * 4 + 2 * 6)
+    assert any("learn others of them again" in line for lens in ahead.active_lenses for line in lens.plan())
+    assert not plain.active_lenses
+
+
+def test_spread_weights_are_not_moved_ahead_and_that_is_told(tmp_path):
+    trainer = make(tmp_path)
+    trainer.is_fsdp_enabled = True
+    lens = Lookahead(trainer)
+    assert not lens.prepare() and not lens.attacks(5) and not lens.plan()
+    assert "did not look ahead" in trainer.notes[-1]
+
+
+def test_a_single_row_has_no_others(tmp_path):
+    one, plain = make(tmp_path, forget=1), make(tmp_path, forget=1, relearn_steps=0)
+    one.train()
+    plain.train()
+    assert all(torch.equal(p, q) for p, q in zip(one.model.parameters(), plain.model.parameters(), strict=True))
+
+
+def test_what_is_not_asked_for_may_not_move(tmp_path):
+    """A mask holds what is looked ahead for, too."""
+    trainer = make(tmp_path, saliency=0.5)
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    trainer.train()
+    masks = trainer.lens.mask.masks
+    moved = {name: p.detach() != before[name] for name, p in trainer.model.named_parameters()}
+    assert all(not (moved[name] & ~masks[name].bool()).any() for name in masks)
+    assert np.sum([m.sum() for m in moved.values()]) > 0
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"relearn_steps": -1}, "`relearn_steps` is -1"),
+        ({"relearn_steps": 2, "variant": "rows"}, "is for `variant` tokens; this is rows"),
+    ],
+)
+def test_bad_steps(tmp_path, options, words):
+    model, splits, task = image_setup()
+    with pytest.raises(UserError, match=words):
+        args = NablaTauConfig(output_dir=str(tmp_path), use_cpu=True, **options)
+        NablaTauTrainer(model, args, splits, task, quiet=True)
