@@ -17,6 +17,7 @@ from hf_unlearn.errors import NonFiniteLossError, UserError
 from hf_unlearn.evaluation.scores import SplitScores
 from hf_unlearn.models.lora import save_kwargs
 from hf_unlearn.models.weights import KEPT_NARROW, trains_narrow
+from hf_unlearn.models.zero import load_whole
 from hf_unlearn.saliency.shards import whole
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.tasks.forward import eval_mode, rows_of
@@ -26,7 +27,7 @@ from hf_unlearn.trainers.lens import GradientLens
 from hf_unlearn.trainers.loading import Loading
 from hf_unlearn.trainers.measuring import Measuring
 from hf_unlearn.trainers.modes import has_batch_norm, set_training_mode
-from hf_unlearn.trainers.originals import Originals, Pass
+from hf_unlearn.trainers.originals import Pass
 from hf_unlearn.trainers.pass_clock import PassClock
 from hf_unlearn.trainers.pushing import Pushing
 from hf_unlearn.trainers.resuming import (
@@ -42,13 +43,14 @@ from hf_unlearn.trainers.sampler import JointSampler, StreamSize
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase, Schedule
 from hf_unlearn.trainers.split_output import SplitOutput
 from hf_unlearn.trainers.step_means import StepMeans
+from hf_unlearn.trainers.zero import Zero
 
 
-class UnlearningTrainer(StepMeans, Measuring, Originals, Loading, Pushing):
+class UnlearningTrainer(StepMeans, Measuring, Zero, Loading, Pushing):
     """A `transformers.Trainer` over joint batches of forget and retain rows.
 
     A method implements [`unlearning_loss`], may override [`phases`] (what is trained when) and [`prepare`] (what it
-    measures before the first step), and may ask for what [`Originals`] lists. DDP, FSDP, accumulation, precision,
+    measures before the first step), and may ask for what [`Originals`] lists. DDP, FSDP, ZeRO, accumulation, precision,
     adapters, checkpoints and logging are Trainer's own.
 
     Args:
@@ -63,7 +65,7 @@ class UnlearningTrainer(StepMeans, Measuring, Originals, Loading, Pushing):
     Raises:
         `UserError`: several GPUs without a launcher, or a task that the method does not serve.
         `NonFiniteLossError`: from [`train`], on every process, before a broken update is made; a checkpoint of the
-            last good step is written first.
+            last good step is written first, but not under DeepSpeed.
 
     Example:
 
@@ -125,9 +127,11 @@ class UnlearningTrainer(StepMeans, Measuring, Originals, Loading, Pushing):
             callbacks=callbacks,
             **kwargs,
         )
+        load_whole()
         if args.per_device_forget_batch_size is None:
             args.per_device_forget_batch_size = self.default_forget_batch()
         self.active_lenses = [lens(self) for lens in self.lenses if lens.is_asked(args)]
+        self._check_zero(own_steps=type(self).training_step is not UnlearningTrainer.training_step)
         self._separate_forwards = has_batch_norm(model) and not args.disable_dropout
         self.schedule = Schedule(self.phases(), args.max_steps)
         self.add_callback(PassClock(self.passes))
@@ -306,7 +310,7 @@ class UnlearningTrainer(StepMeans, Measuring, Originals, Loading, Pushing):
         This is where a step waits for the device; the next step's rows are made ready first.
         """
         self._fetch_next_step()
-        grad_norm = super()._get_grad_norm(model, grad_norm)
+        grad_norm = self._norm_of(super()._get_grad_norm(model, grad_norm))
         finite = self._finite if self._finite is not None else torch.ones((), dtype=torch.bool)
         if getattr(self.accelerator, "scaler", None) is None:  # a loss scaler skips steps with overflow itself
             norm = whole(torch.as_tensor(grad_norm))  # FSDP2 gives it spread over the processes
@@ -329,14 +333,17 @@ class UnlearningTrainer(StepMeans, Measuring, Originals, Loading, Pushing):
             resume_from_checkpoint = find_checkpoint(resume_from_checkpoint, Path(self.args.output_dir))
             check_identity(resume_from_checkpoint, self._identity)
         try:
-            return super().train(resume_from_checkpoint, *args, **kwargs)
+            output = super().train(resume_from_checkpoint, *args, **kwargs)
         except NonFiniteLossError:
-            if self.optimizer is not None:  # else it was a training on the side, before the first step
+            # Without an optimizer it was a training on the side, before the first step; DeepSpeed has stepped by now.
+            if self.optimizer is not None and not self.is_deepspeed_enabled:
                 self.model.zero_grad()
                 self._save_checkpoint(self.model, trial=None)
             raise
         finally:
             self._ahead = None  # and with it the loader's workers
+        self._leave_engine()
+        return output
 
     def release(self) -> None:
         """Give back what only steps need: the optimizer's state, two numbers a weight, and gradients."""

@@ -1,0 +1,47 @@
+"""What DeepSpeed's ZeRO does otherwise than other engines: it steps within the backward pass, and keeps the weights."""
+
+import math
+
+import torch
+
+from hf_unlearn.errors import UserError
+from hf_unlearn.models.zero import make_whole
+from hf_unlearn.trainers.originals import Originals
+
+
+class Zero(Originals):
+    """Part of [`UnlearningTrainer`]. The engine holds the model from the first step to the last: what is measured
+    before, and what comes after, have it whole on every process.
+
+    Clipping and the update come within the backward pass, so nothing can change gradients in between. Under ZeRO-3 a
+    process has a part of every weight.
+    """
+
+    def _check_zero(self, *, own_steps: bool) -> None:
+        """Raises `UserError` for what DeepSpeed cannot serve. `own_steps`: the method has steps beside Trainer's."""
+        if not self.is_deepspeed_enabled:
+            return
+        if self.active_lenses:
+            raise UserError("DeepSpeed steps within the backward pass, where no mask can act: take DDP or FSDP2")
+        if own_steps:
+            raise UserError(f"`method` {self.method} changes weights that DeepSpeed holds: take DDP")
+        if any(hasattr(p, "ds_id") for p in self.model.parameters()):
+            raise UserError(
+                "ZeRO-3 spread the model as it was loaded, before anything could be measured: load it after the "
+                "method's config is made"
+            )
+        if self.zero_stage == 3 and self.reads_weights:
+            raise UserError(f"`method` {self.method} reads whole weights, which ZeRO-3 spreads: take ZeRO-2 or DDP")
+
+    def _leave_engine(self) -> None:
+        """After the last step: the model is whole on every process, and nothing of the engine is left."""
+        if self.is_deepspeed_enabled and self.model_wrapped is not self.model:
+            make_whole(self.model, self.model_wrapped)
+            self.model_wrapped, self.deepspeed, self.optimizer = self.model, None, None
+            self.accelerator.free_memory()
+
+    def _norm_of(self, grad_norm: torch.Tensor | float | None) -> torch.Tensor | float | None:
+        """DeepSpeed says −1 of a norm that is not finite."""
+        if self.is_deepspeed_enabled and (grad_norm is None or grad_norm < 0):
+            return math.nan
+        return grad_norm
