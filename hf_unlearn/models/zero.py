@@ -7,7 +7,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 
 def load_whole() -> None:
-    """Have models loaded whole from now on, under ZeRO-3 too: what is measured before the first step needs all weights.
+    """Have models loaded whole from now on, under ZeRO-3 too: what is measured before the first step needs that.
 
     `transformers` spreads them at loading from the moment that training arguments, or a trainer, are made.
     """
@@ -25,9 +25,15 @@ def make_whole(model: nn.Module, engine: Any) -> None:
     """
     from deepspeed.runtime.zero.partition_parameters import GatheredParameters
 
-    parameters = list(model.parameters())
-    with GatheredParameters([p for p in parameters if hasattr(p, "ds_id")]):
-        plain = {id(p): nn.Parameter(p.detach().clone(), requires_grad=p.requires_grad) for p in parameters}
+    plain = {}
+    for parameter in model.parameters():
+        value = parameter
+        if hasattr(parameter, "ds_id"):
+            with GatheredParameters([parameter]):
+                value = nn.Parameter(parameter.detach().clone(), requires_grad=parameter.requires_grad)
+        elif parameter.requires_grad:  # it is a part of one long tensor of the engine's
+            value = nn.Parameter(parameter.detach().clone())
+        plain[id(parameter)] = value
     engine.destroy()
     for module in model.modules():  # under ZeRO-3 its parameters lie in a dict of DeepSpeed's
         module._parameters = {name: None if p is None else plain[id(p)] for name, p in module._parameters.items()}

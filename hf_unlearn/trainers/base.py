@@ -50,8 +50,8 @@ class UnlearningTrainer(StepMeans, Measuring, Zero, Loading, Pushing):
     """A `transformers.Trainer` over joint batches of forget and retain rows.
 
     A method implements [`unlearning_loss`], may override [`phases`] (what is trained when) and [`prepare`] (what it
-    measures before the first step), and may ask for what [`Originals`] lists. DDP, FSDP, ZeRO, accumulation, precision,
-    adapters, checkpoints and logging are Trainer's own.
+    measures before the first step), and may ask for what [`Originals`] lists. DDP, FSDP, ZeRO, accumulation,
+    precision, adapters, checkpoints and logging are Trainer's own.
 
     Args:
         model: the original model, full or a `PeftModel`; changed in place.

@@ -91,7 +91,7 @@ class Originals(TrainerPart):
 
     @property
     def reads_weights(self) -> bool:
-        """Whether steps read the weights themselves, beside what the model says: each process must have all of them."""
+        """Whether steps read the weights themselves, so that each process must have all of them."""
         return self.keeps_start or self.asks_original
 
     def reference_rows(self) -> Mapping[str, AnyRows]:

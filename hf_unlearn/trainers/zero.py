@@ -1,4 +1,4 @@
-"""What DeepSpeed's ZeRO does otherwise than other engines: it steps within the backward pass, and keeps the weights."""
+"""What DeepSpeed's ZeRO does otherwise than other engines: it steps within the backward pass and keeps the weights."""
 
 import math
 
@@ -37,7 +37,8 @@ class Zero(Originals):
         """After the last step: the model is whole on every process, and nothing of the engine is left."""
         if self.is_deepspeed_enabled and self.model_wrapped is not self.model:
             make_whole(self.model, self.model_wrapped)
-            self.model_wrapped, self.deepspeed, self.optimizer = self.model, None, None
+            self.model_wrapped, self.deepspeed = self.model, None
+            self.optimizer = None  # type: ignore[assignment]  # as before the first step
             self.accelerator.free_memory()
 
     def _norm_of(self, grad_norm: torch.Tensor | float | None) -> torch.Tensor | float | None:

@@ -1,5 +1,6 @@
 """DeepSpeed's ZeRO-2 and ZeRO-3 on two processes, in truth: a run ends where one process ends, and goes on."""
 
+import json
 from pathlib import Path
 
 import processes
@@ -18,6 +19,7 @@ CASES = {
     "scrub": {},
 }
 REFUSED = {"ssd": {}, "nabla_tau": {"saliency": 0.5}}  # edits weights; masks gradients
+AUTO = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
 WHOLE_WEIGHTS = ("scrub", "neg_grad_plus")  # a copy of them, which ZeRO-3 spreads
 PROGRAM = """
 import os
@@ -25,7 +27,7 @@ import sys
 from pathlib import Path
 
 stage, out = int(sys.argv[1]), Path(sys.argv[2])
-os.environ |= {{"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": str(stage)}}
+os.environ |= {{"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(out / "zero.json")}}
 os.environ["DS_ACCELERATOR"] = "cpu"
 import torch
 import torch.distributed as dist
@@ -104,6 +106,9 @@ def make(folder, method: str, parts: int = 1, callbacks=None, **options):
 @pytest.mark.parametrize("stage", [2, 3])
 def test_a_run_ends_where_one_process_ends_and_goes_on(tmp_path, stage):
     here = Path(__file__).parent
+    spread = {"stage": stage} | ({"stage3_param_persistence_threshold": 0} if stage == 3 else {})
+    config = dict.fromkeys(AUTO, "auto") | {"zero_optimization": spread}
+    (tmp_path / "zero.json").write_text(json.dumps(config))
     program = PROGRAM.format(paths=[str(here), str(here.parent)])
     done = processes.run(program, str(stage), str(tmp_path), processes=2)  # the first time it compiles for a minute
     assert done.returncode == 0, done.stderr[-3000:]
