@@ -17,7 +17,6 @@ from hf_unlearn.errors import NonFiniteLossError, UserError
 from hf_unlearn.evaluation.scores import SplitScores
 from hf_unlearn.models.lora import save_kwargs
 from hf_unlearn.models.weights import KEPT_NARROW, trains_narrow
-from hf_unlearn.models.zero import load_whole
 from hf_unlearn.saliency.shards import whole
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.tasks.forward import eval_mode, rows_of
@@ -127,7 +126,6 @@ class UnlearningTrainer(StepMeans, Measuring, Zero, Loading, Pushing):
             callbacks=callbacks,
             **kwargs,
         )
-        load_whole()
         if args.per_device_forget_batch_size is None:
             args.per_device_forget_batch_size = self.default_forget_batch()
         self.active_lenses = [lens(self) for lens in self.lenses if lens.is_asked(args)]
@@ -310,7 +308,7 @@ class UnlearningTrainer(StepMeans, Measuring, Zero, Loading, Pushing):
         This is where a step waits for the device; the next step's rows are made ready first.
         """
         self._fetch_next_step()
-        grad_norm = self._norm_of(super()._get_grad_norm(model, grad_norm))
+        grad_norm = super()._get_grad_norm(model, grad_norm)
         finite = self._finite if self._finite is not None else torch.ones((), dtype=torch.bool)
         if getattr(self.accelerator, "scaler", None) is None:  # a loss scaler skips steps with overflow itself
             norm = whole(torch.as_tensor(grad_norm))  # FSDP2 gives it spread over the processes
@@ -333,7 +331,7 @@ class UnlearningTrainer(StepMeans, Measuring, Zero, Loading, Pushing):
             resume_from_checkpoint = find_checkpoint(resume_from_checkpoint, Path(self.args.output_dir))
             check_identity(resume_from_checkpoint, self._identity)
         try:
-            output = super().train(resume_from_checkpoint, *args, **kwargs)
+            return super().train(resume_from_checkpoint, *args, **kwargs)
         except NonFiniteLossError:
             # Without an optimizer it was a training on the side, before the first step; DeepSpeed has stepped by now.
             if self.optimizer is not None and not self.is_deepspeed_enabled:
@@ -342,8 +340,6 @@ class UnlearningTrainer(StepMeans, Measuring, Zero, Loading, Pushing):
             raise
         finally:
             self._ahead = None  # and with it the loader's workers
-        self._leave_engine()
-        return output
 
     def release(self) -> None:
         """Give back what only steps need: the optimizer's state, two numbers a weight, and gradients."""

@@ -2,10 +2,8 @@
 
 import math
 
-import torch
-
 from hf_unlearn.errors import UserError
-from hf_unlearn.models.zero import make_whole
+from hf_unlearn.models.zero import load_whole, make_whole
 from hf_unlearn.trainers.originals import Originals
 
 
@@ -19,6 +17,7 @@ class Zero(Originals):
 
     def _check_zero(self, *, own_steps: bool) -> None:
         """Raises `UserError` for what DeepSpeed cannot serve. `own_steps`: the method has steps beside Trainer's."""
+        load_whole()  # to be made, the trainer has asked for the contrary
         if not self.is_deepspeed_enabled:
             return
         if self.active_lenses:
@@ -33,16 +32,18 @@ class Zero(Originals):
         if self.zero_stage == 3 and self.reads_weights:
             raise UserError(f"`method` {self.method} reads whole weights, which ZeRO-3 spreads: take ZeRO-2 or DDP")
 
-    def _leave_engine(self) -> None:
-        """After the last step: the model is whole on every process, and nothing of the engine is left."""
+    def train(self, *args, **kwargs):
+        """As Trainer's; afterwards the model is whole on every process, and nothing of the engine is left."""
+        output = super().train(*args, **kwargs)
         if self.is_deepspeed_enabled and self.model_wrapped is not self.model:
             make_whole(self.model, self.model_wrapped)
             self.model_wrapped, self.deepspeed = self.model, None
             self.optimizer = None  # type: ignore[assignment]  # as before the first step
             self.accelerator.free_memory()
+        return output
 
-    def _norm_of(self, grad_norm: torch.Tensor | float | None) -> torch.Tensor | float | None:
-        """DeepSpeed says −1 of a norm that is not finite."""
-        if self.is_deepspeed_enabled and (grad_norm is None or grad_norm < 0):
-            return math.nan
-        return grad_norm
+    def _get_grad_norm(self, model, grad_norm=None):
+        norm = super()._get_grad_norm(model, grad_norm)
+        if self.is_deepspeed_enabled and (norm is None or norm < 0):
+            return math.nan  # DeepSpeed says −1 of a norm that is not finite
+        return norm
