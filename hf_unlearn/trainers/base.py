@@ -21,6 +21,7 @@ from hf_unlearn.saliency.shards import whole
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.tasks.forward import eval_mode, rows_of
 from hf_unlearn.trainers.config import KnownRecipe, UnlearningConfig, default_learning_rate
+from hf_unlearn.trainers.engines import Engines
 from hf_unlearn.trainers.joint_batch import JointCollator, JointDataset
 from hf_unlearn.trainers.lens import GradientLens
 from hf_unlearn.trainers.loading import Loading
@@ -42,10 +43,9 @@ from hf_unlearn.trainers.sampler import JointSampler, StreamSize
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase, Schedule
 from hf_unlearn.trainers.split_output import SplitOutput
 from hf_unlearn.trainers.step_means import StepMeans
-from hf_unlearn.trainers.zero import Zero
 
 
-class UnlearningTrainer(StepMeans, Measuring, Zero, Loading, Pushing):
+class UnlearningTrainer(StepMeans, Measuring, Engines, Loading, Pushing):
     """A `transformers.Trainer` over joint batches of forget and retain rows.
 
     A method implements [`unlearning_loss`], may override [`phases`] (what is trained when) and [`prepare`] (what it
@@ -129,7 +129,7 @@ class UnlearningTrainer(StepMeans, Measuring, Zero, Loading, Pushing):
         if args.per_device_forget_batch_size is None:
             args.per_device_forget_batch_size = self.default_forget_batch()
         self.active_lenses = [lens(self) for lens in self.lenses if lens.is_asked(args)]
-        self._check_zero(own_steps=type(self).training_step is not UnlearningTrainer.training_step)
+        self._settle_engine(own_steps=type(self).training_step is not UnlearningTrainer.training_step)
         self._separate_forwards = has_batch_norm(model) and not args.disable_dropout
         self.schedule = Schedule(self.phases(), args.max_steps)
         self.add_callback(PassClock(self.passes))
