@@ -7,6 +7,8 @@ import processes
 import pytest
 import torch
 import toy
+from accelerate.state import PartialState
+from accelerate.utils import DistributedType
 from transformers import AutoModelForImageClassification, TrainerCallback
 
 from hf_unlearn.methods import get_method
@@ -33,7 +35,7 @@ import torch
 import torch.distributed as dist
 
 sys.path[:0] = {paths}
-from test_deepspeed import CASES, REFUSED, WHOLE_WEIGHTS, SizesSeen, make, told, weights
+from test_deepspeed import CASES, REFUSED, WHOLE_WEIGHTS, SizesSeen, by_recipe, make, told, weights
 from hf_unlearn.errors import NonFiniteLossError, UserError
 from hf_unlearn.trainers.handover import final_model, save_model
 
@@ -50,6 +52,9 @@ for method, options in CASES.items():
     save_model(trainer, out / f"{{method}}-saved", final_model(trainer))
     if dist.get_rank() == 0:
         torch.save(found, out / f"{{method}}.pt")
+made = by_recipe(out / "cache", spread=True)
+if dist.get_rank() == 0:
+    torch.save(made, out / "recipe.pt")
 again = make(out / "grad_diff", "grad_diff", parts=2, **CASES["grad_diff"])
 again.train(resume_from_checkpoint=str(out / "grad_diff" / "checkpoint-2"))
 whole = torch.load(out / "grad_diff.pt", weights_only=False)[0] if dist.get_rank() == 0 else {{}}
@@ -102,6 +107,25 @@ def make(folder, method: str, parts: int = 1, callbacks=None, **options):
     return kind(model, args, splits, task, quiet=True, callbacks=callbacks)
 
 
+def by_recipe(cache, spread: bool = False) -> dict[str, torch.Tensor]:
+    """Weights of an original; `spread`: under DeepSpeed, as on GPUs. On CPUs recipes are trained by DDP."""
+    from hf_unlearn.run import recipe
+
+    ended, make_whole = [], recipe.make_whole
+    recipe.make_whole = lambda model, engine: ended.append(type(engine).__name__) or make_whole(model, engine)
+    if spread:
+        PartialState._prepare_backend = lambda *_: ("gloo", DistributedType.NO)
+        recipe._on_cpu = lambda use_cpu: False
+    _, splits, task = toy.image_setup()
+    config = {"image_size": 8, "patch_size": 4, "num_channels": 1, "hidden_size": 16, "intermediate_size": 32}
+    config |= {"num_hidden_layers": 2, "num_attention_heads": 2}
+    how = recipe.Recipe(model_type="vit", model_config=json.dumps(config), num_train_epochs=1, batch_size=8)
+    trained = recipe.train_recipe(how, task, splits.retain, 0, cache_dir=cache)
+    recipe.make_whole = make_whole
+    assert ended == ["DeepSpeedEngine"] * spread
+    return weights(trained.model)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", [2, 3])
 def test_a_run_ends_where_one_process_ends_and_goes_on(tmp_path, stage):
@@ -112,6 +136,8 @@ def test_a_run_ends_where_one_process_ends_and_goes_on(tmp_path, stage):
     program = PROGRAM.format(paths=[str(here), str(here.parent)])
     done = processes.run(program, str(stage), str(tmp_path), processes=2)  # the first time it compiles for a minute
     assert done.returncode == 0, done.stderr[-3000:]
+    found, own = torch.load(tmp_path / "recipe.pt"), by_recipe(tmp_path / "own cache")
+    assert max((own[name] - found[name]).abs().max() for name in own) < 1e-5
     for method, options in CASES.items():
         if stage == 3 and method in WHOLE_WEIGHTS:
             continue
