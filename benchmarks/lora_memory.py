@@ -4,9 +4,10 @@
     python benchmarks/lora_memory.py --model FOLDER               # these weights
     python benchmarks/lora_memory.py --sums FOLDER                # another large model: its config, nothing else
 
-Both arms are an adapter of rank 8 on a frozen float32 base and get the same rows of random tokens: `fine_tune` is a
+All arms are an adapter of rank 8 on a frozen float32 base and get the same rows of random tokens: `fine_tune` is a
 plain `Trainer` with as many rows in a forward as a step of the unlearning has, `unlearn` is ∇τ's default on a model
-that came with its adapter. Each runs in a process of its own on one thread of the CPU. A phase's peak is the kernel's
+that came with its adapter, `unlearn_rows` its variant `rows`, which keeps a copy of the adapter (`kept_copy_mb`) to go
+back to. Each runs in a process of its own on one thread of the CPU. A phase's peak is the kernel's
 mark of the most resident memory (Linux), reset between phases, less what the process held before it had a model. The
 sums are made on the meta device: weights, an adapter's weights, gradients and moments, and what autograd keeps of one
 forward. `sum_over_measured` says what they are worth: the sum for the small model over the measured peak of
@@ -17,6 +18,7 @@ import argparse
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,7 @@ class Peak:
     """The most resident memory since the last reset, in MB, less what there was at the beginning."""
 
     def __init__(self):
-        self.before, self.found = self._status("VmRSS"), {}
+        self.before, self.found, self.kept = self._status("VmRSS"), {}, 0.0
 
     def mark(self, phase: str) -> None:
         """End a phase: keep its peak, and begin the next."""
@@ -108,16 +110,21 @@ def fine_tune(name: str | None, peak: Peak, folder: str) -> None:
     peak.mark("steps")
 
 
-def unlearn(name: str | None, peak: Peak, folder: str) -> None:
+def unlearn(name: str | None, peak: Peak, folder: str, **options) -> None:
     from transformers import TrainerCallback
 
     from hf_unlearn import NablaTauConfig, NablaTauTrainer
     from hf_unlearn.models import lora
     from hf_unlearn.trainers.handover import score_model
+    from hf_unlearn.trainers.restoring import KEPT
 
     class Marks(TrainerCallback):
         def on_train_begin(self, *args, **kwargs):
             peak.mark("proxy and targets")
+
+        def on_step_end(self, *args, **kwargs):
+            kept = [value for name, value in trainer.method_state.items() if name.startswith(KEPT)]
+            peak.kept = round(sum(value.nbytes for value in kept) / MB, 1)
 
     model, splits, task = setting(name)
     lora.add_reference_adapter(model)
@@ -125,13 +132,16 @@ def unlearn(name: str | None, peak: Peak, folder: str) -> None:
     args = NablaTauConfig(
         output_dir=folder, max_steps=STEPS, proxy_epochs=1, per_device_train_batch_size=RETAIN,
         per_device_forget_batch_size=FORGET, per_device_eval_batch_size=RETAIN, use_cpu=True, save_strategy="no",
-        disable_tqdm=True,
+        disable_tqdm=True, **options,
     )  # fmt: skip
     trainer = NablaTauTrainer(model, args, splits, task, callbacks=[Marks()], quiet=True)
     trainer.train()
     peak.mark("steps")
     score_model(trainer)
     peak.mark("scoring")
+
+
+ARMS = {"fine_tune": fine_tune, "unlearn": unlearn, "unlearn_rows": partial(unlearn, variant="rows")}
 
 
 def sums(name: str | None, values: dict[str, Any], width: int) -> dict[str, float]:
@@ -177,26 +187,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="name or folder; default: the shape of SmolLM2-135M with random weights")
     parser.add_argument("--sums", help="name or folder of the larger model's config; default: Llama-3.1-8B's shape")
-    parser.add_argument("--arm", choices=["fine_tune", "unlearn"], help=argparse.SUPPRESS)
+    parser.add_argument("--arm", choices=list(ARMS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.arm:
         return run_arm(options.arm, options.model)
     from hf_unlearn.report.evidence import environment
 
-    found = {}
-    for arm in ("fine_tune", "unlearn"):
+    found, kept = {}, {}
+    for arm in ARMS:
         command = [sys.executable, __file__, "--arm", arm, *(["--model", options.model] if options.model else [])]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(done.stderr)
-        found[arm] = json.loads(done.stdout.splitlines()[-1])
+        told = json.loads(done.stdout.splitlines()[-1])
+        found[arm], kept[arm] = told["peak_mb"], told["kept_copy_mb"]
         print(f"{arm}: " + ", ".join(f"{phase} {value:,.0f} MB" for phase, value in found[arm].items()), flush=True)
-    usual, ours = (max(found[arm].values()) for arm in ("fine_tune", "unlearn"))
+    usual, ours, _ = highest = [max(found[arm].values()) for arm in ARMS]
+    over = {arm: round(most / found[arm]["steps"], 3) for arm, most in zip(ARMS, highest, strict=True)}
     small, large = sums(options.model, SMOL, 4), sums(options.sums, LLAMA_8B, 2)
     tuned = {part: value for part, value in small.items() if part != "other adapters"}
     results = {
         "peak_mb": found,
         "unlearn_over_fine_tune": round(ours / usual, 3),
+        "largest_phase_over_steps": over,
+        "kept_copy_mb": kept,
         "sum_mb": small | {"total": round(sum(small.values()), 1)},
         "sum_over_measured": round(sum(tuned.values()) / usual, 3),
         "large_sum_mb": large | {"total": round(sum(large.values()), 1)},
@@ -223,8 +237,8 @@ def run_arm(arm: str, model: str | None) -> None:
     torch.set_num_threads(1)
     peak = Peak()
     with tempfile.TemporaryDirectory() as folder:
-        {"fine_tune": fine_tune, "unlearn": unlearn}[arm](model, peak, folder)
-    print(json.dumps(peak.found))
+        ARMS[arm](model, peak, folder)
+    print(json.dumps({"peak_mb": peak.found, "kept_copy_mb": peak.kept}))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ thread.
 - `repeats`: exact duplicates and held-out rows among the training rows, where texts that cannot repeat are not
   digested, beside a digest of every row;
 - `embeddings`: rows of like length together, beside rows in their order;
+- `near`: the search for near duplicates among 384 numbers a row, where at most 4,096 unseen rows set the threshold,
+  beside as many unseen rows as kept ones;
 - `steps`: forwards and backwards of steps of 64 rows to keep and 32 to forget in four micro-batches, divided by
   length, beside divided as they were drawn. `padding` is their tokens with padding over those without.
 
@@ -110,6 +112,16 @@ def jobs(rows: int) -> tuple[dict[str, tuple[Callable, Callable]], dict[str, flo
         with mock.patch.object(Rows, "lengths", lambda rows_of, which: None):
             embed()
 
+    rng = np.random.default_rng(0)
+    kept, unseen, gone = (rng.standard_normal((n, 384), dtype=np.float32) for n in (rows, rows, 100))
+
+    def near() -> None:
+        duplicates.near_duplicates(gone, kept, unseen)
+
+    def near_plainly() -> None:
+        with mock.patch.object(duplicates, "MOST_UNRELATED", rows):
+            near()
+
     def steps(way: str) -> None:
         for batch in divided[way]:
             task.predict(model, task.collate(long.__getitems__(batch))).loss.sum().backward()
@@ -118,6 +130,7 @@ def jobs(rows: int) -> tuple[dict[str, tuple[Callable, Callable]], dict[str, flo
         "encode": (encode_plainly, encode),
         "repeats": (repeats_plainly, repeats),
         "embeddings": (embed_plainly, embed),
+        "near": (near_plainly, near),
         "steps": (lambda: steps("drawn"), lambda: steps("by_length")),
     }
     return timed, {way: round(padding(long, task, batches), 3) for way, batches in divided.items()}

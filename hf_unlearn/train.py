@@ -28,21 +28,21 @@ def train(argv: list[str] | None = None) -> None:
         results.print_data(data)
         if arguments.run.dry_run:
             return print_plan(arguments, data)
-        references = stages.load_references(arguments, data)
+        stages.try_references(arguments, data)
         stages.rehearse(arguments, data)
         original = stages.get_original(arguments, data)
         stages.look_for_near_duplicates(arguments, data, original)
         before = stages.score_model(arguments, data, original.model, ORIGINAL)
-        stages.check_references(arguments, data, before, references)
+        references = stages.check_references(arguments, data, before)
 
         trainer = stages.make_trainer(arguments, data, original)
         unlearning = stages.unlearn(arguments, data, trainer)  # trainer -> model
         results.save_model(arguments, trainer, unlearning)
-        twins = stages.make_twins(arguments, data) + references
-        scored = stages.score_models(arguments, data, trainer, before, unlearning, twins)
+        disturbed = durability.disturb(arguments, data, unlearning.model)
+        scored, twins = stages.score_models(arguments, data, trainer, before, unlearning, references, disturbed.twin)
 
         evidence = results.make_evidence(arguments, data, original, trainer, unlearning, twins, scored)
-        durability.add_stress(arguments, data, evidence, unlearning.model, [twin.model for twin in twins])
+        disturbed.add_to(evidence)
         results.save(arguments, data, trainer, evidence)
         results.print_result(arguments, data, trainer, evidence)
         results.push(arguments, trainer)

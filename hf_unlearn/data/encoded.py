@@ -1,5 +1,6 @@
 """Encoded rows of one data set: in memory while they are few, beyond that in a memory-mapped file."""
 
+import errno
 import math
 import mmap
 import os
@@ -23,6 +24,7 @@ class Shared(NamedTuple):
     """What another process of the machine needs to read the file of an [`EncodedRows`]."""
 
     path: str
+    identity: tuple[int, int]
     layouts: list[Layout]
     starts: np.ndarray
     kinds: np.ndarray
@@ -37,7 +39,8 @@ class EncodedRows:
 
     Args:
         rows (`int`): of the source.
-        shared (`bool`): all rows go to a file with a name, which [`share`] tells and [`unname`] removes.
+        shared (`bool`): all rows go to a file that other processes can open, from [`share`] on, until [`unname`]. It
+            has a name only where the system lets nobody open a file without one.
     """
 
     def __init__(self, rows: int, shared: bool = False):
@@ -48,6 +51,7 @@ class EncodedRows:
         self._owner = os.getpid()
         self._file: Any = None
         self._path: str | None = None
+        self._named = False
         self._map: mmap.mmap | None = None
         self._layouts: list[Layout] = []
         self._numbers: dict[Layout, int] = {}
@@ -108,14 +112,17 @@ class EncodedRows:
         if self._path is None:
             return None
         self._file.flush()
-        return Shared(self._path, self._layouts, self._starts, self._kinds)
+        return Shared(self._path, _identity(self._file), self._layouts, self._starts, self._kinds)
 
     @classmethod
     def attached(cls, shared: Shared) -> "EncodedRows":
-        """Rows that another process wrote. What this one adds stays in its memory."""
+        """Rows that another process wrote. What this one adds stays in its memory. Raises `OSError` where the file
+        cannot be opened here."""
         rows = cls(len(shared.kinds))
         rows._layouts, rows._starts, rows._kinds = shared.layouts, shared.starts, shared.kinds
         with open(shared.path, "rb") as file:
+            if _identity(file) != shared.identity:  # another system's processes, with numbers of their own
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), shared.path)
             rows._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         rows._room = MOST_HELD
         rows._owner = -1
@@ -123,9 +130,9 @@ class EncodedRows:
 
     def unname(self) -> None:
         """Take the file's name away, once all have opened it: it ends with those that read it."""
-        if self._path is not None:
+        if self._path is not None and self._named:
             Path(self._path).unlink(missing_ok=True)
-            self._path = None
+        self._path = None
 
     def _layout_of(self, place: int) -> Layout | None:
         """Of a row in the file; `None` where it is not there."""
@@ -152,11 +159,14 @@ class EncodedRows:
             self._end += len(part)
 
     def _open(self) -> None:
-        if self._shared:
+        descriptors = Path(f"/proc/{os.getpid()}/fd")  # on Linux: what this process has open, for others of its user
+        self._named = self._shared and not descriptors.is_dir()
+        if self._named:
             self._file = tempfile.NamedTemporaryFile("w+b", prefix="hf_unlearn-", delete=False)  # noqa: SIM115
             self._path = self._file.name
         else:
             self._file = tempfile.TemporaryFile("w+b")  # noqa: SIM115
+            self._path = str(descriptors / str(self._file.fileno())) if self._shared else None
         self._starts = np.zeros(self._rows, dtype=np.int64)
         self._kinds = np.full(self._rows, -1, dtype=np.int32)
 
@@ -164,6 +174,11 @@ class EncodedRows:
         if self._map is None or end > len(self._map):
             self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
         return self._map[start:end]
+
+
+def _identity(file: Any) -> tuple[int, int]:
+    found = os.fstat(file.fileno())
+    return found.st_dev, found.st_ino
 
 
 def _layout(row: dict[str, Any]) -> Layout | None:

@@ -9,6 +9,8 @@ from typing import TypeVar
 
 import torch.distributed as dist
 
+from hf_unlearn.errors import UserError
+
 T = TypeVar("T")
 
 
@@ -44,10 +46,15 @@ def once_per_machine(make: Callable[[], T]) -> T:
     return next(found for where, first, (found, _) in every if where == machine and first)
 
 
-def wait_for_all() -> None:
-    """Returns once every process has come here."""
-    if several_processes():
-        dist.barrier(group=_patient())
+def fail_together(problem: str | None) -> None:
+    """Returns once every process has come here. Raises `UserError` in all of them where one has a problem."""
+    if not several_processes():
+        every = [problem]
+    else:
+        every = [None] * dist.get_world_size()
+        dist.all_gather_object(every, problem, group=_patient())
+    if told := [each for each in every if each is not None]:
+        raise UserError(told[0])
 
 
 @lru_cache(maxsize=1)

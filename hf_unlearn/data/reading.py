@@ -6,7 +6,7 @@ from typing import Any
 from hf_unlearn.data.columns import is_image
 from hf_unlearn.data.content import images_of, read_rows, row_digests, take_images
 from hf_unlearn.data.encoded import EncodedRows, Shared
-from hf_unlearn.data.once import is_first_of_machine, once_per_machine, several_processes, wait_for_all
+from hf_unlearn.data.once import fail_together, is_first_of_machine, once_per_machine, several_processes
 from hf_unlearn.data.rows import Rows
 from hf_unlearn.data.sources import Source
 from hf_unlearn.errors import RowError
@@ -34,7 +34,7 @@ def read_every_row(source: Source, split: str, rows: Rows, cached: bool) -> dict
 
     With several processes the first of each machine reads, and the others read its encoded rows. Images that will not
     be kept are only decoded: resizing them all costs minutes. Raises `RowError`, with the place in the file, in every
-    process.
+    process; `UserError`, in every process too, where one of them cannot read what another has encoded.
     """
     if not several_processes():
         return _read(source, split, rows, cached).partly
@@ -49,13 +49,23 @@ def read_every_row(source: Source, split: str, rows: Rows, cached: bool) -> dict
         found = once_per_machine(read)
         if own is None:
             take_images(rows.source, found.images)
-            if found.encoded is not None:
-                rows.share(EncodedRows.attached(found.encoded))
-        wait_for_all()
+        fail_together(None if own is not None or found.encoded is None else _attach(rows, found.encoded))
     finally:
         if own is not None:
             own.unname()
     return found.partly
+
+
+def _attach(rows: Rows, shared: Shared) -> str | None:
+    """Read encoded rows from where another process has them; returns why that cannot be."""
+    try:
+        rows.share(EncodedRows.attached(shared))
+    except OSError as error:
+        return (
+            f"a process cannot read the rows that another has encoded ({error.strerror or error}): start all as the "
+            "same user with the same folder for temporary files, or set `cache_rows` to false"
+        )
+    return None
 
 
 def _read(source: Source, split: str, rows: Rows, cached: bool) -> Found:

@@ -72,6 +72,10 @@ class FineTuneTrainer(PublishedTrainer, RetainOnlyTrainer):
     def ends_passes(self) -> bool:
         return self.as_published
 
+    @property
+    def reads_weights(self) -> bool:
+        return super().reads_weights or bool(self.args.l1)
+
     def unlearning_loss(self, retain: SplitOutput) -> torch.Tensor:
         loss = super().unlearning_loss(retain)
         if not self.args.l1:

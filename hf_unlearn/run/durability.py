@@ -1,12 +1,14 @@
 """`--stress` of a run: its models are disturbed once everything else is measured."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
+from hf_unlearn.evaluation.durability import NO_TWINS
 from hf_unlearn.evaluation.protocols import PROTOCOLS
-from hf_unlearn.evaluation.stress import StressTest, stress
+from hf_unlearn.evaluation.stress import Measured, StressTest, stress
 from hf_unlearn.report.blocks import Evidence, Stress
 from hf_unlearn.run import stages
 from hf_unlearn.run.arguments import Arguments
@@ -16,17 +18,45 @@ from hf_unlearn.tasks.forward import unwrap
 from hf_unlearn.trainers.config import default_learning_rate
 
 
-def add_stress(
-    arguments: Arguments, data: Data, evidence: Evidence, unlearned: nn.Module, twins: Sequence[nn.Module]
-) -> None:
-    """With `--stress`: put the block `stress` into `evidence`. The original, which the trainer has changed, is read
-    again."""
+@dataclass
+class Disturbed:
+    """The models of a run under `--stress`, one after the other; none is kept. Without `test` nothing happens."""
+
+    arguments: Arguments
+    test: StressTest | None = None
+    measured: dict[str, Measured] = field(default_factory=dict)
+
+    def measure(self, name: str, model: nn.Module) -> None:
+        """Disturb a model: `original`, `unlearned`, or any other name for a twin."""
+        if self.test is None:
+            return
+        asked = self.arguments.recipe
+        count = len(NO_TWINS) + asked.retrain + len(asked.reference_model or [])
+        title = f"{name} ({len(self.measured) + 1} of {count})"
+        self.measured[name] = self.test.measure(placed(model, self.arguments.trainer.device), title)
+
+    @property
+    def twin(self) -> Callable[[nn.Module], None] | None:
+        """What measures one more twin."""
+        if self.test is None:
+            return None
+        return lambda model: self.measure(f"twin {len(self.measured) - len(NO_TWINS) + 1}", model)
+
+    def add_to(self, evidence: Evidence) -> None:
+        """Put the block `stress` into `evidence`."""
+        if self.test is not None:
+            evidence["stress"] = self.test.block(self.measured)
+
+
+def disturb(arguments: Arguments, data: Data, unlearned: nn.Module) -> Disturbed:
+    """With `--stress`: the original, which the trainer has changed and is read again, and the unlearned model."""
     if not arguments.run.stress:
-        return
-    models = {"original": _original_again(arguments, data), "unlearned": unlearned}
-    evidence["stress"] = stress_models(
-        arguments, data, models | {f"twin {k}": twin for k, twin in enumerate(twins, 1)}
-    )
+        return Disturbed(arguments)
+    original = _original_again(arguments, data)
+    found = Disturbed(arguments, stress_test(arguments, data, original))
+    found.measure("original", original)
+    found.measure("unlearned", unlearned)
+    return found
 
 
 def stress_models(arguments: Arguments, data: Data, models: Mapping[str, nn.Module]) -> Stress:

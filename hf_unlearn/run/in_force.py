@@ -14,15 +14,15 @@ def in_force(trainer: Any) -> str:
     kind = trainer.distributed_state.distributed_type.value
     processes = f"{trainer.world_size}{'' if kind == 'NO' else f' ({kind})'} on {trainer.device.type}"
     precision = str(getattr(trainer, "mixed_precision", "no"))
-    return f"{processes}, {sharding()}, {PRECISION.get(precision, precision)}"
+    return f"{processes}, {sharding(trainer)}, {PRECISION.get(precision, precision)}"
 
 
-def sharding() -> str:
-    """What spreads weights over processes, as the launcher's environment says."""
+def sharding(trainer: Any) -> str:
+    """What spreads weights over processes, as the launcher's environment or the arguments say."""
     if _asked("ACCELERATE_USE_FSDP"):
         return f"sharded by FSDP{os.environ.get('FSDP_VERSION', '1')}"
-    if _asked("ACCELERATE_USE_DEEPSPEED"):
-        return f"sharded by DeepSpeed ZeRO-{os.environ.get('ACCELERATE_DEEPSPEED_ZERO_STAGE', '?')}"
+    if trainer.deepspeed_plugin is not None:
+        return f"sharded by DeepSpeed ZeRO-{trainer.deepspeed_plugin.zero_stage}"
     return "not sharded"
 
 
@@ -34,8 +34,8 @@ def check_sharding() -> None:
         return
     if importlib.util.find_spec("deepspeed") is None:
         raise UserError("DeepSpeed was asked for and the package deepspeed is not installed: pip install deepspeed")
-    if os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3":
-        raise UserError("DeepSpeed ZeRO-3 hides the weights from targets and masks: take zero_stage: 2, or FSDP2")
+    if _asked("ACCELERATE_DEEPSPEED_ZERO3_INIT"):
+        raise UserError("ZeRO-3 would spread weights before anything is measured on them: set zero3_init_flag: false")
 
 
 def _asked(name: str) -> bool:

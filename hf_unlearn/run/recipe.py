@@ -18,6 +18,7 @@ from hf_unlearn.hub.private_paths import is_local_name
 from hf_unlearn.models import lora
 from hf_unlearn.models.start import labels_of, load_start
 from hf_unlearn.models.weights import first_not_finite, load_weights
+from hf_unlearn.models.zero import load_whole, make_whole
 from hf_unlearn.run.recipe_cache import default_cache_dir, entry_key, keep_entry, read_entry
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.trainers.progress_bar import ProgressBar
@@ -185,10 +186,13 @@ def train_recipe(
         if recipe.gradient_accumulation_steps > 1 and task.has_labels():
             # Heads take the keyword of a loss that is summed over the step, and ignore it.
             trainer.model_accepts_loss_kwargs = False
+        load_whole()
         _show_progress(trainer, title)
         start = time.perf_counter()
         trainer.train()
         seconds = time.perf_counter() - start
+        if trainer.is_deepspeed_enabled:
+            make_whole(model, trainer.model_wrapped)
     if first_not_finite(model):
         raise NonFiniteLossError(f"{title} ended in weights that are not finite; lower `original_learning_rate`")
     examples = trainer.state.global_step * recipe.batch_size

@@ -5,7 +5,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -80,13 +80,24 @@ def load_references(arguments: Arguments, data: Data) -> list[Trained]:
     return [Trained(load_model(arguments, data.task, name)) for name in names]
 
 
-def check_references(arguments: Arguments, data: Data, before: ModelScores, references: list[Trained]) -> None:
-    """Score the given references, and say what is wrong with them. Raises `UserError` for one that is the original."""
-    for k, reference in enumerate(references, 1):
-        reference.scores = score_model(arguments, data, reference.model, f"reference {k} of {len(references)}")
-        reference.model.to("cpu")
-        warn(data, check_reference(before, reference.scores, f"reference {k}"))
-    check_apart({f"reference {k}": each.scores for k, each in enumerate(references, 1) if each.scores})
+def try_references(arguments: Arguments, data: Data) -> None:
+    """Read each reference whole before anything is trained; none is kept. Raises `UserError` for a broken one."""
+    for name in arguments.recipe.reference_model or []:
+        load_model(arguments, data.task, name)
+
+
+def check_references(arguments: Arguments, data: Data, before: ModelScores) -> list[Trained]:
+    """Score the given references, and say what is wrong with them; their models are let go. Raises `UserError` for
+    one that is the original."""
+    found: dict[str, ModelScores] = {}
+    names = arguments.recipe.reference_model or []
+    for k, name in enumerate(names, 1):
+        reference = load_model(arguments, data.task, name)
+        scores = found[f"reference {k}"] = score_model(arguments, data, reference, f"reference {k} of {len(names)}")
+        del reference  # before the next one is read
+        warn(data, check_reference(before, scores, f"reference {k}"))
+    check_apart(found)
+    return [Trained(torch.nn.Identity(), scores=scores) for scores in found.values()]
 
 
 def warn(data: Data, warnings: list[str]) -> None:
@@ -141,11 +152,13 @@ def look_for_near_duplicates(arguments: Arguments, data: Data, original: Trained
 
 def make_twins(arguments: Arguments, data: Data) -> list[Trained]:
     """Models that never saw the forget rows: the recipe on the retain rows with other seeds."""
-    twins, first = [], arguments.recipe.original_seed
-    for k in range(1, arguments.recipe.retrain + 1):
-        title = f"retraining twin {k} of {arguments.recipe.retrain}"
-        twins.append(train_by_recipe(arguments, data, data.splits.retain, first + k, title))
-    return twins
+    return [make_twin(arguments, data, k) for k in range(1, arguments.recipe.retrain + 1)]
+
+
+def make_twin(arguments: Arguments, data: Data, k: int) -> Trained:
+    """The twin with this number, from 1 on."""
+    title = f"retraining twin {k} of {arguments.recipe.retrain}"
+    return train_by_recipe(arguments, data, data.splits.retain, arguments.recipe.original_seed + k, title)
 
 
 def score_model(arguments: Arguments, data: Data, model: torch.nn.Module, title: str | None = None) -> ModelScores:
@@ -175,16 +188,30 @@ def score_models(
     trainer: UnlearningTrainer,
     before: ModelScores,
     unlearning: Unlearning,
-    twins: list[Trained],
-) -> Scored:
-    """What the evidence compares; the unlearned model's scores go to the log and to every tracker."""
+    references: list[Trained],
+    also: Callable[[torch.nn.Module], None] | None = None,
+) -> tuple[Scored, list[Trained]]:
+    """What the evidence compares, and the twins and references without their models: each twin is scored when it is
+    made, and let go. The unlearned model's scores go to the log and to every tracker.
+
+    Args:
+        also: gets the model of each twin and reference.
+    """
     after = score_model(arguments, data, unlearning.model, UNLEARNED)
     trainer.log_scores(after)
-    of_twins = [
-        twin.scores or score_model(arguments, data, twin.model, f"twin {k} of {len(twins)}")
-        for k, twin in enumerate(twins, 1)
-    ]
-    return Scored(before, after, of_twins)
+    count, twins = arguments.recipe.retrain, []
+    for k in range(1, count + 1):
+        twin = make_twin(arguments, data, k)
+        scores = score_model(arguments, data, twin.model, f"twin {k} of {count}")
+        if also is not None:
+            also(twin.model)
+        twins.append(replace(twin, model=torch.nn.Identity(), scores=scores))
+        del twin  # before the next one is made
+    for name in arguments.recipe.reference_model or []:
+        if also is not None:
+            also(load_model(arguments, data.task, name))
+    twins += references
+    return Scored(before, after, [twin.scores for twin in twins if twin.scores is not None]), twins
 
 
 def make_trainer(arguments: Arguments, data: Data, original: Trained) -> UnlearningTrainer:

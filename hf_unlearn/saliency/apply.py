@@ -78,7 +78,8 @@ class MaskedUpdates:
             raise UserError("the saliency mask selects no weight, so nothing would be unlearned; raise its ratio")
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
-        """Take charge of a new optimizer, before accelerate and the scheduler get it or after.
+        """Take charge of a new optimizer, before accelerate and the scheduler get it or after. Tensors that are all
+        outside the mask are taken out of it.
 
         Raises:
             `UserError`: the optimizer is not elementwise, has taken steps already, or holds weights of another model.
@@ -96,8 +97,8 @@ class MaskedUpdates:
             optimizer.register_load_state_dict_post_hook(self._after_load),
         ]
         self._unchecked, self._steps = True, 0
-        for _ in self._weights():  # each is known
-            pass
+        for group in optimizer.param_groups:  # what is all outside would have no state, which FSDP's loading misses
+            group["params"] = [p for p in group["params"] if not p.requires_grad or self._keep_of(p) is not False]
 
     @torch.no_grad()
     def mask_gradients(self) -> None:
@@ -106,10 +107,11 @@ class MaskedUpdates:
         Call it once per step, when gradients are complete and reduced, before they are clipped. A step without it is
         masked all the same, but its clipping has seen the gradient of all weights.
         """
-        for group, parameter, keep in self._weights():
+        for name, keep in self._keep.items():
             if keep is False:
-                parameter.grad = None
-            elif isinstance(keep, torch.Tensor) and parameter.grad is not None:
+                self._parameter(name).grad = None
+        for group, parameter, keep in self._weights():
+            if isinstance(keep, torch.Tensor) and parameter.grad is not None:
                 zero_outside_(_local(parameter.grad), keep, _zero_is_negative(group))
         self._masked = True
 

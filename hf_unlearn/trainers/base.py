@@ -21,12 +21,13 @@ from hf_unlearn.saliency.shards import whole
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.tasks.forward import eval_mode, rows_of
 from hf_unlearn.trainers.config import KnownRecipe, UnlearningConfig, default_learning_rate
+from hf_unlearn.trainers.engines import Engines
 from hf_unlearn.trainers.joint_batch import JointCollator, JointDataset
 from hf_unlearn.trainers.lens import GradientLens
 from hf_unlearn.trainers.loading import Loading
 from hf_unlearn.trainers.measuring import Measuring
 from hf_unlearn.trainers.modes import has_batch_norm, set_training_mode
-from hf_unlearn.trainers.originals import Originals, Pass
+from hf_unlearn.trainers.originals import Pass
 from hf_unlearn.trainers.pass_clock import PassClock
 from hf_unlearn.trainers.pushing import Pushing
 from hf_unlearn.trainers.resuming import (
@@ -44,12 +45,12 @@ from hf_unlearn.trainers.split_output import SplitOutput
 from hf_unlearn.trainers.step_means import StepMeans
 
 
-class UnlearningTrainer(StepMeans, Measuring, Originals, Loading, Pushing):
+class UnlearningTrainer(StepMeans, Measuring, Engines, Loading, Pushing):
     """A `transformers.Trainer` over joint batches of forget and retain rows.
 
     A method implements [`unlearning_loss`], may override [`phases`] (what is trained when) and [`prepare`] (what it
-    measures before the first step), and may ask for what [`Originals`] lists. DDP, FSDP, accumulation, precision,
-    adapters, checkpoints and logging are Trainer's own.
+    measures before the first step), and may ask for what [`Originals`] lists. DDP, FSDP, ZeRO, accumulation,
+    precision, adapters, checkpoints and logging are Trainer's own.
 
     Args:
         model: the original model, full or a `PeftModel`; changed in place.
@@ -63,7 +64,7 @@ class UnlearningTrainer(StepMeans, Measuring, Originals, Loading, Pushing):
     Raises:
         `UserError`: several GPUs without a launcher, or a task that the method does not serve.
         `NonFiniteLossError`: from [`train`], on every process, before a broken update is made; a checkpoint of the
-            last good step is written first.
+            last good step is written first, but not under DeepSpeed.
 
     Example:
 
@@ -128,6 +129,7 @@ class UnlearningTrainer(StepMeans, Measuring, Originals, Loading, Pushing):
         if args.per_device_forget_batch_size is None:
             args.per_device_forget_batch_size = self.default_forget_batch()
         self.active_lenses = [lens(self) for lens in self.lenses if lens.is_asked(args)]
+        self._settle_engine(own_steps=type(self).training_step is not UnlearningTrainer.training_step)
         self._separate_forwards = has_batch_norm(model) and not args.disable_dropout
         self.schedule = Schedule(self.phases(), args.max_steps)
         self.add_callback(PassClock(self.passes))
@@ -331,7 +333,8 @@ class UnlearningTrainer(StepMeans, Measuring, Originals, Loading, Pushing):
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
         except NonFiniteLossError:
-            if self.optimizer is not None:  # else it was a training on the side, before the first step
+            # Without an optimizer it was a training on the side, before the first step; DeepSpeed has stepped by now.
+            if self.optimizer is not None and not self.is_deepspeed_enabled:
                 self.model.zero_grad()
                 self._save_checkpoint(self.model, trial=None)
             raise

@@ -10,6 +10,7 @@ from transformers.trainer_pt_utils import AcceleratorConfig
 from transformers.trainer_utils import HubStrategy
 
 from hf_unlearn.errors import UserError
+from hf_unlearn.models.zero import load_whole
 from hf_unlearn.trainers.ranges import check_ranges
 
 _DRAWN = "the rows of a step are drawn by the seed alone"
@@ -156,6 +157,7 @@ class UnlearningConfig(TrainingArguments):
             if value != default and (default is True or value not in (None, [], False)):
                 raise UserError(f"`{name}` cannot be used here: {reason}")
         super().__post_init__()
+        load_whole()
         usual = AcceleratorConfig()
         for name in _ACCELERATOR:
             if (getattr(self.accelerator_config, name, None) or False) != (getattr(usual, name, None) or False):

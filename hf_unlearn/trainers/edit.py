@@ -7,7 +7,7 @@ from torch import nn
 
 from hf_unlearn.data.rows import Rows
 from hf_unlearn.errors import UserError
-from hf_unlearn.saliency.shards import is_dtensor
+from hf_unlearn.saliency.shards import is_spread
 from hf_unlearn.tasks.forward import eval_mode
 from hf_unlearn.trainers.base import UnlearningTrainer
 from hf_unlearn.trainers.schedule import Phase
@@ -38,7 +38,7 @@ class EditTrainer(UnlearningTrainer):
         return [Phase("edit", 1, streams=())]
 
     def prepare(self) -> dict[str, torch.Tensor]:
-        if any(is_dtensor(p) for p in self.trained().values()):
+        if self.is_fsdp_enabled or is_spread(self.model):
             raise UserError(
                 f"`method` {self.method} takes the gradient of single rows, which FSDP's shards do not give"
             )

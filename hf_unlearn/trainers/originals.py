@@ -13,6 +13,7 @@ from torch import nn
 from hf_unlearn.data.rows import AnyRows
 from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation.scoring import collect
+from hf_unlearn.saliency.shards import is_spread
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.tasks.forward import eval_mode, unwrap, without_data_parallel
 from hf_unlearn.tasks.predictions import Predictions
@@ -88,6 +89,11 @@ class Originals(TrainerPart):
         """Whether the loss needs `SplitOutput.original`; a method overrides it, by a class attribute too."""
         return False
 
+    @property
+    def reads_weights(self) -> bool:
+        """Whether steps read the weights themselves, so that each process must have all of them."""
+        return self.keeps_start or self.asks_original
+
     def reference_rows(self) -> Mapping[str, AnyRows]:
         """Rows for which [`reference`] is asked, by a name; the streams' names for the streams' rows."""
         return {}
@@ -149,10 +155,10 @@ class Originals(TrainerPart):
             self.count_examples(len(rows))
             found = collect(self.model_wrapped, self.task, rows, measures, **self._scoring_options())
             state |= {f"{REFERENCE}{name}/{figure}": torch.tensor(values) for figure, values in found.items()}
+        trainable = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        if self.reads_weights and (self.is_fsdp_enabled or is_spread(self.model)):
+            raise UserError(f"`method` {self.method} reads whole weights, which FSDP would shard: take DDP")
         if self.keeps_start or self.asks_original:
-            trainable = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-            if any(type(p).__name__ == "DTensor" for p in trainable.values()):
-                raise UserError(f"`method` {self.method} needs a copy of the weights, which FSDP would shard")
             state |= {f"{START}{name}": p.detach().clone() for name, p in trainable.items()}
         return state
 

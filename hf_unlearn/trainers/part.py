@@ -45,6 +45,11 @@ class TrainerPart(Trainer):
     forget_digest: str | None = None
 
     @property
+    def zero_stage(self) -> int:
+        """1, 2 or 3 under DeepSpeed, else 0."""
+        return int(self.accelerator.state.deepspeed_plugin.zero_stage) if self.is_deepspeed_enabled else 0
+
+    @property
     def examples(self) -> int:
         """Examples read so far to change the model."""
         raise NotImplementedError

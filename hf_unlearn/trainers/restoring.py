@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from hf_unlearn.saliency.shards import is_dtensor
+from hf_unlearn.saliency.shards import is_spread
 from hf_unlearn.trainers.measuring import Measuring
 
 WORSE = 2.0  # standard errors of a mean difference, row by row, from which it is no chance
@@ -19,8 +19,8 @@ class Restoring(Measuring):
 
     A copy of the trained weights (of an adapter: of the adapter alone) is kept of the last state that was not damaged.
     Where the end is damaged the model gets it back, which the notes and the log say. The copy lies in the host's
-    memory and in checkpoints, and is there only after the proxies are gone, which took more. Where FSDP has spread the
-    weights no copy is kept, and a note says that the model is damaged.
+    memory and in checkpoints, and is there only after the proxies are gone, which took more. Where FSDP or ZeRO-3 has
+    spread the weights no copy is kept, and a note says that the model is damaged.
 
     A state is damaged where validation rows lose accuracy, by more than five points, and their loss is higher by more
     than chance, row by row, than in the best state so far. What fewer training rows cost does not count: with a share
@@ -31,7 +31,7 @@ class Restoring(Measuring):
     @property
     def keeps_states(self) -> bool:
         """Whether there will be a state to go back to."""
-        return not (self.is_fsdp_enabled or any(is_dtensor(p) for p in self.model.parameters()))
+        return not (self.is_fsdp_enabled or self.zero_stage == 3 or is_spread(self.model))
 
     def look_at_validation(self) -> tuple[np.ndarray, np.ndarray]:
         """Losses in nats and whether the answer is right, of validation rows under the current model, both `(rows,)`.

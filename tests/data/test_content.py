@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hf_unlearn.data import duplicates
 from hf_unlearn.data.content import data_fingerprint, forget_digest, row_digests, user_key
 from hf_unlearn.data.duplicates import exact_duplicates, near_duplicates
 from hf_unlearn.errors import RowError, UserError
@@ -85,6 +86,18 @@ def test_near_duplicates_stand_out_from_unrelated_rows():
     unit = lambda rows: rows / np.linalg.norm(rows, axis=1, keepdims=True)  # noqa: E731
     nearest = (unit(unrelated) @ unit(retain).T).max(axis=1)
     assert found.threshold == pytest.approx(np.quantile(nearest, 0.999), abs=1e-6)
+
+
+def test_the_search_for_near_duplicates_grows_with_the_kept_rows_alone(monkeypatch):
+    pairs, nearest = [], duplicates._nearest
+    monkeypatch.setattr(duplicates, "MOST_UNRELATED", 64)
+    monkeypatch.setattr(duplicates, "_nearest", lambda a, b: pairs.append(len(a) * len(b)) or nearest(a, b))
+    rng = np.random.default_rng(0)
+    for size in (200, 800):
+        forget, retain, unrelated = (rng.normal(size=(n, 8)) for n in (5, size, size))
+        retain[3] = forget[1]
+        assert near_duplicates(forget, retain, unrelated).positions.tolist() == [3]
+    assert pairs == [64 * 200, 5 * 200, 64 * 800, 5 * 800]
 
 
 def test_exact_copies_count_even_if_unseen_rows_are_copies_too():

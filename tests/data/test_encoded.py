@@ -3,6 +3,7 @@
 import copy
 import pickle
 import tempfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -112,10 +113,13 @@ def test_a_full_disk_is_said(no_memory, monkeypatch):
         rows.update([0], [ROW])
 
 
-def test_a_shared_file_is_read_by_others_and_goes_when_its_name_does(no_memory):
+@pytest.mark.parametrize("named", [False, True])  # Linux needs no name
+def test_a_shared_file_is_read_by_others_and_goes_when_its_name_does(no_memory, monkeypatch, named):
+    if named:
+        monkeypatch.setattr(Path, "is_dir", lambda path: False)
     rows = EncodedRows(3, shared=True)
     rows.update([0, 2], [ROW, ROW])
-    assert len(list(no_memory.iterdir())) == 1
+    assert [path.stat().st_mode & 0o777 for path in no_memory.iterdir()] == [0o600] * named
     other = EncodedRows.attached(pickle.loads(pickle.dumps(rows.share())))
     rows.unname()
     assert not list(no_memory.iterdir())

@@ -1,4 +1,5 @@
-"""Two processes of one machine: the first encodes, the other reads what it wrote, and a bad row ends both."""
+"""Two processes of one machine: the first encodes, the other reads what it wrote. A bad row ends both, and so does a
+file that one of them cannot open."""
 
 from pathlib import Path
 
@@ -7,11 +8,13 @@ import pytest
 
 PROGRAM = """
 import sys, tempfile
+from pathlib import Path
 import torch, torch.distributed as dist
 sys.path[:0] = {paths}
 tempfile.tempdir = "{out}"
 from test_reading_once import prepared, rows_with
-from hf_unlearn.errors import RowError
+from hf_unlearn.data.encoded import EncodedRows
+from hf_unlearn.errors import RowError, UserError
 from hf_unlearn.tasks import get_task
 
 dist.init_process_group("gloo")
@@ -19,6 +22,7 @@ rank, task_class, calls = dist.get_rank(), get_task("text_classification"), []
 encode = task_class.encode
 
 def counting(self, rows, positions):
+    assert not list(Path("{out}").iterdir())  # nothing has a name that a killed process would leave
     calls.extend(positions)
     return encode(self, rows, positions)
 
@@ -38,6 +42,19 @@ except RowError as error:
     assert "row 5" in str(error) and "training rows" not in str(error)
 else:
     raise AssertionError("no error")
+attached = EncodedRows.attached
+
+def refused(shared):
+    raise PermissionError(13, "Permission denied", shared.path)
+
+for opening in (refused, lambda shared: attached(shared._replace(identity=(0, 0)))):
+    EncodedRows.attached = opening
+    try:
+        prepared(rows_with())
+    except UserError as error:
+        assert "cannot read the rows that another has encoded" in str(error), error
+    else:
+        raise AssertionError("no error")
 dist.barrier()
 """
 

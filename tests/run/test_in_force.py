@@ -6,13 +6,13 @@ from types import SimpleNamespace
 import pytest
 from accelerate.commands.config.config_args import ClusterConfig
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-from accelerate.utils.launch import prepare_multi_gpu_env
+from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
 from hf_unlearn.errors import UserError
 from hf_unlearn.run.in_force import check_sharding, in_force
 
 FILES = sorted((Path(__file__).parents[2] / "configs" / "accelerate").glob("*.yaml"))
-NAMES = ("ACCELERATE_USE_FSDP", "FSDP_VERSION", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_DEEPSPEED_ZERO_STAGE")
+NAMES = ("ACCELERATE_USE_FSDP", "FSDP_VERSION", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_DEEPSPEED_ZERO3_INIT")
 
 
 @pytest.fixture(autouse=True)
@@ -21,14 +21,23 @@ def not_launched(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-def trainer(processes: int = 1, kind: str = "NO", device: str = "cpu", precision: str = "no"):
+def trainer(processes: int = 1, kind: str = "NO", device: str = "cpu", precision: str = "no", zero: int = 0):
+    plugin = SimpleNamespace(zero_stage=zero) if zero else None
     state = SimpleNamespace(distributed_type=SimpleNamespace(value=kind))
     device = SimpleNamespace(type=device)
-    return SimpleNamespace(world_size=processes, distributed_state=state, device=device, mixed_precision=precision)
+    return SimpleNamespace(
+        world_size=processes,
+        distributed_state=state,
+        device=device,
+        mixed_precision=precision,
+        deepspeed_plugin=plugin,
+    )
 
 
 def test_what_is_in_force_is_said(monkeypatch):
     assert in_force(trainer()) == "1 on cpu, not sharded, no mixed precision"
+    said = in_force(trainer(2, "DEEPSPEED", "cuda", "bf16", zero=3))
+    assert said == "2 (DEEPSPEED) on cuda, sharded by DeepSpeed ZeRO-3, mixed precision bf16"
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     monkeypatch.setenv("FSDP_VERSION", "2")
     said = in_force(trainer(2, "FSDP", "cuda", "bf16"))
@@ -55,6 +64,16 @@ def test_the_launcher_asks_for_what_the_files_say(monkeypatch):
         monkeypatch.setenv(name, env[name])
     check_sharding()
     assert env["FSDP_VERSION"] == "2" and "FSDP2" in in_force(trainer(2, "FSDP"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    for stage in (2, 3):
+        assert asked[f"zero{stage}"].use_deepspeed
+        asked[f"zero{stage}"].deepspeed_fields_from_accelerate_config = ""
+        _, env = prepare_deepspeed_cmd_env(asked[f"zero{stage}"])
+        assert env["ACCELERATE_DEEPSPEED_ZERO_STAGE"] == str(stage) and env["ACCELERATE_GRADIENT_CLIPPING"] == "auto"
+        assert env["ACCELERATE_GRADIENT_ACCUMULATION_STEPS"] == "auto"
+        for name in NAMES[2:]:
+            monkeypatch.setenv(name, env.get(name, ""))
+        check_sharding()
 
 
 @pytest.mark.parametrize(
@@ -62,7 +81,7 @@ def test_the_launcher_asks_for_what_the_files_say(monkeypatch):
     [
         ({"ACCELERATE_USE_FSDP": "true"}, "fsdp_version: 2"),
         ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}, "fsdp_version: 2"),
-        ({"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}, "zero_stage: 2"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO3_INIT": "true"}, "zero3_init_flag: false"),
     ],
 )
 def test_engines_that_hide_the_weights_are_refused(monkeypatch, env, told):

@@ -102,7 +102,10 @@ def test_the_model_is_saved_before_the_twins(tmp_path, capsys, monkeypatch):
     whole = (tmp_path / "out" / "model.safetensors").read_bytes()
     assert json.loads((tmp_path / "out" / "evidence.json").read_text())["model"]["peft"]["r"] == 8
 
-    monkeypatch.setattr(stages, "make_twins", fail)
-    assert main(["--config", tiny.write_config(tmp_path, made | {"output_dir": str(tmp_path / "again")})]) == 2
+    monkeypatch.setattr(stages, "make_twin", fail)
+    assert (
+        main(["--config", tiny.write_config(tmp_path, made | {"output_dir": str(tmp_path / "again"), "retrain": 1})])
+        == 2
+    )
     assert "the twins failed" in capsys.readouterr().err
     assert (tmp_path / "again" / "model.safetensors").read_bytes() == whole
