@@ -25,7 +25,7 @@ class Engines(Originals):
             plugin.transformer_cls_names_to_wrap = plugin.transformer_cls_names_to_wrap or blocks_to_wrap(self.model)
         if not self.is_deepspeed_enabled:
             return
-        if self.active_lenses:
+        if any(lens.acts for lens in self.active_lenses):
             raise UserError("DeepSpeed steps within the backward pass, where no mask can act: take DDP or FSDP2")
         if own_steps:
             raise UserError(f"`method` {self.method} changes weights that DeepSpeed holds: take DDP")

@@ -23,6 +23,11 @@ class GradientLens:
         """Whether the arguments ask for it."""
         return True
 
+    @property
+    def acts(self) -> bool:
+        """Whether it can do anything in this run."""
+        return True
+
     def plan(self) -> list[str]:
         """What a dry run says of it, a line each."""
         return []

@@ -70,12 +70,16 @@ class Lookahead(GradientLens):
 
     def __init__(self, trainer: Attacked):
         super().__init__(trainer)
-        self.works = not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
-        if not self.works:
+        if not self.acts:
             trainer.notes.append(
                 "The weights are spread over processes: the run did not look ahead, and a few steps of relearning may "
                 "bring back what is forgotten."
             )
+
+    @property
+    def acts(self) -> bool:
+        """Where every process has whole weights and gradients between a step's backward passes and its update."""
+        return not (self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled)
 
     @property
     def steps(self) -> int:
@@ -84,24 +88,24 @@ class Lookahead(GradientLens):
 
     def looks(self, step: int) -> bool:
         """Whether a step of the run looks ahead."""
-        return self.works and step >= int(FROM * self.trainer.schedule.total_steps)
+        return self.acts and step >= int(FROM * self.trainer.schedule.total_steps)
 
     def plan(self) -> list[str]:
         few = "a step" if self.steps == 1 else f"{self.steps} steps"
         megabytes = sum(2 * p.numel() * p.element_size() for p in self._parameters()) / 2**20
         words = f"rows must also be forgotten after {few} that learn others of them again"
-        return [f"{words} (a copy of what is trained and its gradient: {megabytes:,.0f} MB)"] if self.works else []
+        return [f"{words} (a copy of what is trained and its gradient: {megabytes:,.0f} MB)"] if self.acts else []
 
     def rows_read(self) -> int:
         looks = [(self.attacks(step), self._own(step)) for step in range(self.trainer.schedule.total_steps)]
-        halves = self._halves() if self.works else []
+        halves = self._halves() if self.acts else []
         measured = sum(2 * len(half) + sum(map(len, self._attacks_on(half))) for half in halves)
         return measured + sum(sum(map(len, attacks)) + len(own) for attacks, own in looks if attacks)
 
     def prepare(self) -> dict[str, torch.Tensor]:
         """What unseen rows gain by an attack on others, in nats of log-odds: each half of some validation rows is
         learned, the other is looked at."""
-        if not self.works:
+        if not self.acts:
             return {}
         trainer, halves = self.trainer, self._halves()
         set_training_mode(trainer.model, disable_dropout=trainer.args.disable_dropout)
