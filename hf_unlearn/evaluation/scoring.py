@@ -122,15 +122,15 @@ def collect(
     batches = in_batches(order + filling, lengths, batch_size, vocabulary_of(model))
     # `iter()` of a DataLoader draws a seed, here from a generator of its own instead of the global one.
     dataset: Any = rows
-    loader: DataLoader[Any] = DataLoader(
-        dataset, batch_sampler=batches, collate_fn=task.collate, num_workers=num_workers, generator=torch.Generator()
-    )
+    pinned = num_workers > 0 and torch.device(device).type == "cuda"
+    ways: Any = {"num_workers": num_workers, "pin_memory": pinned, "generator": torch.Generator()}
+    loader: DataLoader[Any] = DataLoader(dataset, batch_sampler=batches, collate_fn=task.collate, **ways)
     of_rows = [*per_example, *(["place"] if places else [])]
     parts: dict[str, list[np.ndarray]] = {name: [] for name in [*of_rows, *of_tokens]}
     # no_grad, not inference_mode: what a module caches in its forward must stay usable in a later training step.
     with eval_mode(model), torch.no_grad():
         for batch in loader:
-            batch = {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
+            batch = {k: v.to(device, non_blocking=pinned) if torch.is_tensor(v) else v for k, v in batch.items()}
             with autocast() if autocast is not None else nullcontext():
                 predictions, found = _forward(model, task, batch, places)
             found |= {name: measure(predictions) for name, measure in (per_example | of_tokens).items()}

@@ -165,8 +165,9 @@ def score_model(arguments: Arguments, data: Data, model: torch.nn.Module, title:
     """One scoring pass over the reported splits; `title` names the model on the screen, and what it answers."""
     if title is not None:
         say(f"scoring {title}")
-    model, batch_size = placed(model, arguments.trainer.device), arguments.trainer.per_device_eval_batch_size
-    scores = score_splits(model, data.task, scored_splits(arguments, data), SCORED, batch_size=batch_size)
+    model, args = placed(model, arguments.trainer.device), arguments.trainer
+    options = {"batch_size": args.per_device_eval_batch_size, "num_workers": args.dataloader_num_workers}
+    scores = score_splits(model, data.task, scored_splits(arguments, data), SCORED, **options)
     ask(arguments, data, model, title)
     return scores
 

@@ -43,6 +43,7 @@ def score_model(trainer: TrainerPart, model: torch.nn.Module | None = None) -> M
         SCORED,
         batch_size=args.per_device_eval_batch_size,
         device=args.device,
+        num_workers=args.dataloader_num_workers,
     )
 
 

@@ -98,4 +98,5 @@ class Measuring(TrainerPart):
             "batch_size": self.args.per_device_eval_batch_size,
             "device": self.args.device,
             "autocast": self.accelerator.autocast,
+            "num_workers": self.args.dataloader_num_workers,
         }

@@ -5,6 +5,7 @@ import torch
 from toy import SETUPS, image_setup, lm_setup
 
 from hf_unlearn.errors import NonFiniteLossError
+from hf_unlearn.evaluation import scoring
 from hf_unlearn.methods.nabla_tau import NablaTauTrainer
 from hf_unlearn.tasks.supervised_head import supervised
 from hf_unlearn.trainers.joint_batch import JointCollator, JointDataset
@@ -34,6 +35,15 @@ def test_workers_change_nothing(tmp_path):
     for run in runs:
         run.train()
     assert torch.equal(weights(runs[0].model), weights(runs[1].model))
+
+
+def test_scoring_has_the_workers_that_training_has(tmp_path, monkeypatch):
+    asked, loader = [], scoring.DataLoader
+    monkeypatch.setattr(scoring, "DataLoader", lambda *args, **ways: asked.append(ways) or loader(*args, **ways))
+    own, alone = (trainer(tmp_path, image_setup(), dataloader_num_workers=n) for n in (2, 0))
+    found = [run.score(run.splits.test).loss.tolist() for run in (own, alone)]
+    assert found[0] == found[1] and [ways["num_workers"] for ways in asked] == [2, 0]
+    assert not asked[0]["pin_memory"]  # there is no accelerator
 
 
 def test_what_is_ahead_keeps_the_order_and_is_placed_once():
