@@ -91,12 +91,11 @@ class NablaTauTrainer(RowTargetTrainer, Attacked):
     The run is prolonged as long as the rows stand above them on average ([`Prolonging`]).
 
     `variant="tokens"` is for causal LMs: the row says how much and its tokens say where ([`token_pull`]). With token
-    log-odds φ_ij, their targets t_ij and the spread S of token log-odds on validation rows, b and e numbers through
+    log-odds φ_ij, their targets t_ij and the spread S of token log-odds on validation rows, a and e numbers through
     which no gradient flows:
 
-        L = 0.6·mean_i[b_i·mean_j(e_ij·φ_ij)] + R,   a_i = (φ_i − t_i)/s,
-        b_i = a_i and e_ij = clamp((φ_ij − t_ij)/S, 0, 1) where a_i > 0,
-        else b_i = a_i/3 and e_ij = clamp((t_ij − φ_ij)/S, 0, 1),
+        L = 0.6·mean_i[a_i·mean_j(e_ij·φ_ij)] + R,   a_i = (φ_i − t_i)/s,
+        e_ij = clamp((φ_ij − t_ij)/S, 0, 1) where a_i > 0, else clamp((t_ij − φ_ij)/S, 0, 1),
 
     by AdamW without momentum, the targets measured once on the original. In the last two thirds of the steps the
     forget term is also asked for after three steps that learn other forgotten rows again ([`Lookahead`]). What is left

@@ -43,11 +43,11 @@ def test_the_loss_and_its_gradient_by_hand():
     loss = token_pull.pull(known, forget)
     phi = [np.log(p / (1 - p)) for p in (0.9, 0.5, 0.2, 0.1)]
     # Above its target only the tokens above theirs are pulled down; below it only those below theirs are pulled up.
-    above, below = 1.5 * (0.25 * phi[0] + 0.0) / 2, -0.5 / 3 * (0.75 * phi[2] + 0.0) / 2
+    above, below = 1.5 * (0.25 * phi[0] + 0.0) / 2, -0.5 * (0.75 * phi[2] + 0.0) / 2
     assert loss.item() == pytest.approx(0.6 * (above + below) / 2)
     loss.backward()
     slope = logits.grad[:, 0]  # dφ/dlogit of the label is 1
-    expected = 0.6 / 2 * np.array([1.5 * 0.25 / 2, 0, -0.5 / 3 * 0.75 / 2, 0])
+    expected = 0.6 / 2 * np.array([1.5 * 0.25 / 2, 0, -0.5 * 0.75 / 2, 0])
     assert np.allclose(slope.numpy(), expected)
 
 
