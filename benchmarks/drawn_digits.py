@@ -1,13 +1,13 @@
-"""A diffusion model of handwritten digits forgets one: SalUn beside random labels, ∇τ, fine-tuning and an adapter.
+"""Diffusion models of handwritten digits forget one: by class and from prompts, SalUn beside other methods.
 
-    python benchmarks/ddpm_digits.py                # all seeds: three originals and six twins, an hour on one core
-    python benchmarks/ddpm_digits.py --seeds 10     # one of them
-    python benchmarks/ddpm_digits.py --table        # what is stored
+    python benchmarks/drawn_digits.py                              # everything: 20 minutes a seed on one core
+    python benchmarks/drawn_digits.py --models pixels --seeds 10   # one model, one seed
+    python benchmarks/drawn_digits.py --table                      # what is stored
 
-The recipe is that of `configs/ddpm_digits_salun.yaml`; every method has its own defaults. Of each seed there are an
-original, two retrained twins, and 40 images of each class from the same noises under each model. Figures are stored in
-`benchmarks/results/ddpm_digits/`, a file a seed, line by line: a stopped run goes on where it was. Needs the extra
-`diffusion`.
+The recipes are those of `configs/ddpm_digits_salun.yaml` (`pixels`) and `configs/latent_digits_salun.yaml`
+(`prompts`); every method has its own defaults. Of each seed there are an original, two retrained twins, and 40 images
+of each class from the same noises under each model. Figures are stored in `benchmarks/results/drawn_digits/`, a file
+a model and seed, line by line: a stopped run goes on where it was. Needs the extra `diffusion`.
 """
 
 import argparse
@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIG = ROOT / "configs" / "ddpm_digits_salun.yaml"
-RESULTS = Path(__file__).parent / "results" / "ddpm_digits"
+MODELS = {"pixels": "ddpm_digits_salun.yaml", "prompts": "latent_digits_salun.yaml"}
+RESULTS = Path(__file__).parent / "results" / "drawn_digits"
 SEEDS = (10, 20, 30)
 TWINS = 2
 IMAGES = 40  # of each class
@@ -38,28 +38,29 @@ FIGURES = {  # of the block `drawn`: kind, figure, and whether it is a share
 }
 
 
-def run(seed: int, arguments: list[str]) -> dict:
+def run(model: str, seed: int, arguments: list[str]) -> dict:
     """One run of the command; originals and twins come from the cache where they were made before."""
     from hf_unlearn.report.evidence import read_evidence
     from hf_unlearn.train import train
 
+    config = str(ROOT / "configs" / MODELS[model])
     with tempfile.TemporaryDirectory() as folder:
         output = str(Path(folder) / "out")
-        given = ["--config", str(CONFIG), "--output_dir", output, "--original_seed", str(seed), "--seed", str(seed)]
+        given = ["--config", config, "--output_dir", output, "--original_seed", str(seed), "--seed", str(seed)]
         train([*given, "--retrain", str(TWINS), "--generate", str(IMAGES), "--use_cpu", "true", *arguments])
         return dict(read_evidence(Path(output)))
 
 
-def complete(seed: int) -> None:
+def complete(model: str, seed: int) -> None:
     """Run the lines of a seed that are not stored yet."""
-    path = RESULTS / f"seed{seed}.json"
+    path = RESULTS / f"{model}_seed{seed}.json"
     result: dict = {"seed": seed, "class": "3", "images": IMAGES, "twins": TWINS, "lines": {}}
     if path.is_file():
         result = json.loads(path.read_text(encoding="utf-8"))
     for line, arguments in LINES.items():
         if line in result["lines"]:
             continue
-        evidence = run(seed, arguments)
+        evidence = run(model, seed, arguments)
         result["lines"][line] = row(evidence)
         result |= {"environment": evidence["environment"], "judge": evidence["drawn"]["judge"]}
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,19 +74,19 @@ def row(evidence: dict) -> dict:
     figures = evidence["drawn"]["figures"]
     found = {name: figures[kind][figure] for name, (kind, figure, _) in FIGURES.items()}
     for split in ("forget", "test"):
-        models = {key: evidence["models"][name]["loss"][split] for key, name in _MODELS.items()}
+        models = {key: evidence["models"][name]["loss"][split] for key, name in _NAMES.items()}
         found[f"{split} loss"] = models | {"floor": evidence["floor"].get(f"{split}_loss")}
-    auc = {key: evidence["models"][name]["membership"]["loss_auc"] for key, name in _MODELS.items()}
+    auc = {key: evidence["models"][name]["membership"]["loss_auc"] for key, name in _NAMES.items()}
     cost = evidence["cost"]
     return found | {"AUC": auc, "cost": cost["unlearn_examples"] / cost["retrain_examples"]}
 
 
-_MODELS = {"original": "original", "unlearned": "unlearned", "twins": "retrained"}
+_NAMES = {"original": "original", "unlearned": "unlearned", "twins": "retrained"}
 
 
-def table() -> str:
+def table(model: str) -> str:
     """Means over the stored seeds, Markdown: of original, twins and floor (one twin to another), then of each line."""
-    results = stored()
+    results = stored(model)
     columns = [*FIGURES, "forget loss", "test loss", "AUC"]
     head = [f"{name} (%)" if name == "AUC" or FIGURES.get(name, ("", "", False))[2] else name for name in columns]
     lines = [_row(["", *head, "examples", "seeds"]), _row(["---", *["---:"] * (len(columns) + 2)])]
@@ -114,19 +115,20 @@ def _mean(found: list[dict], model: str, name: str) -> str:
     return f"{100 * np.mean(values):.1f}" if share else f"{np.mean(values):.3f}"
 
 
-def stored() -> list[dict]:
-    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob("seed*.json"))]
+def stored(model: str) -> list[dict]:
+    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob(f"{model}_seed*.json"))]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--table", action="store_true", help="print what is stored")
     options = parser.parse_args()
-    if not options.table:
-        for seed in options.seeds:
-            complete(seed)
-    print(table())
+    for model in options.models:
+        for seed in () if options.table else options.seeds:
+            complete(model, seed)
+        print(f"{model}\n\n{table(model)}\n")
 
 
 if __name__ == "__main__":
