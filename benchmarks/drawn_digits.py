@@ -28,6 +28,9 @@ LINES = {
     "random labels": ["--method", "diffusion_salun", "--saliency", "1"],
     "SalUn, LoRA": ["--method", "diffusion_salun", "--use_peft", "--lora_r", "16", "--lora_alpha", "32"],
     "∇τ": ["--method", "diffusion_nabla_tau", "--saliency", "1"],
+    "concept ablation": ["--method", "concept_ablation", "--saliency", "1"],
+    "ESD": ["--method", "esd", "--saliency", "1"],
+    "ESD, no kept rows": ["--method", "esd", "--saliency", "1", "--alpha", "0"],
     "fine-tuning": ["--method", "fine_tune", "--saliency", "1"],
 }
 FIGURES = {  # of the block `drawn`: kind, figure, and whether it is a share
