@@ -2,12 +2,14 @@
 
     python benchmarks/drawn_digits.py                              # everything: 20 minutes a seed on one core
     python benchmarks/drawn_digits.py --models pixels --seeds 10   # one model, one seed
+    python benchmarks/drawn_digits.py --models pixels --seeds 10 --lines SalUn --images 200
     python benchmarks/drawn_digits.py --table                      # what is stored
 
 The recipes are those of `configs/ddpm_digits_salun.yaml` (`pixels`) and `configs/latent_digits_salun.yaml`
 (`prompts`); every method has its own defaults. Of each seed there are an original, two retrained twins, and 40 images
 of each class from the same noises under each model. Figures are stored in `benchmarks/results/drawn_digits/`, a file
-a model and seed, line by line: a stopped run goes on where it was. Needs the extra `diffusion`.
+a model and seed, line by line: a stopped run goes on where it was. With another number of images they have a folder of
+their own. Needs the extra `diffusion`.
 """
 
 import argparse
@@ -41,7 +43,7 @@ FIGURES = {  # of the block `drawn`: kind, figure, and whether it is a share
 }
 
 
-def run(model: str, seed: int, arguments: list[str]) -> dict:
+def run(model: str, seed: int, arguments: list[str], images: int = IMAGES) -> dict:
     """One run of the command; originals and twins come from the cache where they were made before."""
     from hf_unlearn.report.evidence import read_evidence
     from hf_unlearn.train import train
@@ -50,20 +52,20 @@ def run(model: str, seed: int, arguments: list[str]) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         output = str(Path(folder) / "out")
         given = ["--config", config, "--output_dir", output, "--original_seed", str(seed), "--seed", str(seed)]
-        train([*given, "--retrain", str(TWINS), "--generate", str(IMAGES), "--use_cpu", "true", *arguments])
+        train([*given, "--retrain", str(TWINS), "--generate", str(images), "--use_cpu", "true", *arguments])
         return dict(read_evidence(Path(output)))
 
 
-def complete(model: str, seed: int) -> None:
-    """Run the lines of a seed that are not stored yet."""
-    path = RESULTS / f"{model}_seed{seed}.json"
-    result: dict = {"seed": seed, "class": "3", "images": IMAGES, "twins": TWINS, "lines": {}}
+def complete(model: str, seed: int, lines: tuple[str, ...] = tuple(LINES), images: int = IMAGES) -> None:
+    """Run those `lines` of a seed that are not stored yet."""
+    path = folder_of(images) / f"{model}_seed{seed}.json"
+    result: dict = {"seed": seed, "class": "3", "images": images, "twins": TWINS, "lines": {}}
     if path.is_file():
         result = json.loads(path.read_text(encoding="utf-8"))
-    for line, arguments in LINES.items():
+    for line in lines:
         if line in result["lines"]:
             continue
-        evidence = run(model, seed, arguments)
+        evidence = run(model, seed, LINES[line], images)
         result["lines"][line] = row(evidence)
         result |= {"environment": evidence["environment"], "judge": evidence["drawn"]["judge"]}
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,9 +89,9 @@ def row(evidence: dict) -> dict:
 _NAMES = {"original": "original", "unlearned": "unlearned", "twins": "retrained"}
 
 
-def table(model: str) -> str:
+def table(model: str, images: int = IMAGES) -> str:
     """Means over the stored seeds, Markdown: of original, twins and floor (one twin to another), then of each line."""
-    results = stored(model)
+    results = stored(model, images)
     columns = [*FIGURES, "forget loss", "test loss", "AUC"]
     head = [f"{name} (%)" if name == "AUC" or FIGURES.get(name, ("", "", False))[2] else name for name in columns]
     lines = [_row(["", *head, "examples", "seeds"]), _row(["---", *["---:"] * (len(columns) + 2)])]
@@ -118,20 +120,27 @@ def _mean(found: list[dict], model: str, name: str) -> str:
     return f"{100 * np.mean(values):.1f}" if share else f"{np.mean(values):.3f}"
 
 
-def stored(model: str) -> list[dict]:
-    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob(f"{model}_seed*.json"))]
+def folder_of(images: int) -> Path:
+    return RESULTS if images == IMAGES else RESULTS / f"{images}_images"
+
+
+def stored(model: str, images: int = IMAGES) -> list[dict]:
+    return [json.loads(path.read_text()) for path in sorted(folder_of(images).glob(f"{model}_seed*.json"))]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    parser.add_argument("--lines", nargs="+", choices=LINES, default=tuple(LINES))
+    parser.add_argument("--images", type=int, default=IMAGES, help="of each class")
     parser.add_argument("--table", action="store_true", help="print what is stored")
     options = parser.parse_args()
     for model in options.models:
         for seed in () if options.table else options.seeds:
-            complete(model, seed)
-        print(f"{model}\n\n{table(model)}\n")
+            complete(model, seed, options.lines, options.images)
+        if stored(model, options.images):
+            print(f"{model}\n\n{table(model, options.images)}\n")
 
 
 if __name__ == "__main__":
