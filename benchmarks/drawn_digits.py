@@ -27,6 +27,7 @@ TWINS = 2
 IMAGES = 40  # of each class
 LINES = {
     "SalUn": ["--method", "diffusion_salun"],
+    "SalUn, 15 passes": ["--method", "diffusion_salun", "--num_train_epochs", "15"],
     "random labels": ["--method", "diffusion_salun", "--saliency", "1"],
     "SalUn, LoRA": ["--method", "diffusion_salun", "--use_peft", "--lora_r", "16", "--lora_alpha", "32"],
     "∇τ": ["--method", "diffusion_nabla_tau", "--saliency", "1"],
