@@ -18,16 +18,19 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = {"pixels": "ddpm_digits_salun.yaml", "prompts": "latent_digits_salun.yaml"}
 RESULTS = Path(__file__).parent / "results" / "drawn_digits"
 SEEDS = (10, 20, 30)
+OF_SALUN = ("alpha", "num_train_epochs")  # what a configuration says for its own method alone
 TWINS = 2
 IMAGES = 40  # of each class
 LINES = {
     "SalUn": ["--method", "diffusion_salun"],
     "SalUn, 15 passes": ["--method", "diffusion_salun", "--num_train_epochs", "15"],
+    "SalUn, α 0.5, 10 passes": ["--method", "diffusion_salun", "--alpha", "0.5", "--num_train_epochs", "10"],
     "random labels": ["--method", "diffusion_salun", "--saliency", "1"],
     "SalUn, LoRA": ["--method", "diffusion_salun", "--use_peft", "--lora_r", "16", "--lora_alpha", "32"],
     "∇τ": ["--method", "diffusion_nabla_tau", "--saliency", "1"],
@@ -49,10 +52,11 @@ def run(model: str, seed: int, arguments: list[str], images: int = IMAGES) -> di
     from hf_unlearn.report.evidence import read_evidence
     from hf_unlearn.train import train
 
-    config = str(ROOT / "configs" / MODELS[model])
+    values = yaml.safe_load((ROOT / "configs" / MODELS[model]).read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as folder:
-        output = str(Path(folder) / "out")
-        given = ["--config", config, "--output_dir", output, "--original_seed", str(seed), "--seed", str(seed)]
+        output, config = str(Path(folder) / "out"), Path(folder) / "config.yaml"
+        config.write_text(yaml.safe_dump({k: v for k, v in values.items() if k not in OF_SALUN}), encoding="utf-8")
+        given = ["--config", str(config), "--output_dir", output, "--original_seed", str(seed), "--seed", str(seed)]
         train([*given, "--retrain", str(TWINS), "--generate", str(images), "--use_cpu", "true", *arguments])
         return dict(read_evidence(Path(output)))
 
