@@ -138,11 +138,11 @@ def relearned() -> str:
     return table()
 
 
-def drawn_digits() -> str:
-    """Diffusion models that draw digits: see `ddpm_digits.py`."""
-    from ddpm_digits import table
+def drawn_digits(model: str) -> str:
+    """Diffusion models that draw digits: see `drawn_digits.py`."""
+    from drawn_digits import table
 
-    return table()
+    return table(model)
 
 
 def _row(cells: list[str]) -> str:
@@ -158,7 +158,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "varied": varied,
     "durability": durability,
     "relearned": relearned,
-    "drawn digits": drawn_digits,
+    "drawn digits": lambda: drawn_digits("pixels"),
+    "digits from prompts": lambda: drawn_digits("prompts"),
     **{f"contest {case}": partial(contest, case) for case in CONTESTS},
 }
 

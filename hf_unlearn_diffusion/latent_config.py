@@ -6,6 +6,7 @@ from transformers import AutoConfig, PreTrainedConfig
 
 LETTERS = 514  # tokens of the alphabet of bytes, twice (inside a word and at its end), and start and end
 PROMPT = 32  # tokens of a prompt
+WIDTHS = (320, 640, 1280, 1280)  # of a `UNet2DConditionModel` that is told nothing else
 
 
 class LatentDenoiserConfig(PreTrainedConfig):
@@ -60,6 +61,15 @@ class LatentDenoiserConfig(PreTrainedConfig):
             "cross_attention_dim": self.text_values().get("hidden_size", 512),
         }
         return sizes | dict(self.unet or {})
+
+    @property
+    def hidden_sizes(self) -> list[int]:
+        """Widths of the network's stages, which the default learning rate goes by."""
+        return list(self.unet_values().get("block_out_channels", WIDTHS))
+
+    def get_text_config(self, *args: Any, **kwargs: Any) -> "LatentDenoiserConfig":
+        """Itself: what is trained is the network, and not the text encoder that others would find here."""
+        return self
 
     def noise_values(self) -> dict[str, Any]:
         """Arguments of `DDPMScheduler`."""

@@ -15,14 +15,14 @@ from hf_unlearn.trainers.row_target_trainer import MOST_CALIBRATION
 from hf_unlearn.trainers.split_output import SplitOutput
 from hf_unlearn_diffusion.draws import DRAWS
 from hf_unlearn_diffusion.predictions import DenoisingPredictions, Noised
-from hf_unlearn_diffusion.steps import DenoisingConfig, DenoisingTrainer
+from hf_unlearn_diffusion.steps import DenoisingTrainer, OneFormConfig
 from hf_unlearn_diffusion.task import ImageGeneration
 
 UNSEEN = ("own", "other")
 
 
 @dataclass
-class DiffusionNablaTauConfig(DenoisingConfig):
+class DiffusionNablaTauConfig(OneFormConfig):
     """Arguments of [`DiffusionNablaTauTrainer`].
 
     Args:
@@ -31,7 +31,6 @@ class DiffusionNablaTauConfig(DenoisingConfig):
             whole classes are forgotten, else `own`.
     """
 
-    variant: str = field(default="rows", metadata={"help": "One form only.", "choices": ["rows"]})
     unseen: str | None = field(
         default=None,
         metadata={
@@ -42,8 +41,6 @@ class DiffusionNablaTauConfig(DenoisingConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.variant != "rows":
-            raise UserError(f"`variant` is '{self.variant}'; this method has rows alone")
         if self.unseen not in (None, *UNSEEN):
             raise UserError(f"`unseen` is '{self.unseen}'; it is one of {', '.join(UNSEEN)}")
 
@@ -51,11 +48,13 @@ class DiffusionNablaTauConfig(DenoisingConfig):
 class DiffusionNablaTauTrainer(DenoisingTrainer):
     """∇τ (Trippa et al. 2024, arXiv 2403.14339) on the denoising loss:
 
-        L = ReLU(1 − mean_f[ℓ_i / τ(t_i)])² + L_r,
+        L = Σ_k p_k·ReLU(1 − mean_k[ℓ_i] / τ_k)² + L_r,
 
-    with ℓ_i = ‖ε − ε_θ(x_t, t, c)‖² of a forgotten row at its timestep t_i, and τ(t) the mean loss of validation
-    images, which the model never saw, in that eighth of the noise schedule. Losses at early timesteps are many times
-    those at late ones, and one τ for all would hear the early ones alone. τ is measured once, on the original.
+    with ℓ_i = ‖ε − ε_θ(x_t, t, c)‖² of a forgotten row, mean_k over the step's rows whose timestep lies in the k-th
+    eighth of the noise schedule, p_k their share of the rows, and τ_k the mean loss there of validation images, which
+    the model never saw. Losses at early timesteps are many times those at late ones, and one τ for all would hear the
+    early ones alone; one mean of ℓ_i / τ_k over all timesteps would be content with late ones that are many times τ_k
+    while early ones are below. τ is measured once, on the original.
 
     Example:
 
@@ -92,15 +91,17 @@ class DiffusionNablaTauTrainer(DenoisingTrainer):
         return {"tau": torch.tensor(np.mean(errors, axis=0), dtype=torch.float32)}
 
     def unlearning_loss(self, forget: SplitOutput, retain: SplitOutput) -> torch.Tensor:
-        ascent = self.of_step_mean(lambda mean: torch.relu(1 - mean) ** 2, forget, self.shares_of_tau)
-        return ascent + retain.mean(retain.loss)
+        return self.of_step_mean(hinges, forget, self.shares_of_tau) + retain.mean(retain.loss)
 
     def shares_of_tau(self, forget: SplitOutput) -> torch.Tensor:
-        """ℓ_i / τ(t_i) of each row, `(size,)`."""
+        """ℓ_i / τ_k of each row in the column of its eighth, and 1 in the same place of a second half; elsewhere 0:
+        `(size, 2·eighths)`."""
         said: Any = forget.predictions
         tau = self.method_state["tau"].to(said.logits.device)
         model: Any = unwrap(self.model)
-        return said.example_mean(said.errors / tau[said.noised.timesteps * len(tau) // model.steps])
+        eighth = said.noised.timesteps * len(tau) // model.steps
+        here = torch.nn.functional.one_hot(eighth, len(tau))
+        return torch.cat([(said.errors / tau[eighth])[:, None] * here, here], 1)
 
     def errors_under_another(self, said: Predictions) -> torch.Tensor:
         """Errors at a row's draws under the next class, `(rows, draws)`."""
@@ -111,6 +112,13 @@ class DiffusionNablaTauTrainer(DenoisingTrainer):
         following = task.conditions_of((said.labels + 1) % len(task.label_names or []))
         answer = model.denoise(Noised(shown.images, shown.timesteps, following)).flatten(1)
         return said.errors_of(answer).view(said.size, DRAWS)
+
+
+def hinges(means: torch.Tensor) -> torch.Tensor:
+    """Σ_k p_k·ReLU(1 − mean_k / τ_k)² of the step's means of [`shares_of_tau`], `(2·eighths,)`: a scalar. An eighth
+    that no row is in has no part in it."""
+    shares, rows = means.chunk(2)
+    return (rows * torch.relu(1 - shares / rows.clamp(min=1e-12)) ** 2).sum()
 
 
 def errors_by_draw(said: Predictions) -> torch.Tensor:

@@ -1,12 +1,12 @@
-"""What the methods for denoisers share: steps as published where that is asked, and a retain term."""
+"""What the methods for denoisers share: steps as published where that is asked, and which rows they read."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from hf_unlearn.errors import UserError
 from hf_unlearn.trainers.config import filled_later
 from hf_unlearn.trainers.published import PAPER, PublishedConfig, PublishedTrainer
-from hf_unlearn.trainers.schedule import RETAIN, Phase
+from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase
 
 FORGET_PASSES = 40  # over the forget rows, where nothing else is said
 PAPER_STEPS, PAPER_RATE, PAPER_BATCH = 1000, 1e-4, 128  # SalUn's DDPM on CIFAR-10
@@ -42,14 +42,30 @@ class DenoisingConfig(PublishedConfig):
         super().__post_init__()
 
 
+@dataclass
+class OneFormConfig(DenoisingConfig):
+    """Arguments of methods without a `variant="paper"`."""
+
+    variant: str = field(default="rows", metadata={"help": "One form only.", "choices": ["rows"]})
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.variant != "rows":
+            raise UserError(f"`variant` is '{self.variant}'; this method has rows alone")
+
+
 class DenoisingTrainer(PublishedTrainer):
-    """One phase on forget and retain rows, as many of each."""
+    """One phase on forget and retain rows, as many of each, or on those that `streams` names."""
 
     config_class: ClassVar[type[DenoisingConfig]] = DenoisingConfig
     args: DenoisingConfig
     reads_noise: ClassVar[bool] = True
+    of_classes: ClassVar[bool] = False  # whether it forgets whole classes alone
 
     def __init__(self, model, args: DenoisingConfig, splits, task, **kwargs):
+        self.check_task(task)
+        if self.of_classes and not splits.forgotten_classes:
+            raise UserError(f"`method` {self.method} forgets whole classes, not some of their rows: name them")
         if args.passes_follow_request:
             args.num_train_epochs = FORGET_PASSES * len(splits.forget) / max(1, len(splits.retain))
         super().__init__(model, args, splits, task, **kwargs)
@@ -62,10 +78,15 @@ class DenoisingTrainer(PublishedTrainer):
     def default_forget_batch(self) -> int:
         return self.args.per_device_train_batch_size
 
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Which rows are read."""
+        return (FORGET, RETAIN)
+
     def phases(self) -> list[Phase]:
         if self.as_published:
             return [Phase("unlearn", PAPER_STEPS)]
-        return super().phases()
+        return [Phase(phase.name, phase.steps, self.streams) for phase in super().phases()]
 
     def plan(self) -> list[str]:
         passes = self.passes(self.schedule.total_steps)

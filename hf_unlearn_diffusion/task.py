@@ -101,7 +101,7 @@ class ImageGeneration(ImageClassification):
         name = getattr(method, "method", method.__name__)
         if name in CORE_METHODS or getattr(method, "reads_noise", False):
             return
-        own = "diffusion_salun, diffusion_nabla_tau"
+        own = "diffusion_salun, diffusion_nabla_tau, concept_ablation, esd"
         raise UserError(
             f"`method` {name} asks how likely labels are, and a denoiser says nothing of that; for {self.name} there "
             f"are {own}, {', '.join(CORE_METHODS)}"

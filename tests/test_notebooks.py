@@ -24,11 +24,11 @@ def code_cells(path):
 
 def test_they_are_all_there():
     names = {path.stem for path in PATHS}
-    assert names == {"first_unlearning", "deletion_request", "compare_methods", "your_own_method"}
+    assert names == {"first_unlearning", "deletion_request", "compare_methods", "drawn_digits", "your_own_method"}
     assert {path.stem for path in LARGE} == {"my_bert", "chat_model"}
 
 
-LONG = {"deletion_request": [pytest.mark.long], "compare_methods": [pytest.mark.long]}
+LONG = {name: [pytest.mark.long] for name in ("deletion_request", "compare_methods", "drawn_digits")}
 
 
 @pytest.mark.slow

@@ -100,12 +100,13 @@ class SplitOutput:
         return self.predictions.loss_for(labels)
 
     def mean(self, values: torch.Tensor) -> torch.Tensor:
-        """This micro-batch's share of the step's mean of per-example `values` `(size,)`: a scalar.
+        """This micro-batch's share of the step's mean of per-example `values` `(size,)`: a scalar. Of several for each
+        example, `(size, figures)`, it is that of each.
 
         Use it rather than `values.mean()`: after Trainer has averaged over micro-batches and processes, every example
         of a step weighs the same, and one of a smaller last batch no more than any other.
         """
-        return values.sum() * self._scale
+        return values.sum(0) * self._scale
 
 
 def on_host(scalar: torch.Tensor) -> float:

@@ -33,7 +33,8 @@ class StepMeans(TrainerPart):
         values: "str | Callable[[SplitOutput], torch.Tensor]" = "loss",
     ) -> torch.Tensor:
         """`function(mean)` of the mean of `output.<values>` over the *whole* optimizer step: a scalar, exact gradient.
-        `values` may also be a method that gives a number for each row of an output, `(size,)`.
+        `values` may also be a method that gives a number for each row of an output, `(size,)`, or several,
+        `(size, figures)`: then `mean` is `(figures,)`.
 
         A function that is not linear does not commute with averaging over micro-batches and processes. Here the mean
         is taken first (one reduce over processes; with accumulation, a forward without gradient over the step's other
@@ -45,7 +46,7 @@ class StepMeans(TrainerPart):
         with torch.enable_grad():
             value = function(mean)
             (slope,) = torch.autograd.grad(value, mean)
-        share = slope * output.mean(each(output))
+        share = (slope * output.mean(each(output))).sum()
         weight = count / self.step_rows(output.stream)  # a smaller last batch counts for less
         return value.detach() * weight + share - share.detach()
 
@@ -57,7 +58,7 @@ class StepMeans(TrainerPart):
     def _step_total(
         self, output: SplitOutput, each: Callable[[SplitOutput], torch.Tensor], name: str
     ) -> tuple[torch.Tensor, int]:
-        """Sum and number of per-example values over the whole step, in float64, without gradient."""
+        """Sums and number of per-example values over the whole step, in float64, without gradient."""
         key = (output.stream, name)
         if key not in self._step_means:
             outputs = [output]
@@ -68,10 +69,11 @@ class StepMeans(TrainerPart):
                     runs = [self._run(self.model_wrapped, batch, output.stream == FORGET) for batch in later]
                 outputs += [run[output.stream] for run in runs]
                 self.count_examples(sum(len(o) for o in outputs[1:]) * self.args.world_size)
-            total = torch.stack([each(o).detach().double().sum() for o in outputs]).sum()
+            total = torch.stack([each(o).detach().double().sum(0) for o in outputs]).sum(0)
             count = sum(len(o) for o in outputs)
             if self.args.world_size > 1:
-                both = self.accelerator.reduce(torch.stack([total, total.new_tensor(count)]), reduction="sum")
-                total, count = both[0], int(both[1])
+                both = torch.cat([total.flatten(), total.new_tensor([count])])
+                both = self.accelerator.reduce(both, reduction="sum")
+                total, count = both[:-1].view_as(total), int(both[-1])
             self._step_means[key] = total, count
         return self._step_means[key]

@@ -1,4 +1,6 @@
-"""SalUn and ∇τ for denoisers: formulas, masks, adapters, resuming, and what is refused."""
+"""The methods for denoisers: formulas, masks, adapters, resuming, and what is refused."""
+
+import copy
 
 import numpy as np
 import pytest
@@ -9,19 +11,27 @@ from toy_diffusion import denoising_setup
 from hf_unlearn.errors import UserError
 from hf_unlearn.methods import get_method
 from hf_unlearn.models import lora
+from hf_unlearn_diffusion.concept_ablation import ConceptAblationConfig, ConceptAblationTrainer
 from hf_unlearn_diffusion.draws import DRAWS, fixed_draws
-from hf_unlearn_diffusion.nabla_tau import DiffusionNablaTauConfig, DiffusionNablaTauTrainer
+from hf_unlearn_diffusion.esd import ESDConfig, ESDTrainer
+from hf_unlearn_diffusion.nabla_tau import DiffusionNablaTauConfig, DiffusionNablaTauTrainer, hinges
 from hf_unlearn_diffusion.predictions import Noised
 from hf_unlearn_diffusion.salun import ALPHA, DiffusionSalUnConfig, DiffusionSalUnTrainer
 
 QUICK = {"learning_rate": 1e-2, "use_cpu": True, "disable_tqdm": True, "per_device_train_batch_size": 8}
-OWN = {"diffusion_salun": DiffusionSalUnTrainer, "diffusion_nabla_tau": DiffusionNablaTauTrainer}
+OWN = {
+    "concept_ablation": ConceptAblationTrainer,
+    "diffusion_nabla_tau": DiffusionNablaTauTrainer,
+    "diffusion_salun": DiffusionSalUnTrainer,
+    "esd": ESDTrainer,
+}
 METHODS = {**OWN, "fine_tune": get_method("fine_tune"), "nabla_tau": get_method("nabla_tau")}
 
 
-def make(folder, method="diffusion_salun", adapter=False, gone=(), model_values=None, **more):
+def make(folder, method="diffusion_salun", adapter=False, gone=None, model_values=None, **more):
     model, splits, task = denoising_setup(torch.float64, **model_values or {})
-    splits.forgotten_classes = gone
+    of_classes = getattr(METHODS[method], "of_classes", False)
+    splits.forgotten_classes = ((1,) if of_classes else ()) if gone is None else gone
     if adapter:
         model = lora.add_lora(model, r=2, alpha=4, dropout=0.0, task_type=task.peft_task_type)
     kind = METHODS[method]
@@ -71,13 +81,70 @@ def test_tau_is_that_of_unseen_images_by_eighths_of_the_schedule(tmp_path):
             with torch.no_grad():
                 error = (model.denoise(Noised(noised, times[k], shown)) - noises[k]).square().mean()
             assert float(found[unseen][k]) == pytest.approx(float(error), rel=1e-5)
-    said = outputs(trainer)
-    tau, forget = found["other"].double(), said["forget"].predictions
-    ratio = (forget.loss / tau[forget.noised.timesteps * DRAWS // 1000]).mean()
-    wanted = torch.relu(1 - ratio) ** 2 + said["retain"].loss.mean()
-    assert trainer.unlearning_loss(**said).item() == pytest.approx(wanted.item(), rel=1e-6)
     assert make(tmp_path, "diffusion_nabla_tau", gone=(1,)).other_class
     assert not make(tmp_path, "diffusion_nabla_tau").other_class
+
+
+def test_every_eighth_of_the_schedule_has_a_hinge_of_its_own(tmp_path):
+    trainer = make(tmp_path, "diffusion_nabla_tau")
+    tau = torch.linspace(2, 0.2, DRAWS, dtype=torch.float64)
+    trainer.method_state = {"tau": tau}
+    said = outputs(trainer)
+    losses, eighths = said["forget"].loss, said["forget"].predictions.noised.timesteps * DRAWS // 1000
+    wanted, there = said["retain"].loss.mean(), set(eighths.tolist())
+    for k in there:
+        rows = eighths == k
+        wanted = wanted + rows.double().mean() * torch.relu(1 - losses[rows].mean() / tau[k]) ** 2
+    assert 2 < len(there) < DRAWS  # and one that no row is in is left out
+    loss = trainer.unlearning_loss(**said)
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-9)
+    ours = torch.autograd.grad(loss, trainer.model.unet.conv_out.weight, retain_graph=True)[0]
+    assert torch.allclose(ours, torch.autograd.grad(wanted, trainer.model.unet.conv_out.weight)[0], rtol=1e-9)
+    # Late eighths far above τ do not make up for early ones below it.
+    means = torch.tensor([0.5 * 0.5, 0.5 * 9.0, 0.5, 0.5])
+    assert hinges(means).item() == pytest.approx(0.5 * 0.5**2)
+
+
+def test_the_target_of_esd_is_that_of_the_paper(tmp_path):
+    trainer = make(tmp_path, "esd", eta=1.5, alpha=0.25, model_values={"condition_dropout": 0.5})
+    original = copy.deepcopy(trainer.model)
+    trainer.method_state = trainer._measure_originals()
+    with torch.no_grad():
+        for weight in trainer.model.unet.parameters():
+            weight.mul_(1.1)
+    torch.manual_seed(0)
+    said = outputs(trainer)
+    shown = said["forget"].predictions.noised
+    dropped = shown.conditions == 4
+    assert 0 < dropped.sum() < len(dropped)
+    with torch.no_grad():
+        none = Noised(shown.images, shown.timesteps, torch.full_like(shown.conditions, 4))
+        own, without, guided = trainer.model.denoise(shown), original.denoise(none), original.denoise(shown)
+    by_hand = (own - without + 1.5 * (guided - without)).square().flatten(1).mean(1)
+    by_hand[dropped] = 0
+    assert torch.allclose(trainer.forget_losses(said["forget"]), by_hand, rtol=1e-9)
+    wanted = by_hand.mean() + 0.25 * said["retain"].loss.mean()
+    assert trainer.unlearning_loss(**said).item() == pytest.approx(wanted.item())
+    assert make(tmp_path, "esd", alpha=0).schedule.phases[0].streams == ("forget",)
+
+
+def test_concept_ablation_pulls_the_forgotten_condition_to_the_kept_ones(tmp_path):
+    trainer = make(tmp_path, "concept_ablation", gone=(1, 3), alpha=0.5, model_values={"condition_dropout": 0.3})
+    torch.manual_seed(0)
+    said = outputs(trainer, ("retain",))["retain"]
+    shown, model = said.predictions.noised, trainer.model
+    dropped = shown.conditions == 4
+    assert 0 < dropped.sum() < len(dropped)
+    gone = torch.tensor([(1, 3)[i % 2] for i in said.index.tolist()])
+    own = model.denoise(shown)
+    under = model.denoise(Noised(shown.images, shown.timesteps, gone))
+    by_hand = torch.where(dropped, 0.0, (under - own.detach()).square().flatten(1).mean(1))
+    assert torch.allclose(trainer.ablation_losses(said), by_hand, rtol=1e-9) and by_hand.sum() > 0
+    wanted = by_hand.mean() + 0.5 * said.loss.mean()
+    assert trainer.unlearning_loss(said).item() == pytest.approx(wanted.item())
+    trainer.ablation_losses(said).sum().backward()  # what is said under kept conditions is a number
+    moved = model.unet.class_embedding.weight.grad.abs().sum(1) > 0
+    assert moved.tolist() == [False, True, False, True, False]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -137,6 +204,8 @@ def test_steps_as_published(tmp_path):
         (DiffusionSalUnConfig, {"variant": "tokens"}, "it is one of rows, paper"),
         (DiffusionNablaTauConfig, {"unseen": "all"}, "it is one of own, other"),
         (DiffusionNablaTauConfig, {"variant": "paper"}, "this method has rows alone"),
+        (ESDConfig, {"eta": -1}, "`eta` is -1; it is 0 or more"),
+        (ConceptAblationConfig, {"alpha": -0.5}, "`alpha` is -0.5; it is 0 or more"),
     ],
 )
 def test_arguments_without_sense_are_refused(tmp_path, config, values, said):
@@ -149,6 +218,17 @@ def test_a_classifier_is_refused(tmp_path, method):
     model, splits, task = image_setup()
     with pytest.raises(UserError, match="is for models that take noise away; the task is image_classification"):
         method(model, method.config_class(output_dir=str(tmp_path), **QUICK), splits, task)
+
+
+@pytest.mark.parametrize("method", ["concept_ablation", "esd"])
+def test_what_forgets_classes_refuses_single_rows(tmp_path, method):
+    with pytest.raises(UserError, match=f"`method` {method} forgets whole classes, not some of their rows"):
+        make(tmp_path, method, gone=())
+
+
+def test_esd_needs_a_model_that_was_shown_images_without_their_class(tmp_path):
+    with pytest.raises(UserError, match="this one always takes one"):
+        make(tmp_path, "esd", model_values={"condition_dropout": 0.0})
 
 
 def test_rows_of_the_core_s_nabla_tau_need_labels(tmp_path):

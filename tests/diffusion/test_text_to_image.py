@@ -18,7 +18,9 @@ from hf_unlearn.evaluation.scoring import score
 from hf_unlearn.hub.staging import stage
 from hf_unlearn.models import lora
 from hf_unlearn.run.recipe_cache import base_identity
+from hf_unlearn.trainers.config import default_learning_rate
 from hf_unlearn_diffusion.draws import DRAWS
+from hf_unlearn_diffusion.latent_config import LatentDenoiserConfig
 from hf_unlearn_diffusion.nabla_tau import DiffusionNablaTauTrainer
 from hf_unlearn_diffusion.predictions import Noised
 from hf_unlearn_diffusion.salun import DiffusionSalUnTrainer
@@ -233,3 +235,11 @@ def test_a_folder_of_another_kind_is_refused_in_one_line(tmp_path, change, said)
     if change.get("_class_name") is None:
         with pytest.raises(UserError, match="it is for the task text_to_image"):
             ImageGeneration.load_config(str(tmp_path))
+
+
+def test_the_default_rate_goes_by_the_width_of_the_network():
+    widths = {"block_out_channels": [8, 16]}
+    model = latent_denoiser(unet=PARTS["unet"] | widths)
+    assert default_learning_rate(model) == pytest.approx(0.032 / 16)
+    assert max(LatentDenoiserConfig().hidden_sizes) == 1280  # of a UNet2DConditionModel that is told nothing
+    assert "hidden_sizes" not in model.config.to_dict()

@@ -1,13 +1,15 @@
-"""A diffusion model of handwritten digits forgets one: SalUn beside random labels, ∇τ, fine-tuning and an adapter.
+"""Diffusion models of handwritten digits forget one: by class and from prompts, SalUn beside other methods.
 
-    python benchmarks/ddpm_digits.py                # all seeds: three originals and six twins, an hour on one core
-    python benchmarks/ddpm_digits.py --seeds 10     # one of them
-    python benchmarks/ddpm_digits.py --table        # what is stored
+    python benchmarks/drawn_digits.py                              # everything: 20 minutes a seed on one core
+    python benchmarks/drawn_digits.py --models pixels --seeds 10   # one model, one seed
+    python benchmarks/drawn_digits.py --models pixels --seeds 10 --lines SalUn --images 200
+    python benchmarks/drawn_digits.py --table                      # what is stored
 
-The recipe is that of `configs/ddpm_digits_salun.yaml`; every method has its own defaults. Of each seed there are an
-original, two retrained twins, and 40 images of each class from the same noises under each model. Figures are stored in
-`benchmarks/results/ddpm_digits/`, a file a seed, line by line: a stopped run goes on where it was. Needs the extra
-`diffusion`.
+The recipes are those of `configs/ddpm_digits_salun.yaml` (`pixels`) and `configs/latent_digits_salun.yaml`
+(`prompts`); every method has its own defaults. Of each seed there are an original, two retrained twins, and 40 images
+of each class from the same noises under each model. Figures are stored in `benchmarks/results/drawn_digits/`, a file
+a model and seed, line by line: a stopped run goes on where it was. With another number of images they have a folder of
+their own. Needs the extra `diffusion`.
 """
 
 import argparse
@@ -16,18 +18,25 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIG = ROOT / "configs" / "ddpm_digits_salun.yaml"
-RESULTS = Path(__file__).parent / "results" / "ddpm_digits"
+MODELS = {"pixels": "ddpm_digits_salun.yaml", "prompts": "latent_digits_salun.yaml"}
+RESULTS = Path(__file__).parent / "results" / "drawn_digits"
 SEEDS = (10, 20, 30)
+OF_SALUN = ("alpha", "num_train_epochs")  # what a configuration says for its own method alone
 TWINS = 2
 IMAGES = 40  # of each class
 LINES = {
     "SalUn": ["--method", "diffusion_salun"],
+    "SalUn, 15 passes": ["--method", "diffusion_salun", "--num_train_epochs", "15"],
+    "SalUn, α 0.5, 10 passes": ["--method", "diffusion_salun", "--alpha", "0.5", "--num_train_epochs", "10"],
     "random labels": ["--method", "diffusion_salun", "--saliency", "1"],
     "SalUn, LoRA": ["--method", "diffusion_salun", "--use_peft", "--lora_r", "16", "--lora_alpha", "32"],
     "∇τ": ["--method", "diffusion_nabla_tau", "--saliency", "1"],
+    "concept ablation": ["--method", "concept_ablation", "--saliency", "1"],
+    "ESD": ["--method", "esd", "--saliency", "1"],
+    "ESD, no kept rows": ["--method", "esd", "--saliency", "1", "--alpha", "0"],
     "fine-tuning": ["--method", "fine_tune", "--saliency", "1"],
 }
 FIGURES = {  # of the block `drawn`: kind, figure, and whether it is a share
@@ -38,28 +47,30 @@ FIGURES = {  # of the block `drawn`: kind, figure, and whether it is a share
 }
 
 
-def run(seed: int, arguments: list[str]) -> dict:
+def run(model: str, seed: int, arguments: list[str], images: int = IMAGES) -> dict:
     """One run of the command; originals and twins come from the cache where they were made before."""
     from hf_unlearn.report.evidence import read_evidence
     from hf_unlearn.train import train
 
+    values = yaml.safe_load((ROOT / "configs" / MODELS[model]).read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as folder:
-        output = str(Path(folder) / "out")
-        given = ["--config", str(CONFIG), "--output_dir", output, "--original_seed", str(seed), "--seed", str(seed)]
-        train([*given, "--retrain", str(TWINS), "--generate", str(IMAGES), "--use_cpu", "true", *arguments])
+        output, config = str(Path(folder) / "out"), Path(folder) / "config.yaml"
+        config.write_text(yaml.safe_dump({k: v for k, v in values.items() if k not in OF_SALUN}), encoding="utf-8")
+        given = ["--config", str(config), "--output_dir", output, "--original_seed", str(seed), "--seed", str(seed)]
+        train([*given, "--retrain", str(TWINS), "--generate", str(images), "--use_cpu", "true", *arguments])
         return dict(read_evidence(Path(output)))
 
 
-def complete(seed: int) -> None:
-    """Run the lines of a seed that are not stored yet."""
-    path = RESULTS / f"seed{seed}.json"
-    result: dict = {"seed": seed, "class": "3", "images": IMAGES, "twins": TWINS, "lines": {}}
+def complete(model: str, seed: int, lines: tuple[str, ...] = tuple(LINES), images: int = IMAGES) -> None:
+    """Run those `lines` of a seed that are not stored yet."""
+    path = folder_of(images) / f"{model}_seed{seed}.json"
+    result: dict = {"seed": seed, "class": "3", "images": images, "twins": TWINS, "lines": {}}
     if path.is_file():
         result = json.loads(path.read_text(encoding="utf-8"))
-    for line, arguments in LINES.items():
+    for line in lines:
         if line in result["lines"]:
             continue
-        evidence = run(seed, arguments)
+        evidence = run(model, seed, LINES[line], images)
         result["lines"][line] = row(evidence)
         result |= {"environment": evidence["environment"], "judge": evidence["drawn"]["judge"]}
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,19 +84,19 @@ def row(evidence: dict) -> dict:
     figures = evidence["drawn"]["figures"]
     found = {name: figures[kind][figure] for name, (kind, figure, _) in FIGURES.items()}
     for split in ("forget", "test"):
-        models = {key: evidence["models"][name]["loss"][split] for key, name in _MODELS.items()}
+        models = {key: evidence["models"][name]["loss"][split] for key, name in _NAMES.items()}
         found[f"{split} loss"] = models | {"floor": evidence["floor"].get(f"{split}_loss")}
-    auc = {key: evidence["models"][name]["membership"]["loss_auc"] for key, name in _MODELS.items()}
+    auc = {key: evidence["models"][name]["membership"]["loss_auc"] for key, name in _NAMES.items()}
     cost = evidence["cost"]
     return found | {"AUC": auc, "cost": cost["unlearn_examples"] / cost["retrain_examples"]}
 
 
-_MODELS = {"original": "original", "unlearned": "unlearned", "twins": "retrained"}
+_NAMES = {"original": "original", "unlearned": "unlearned", "twins": "retrained"}
 
 
-def table() -> str:
+def table(model: str, images: int = IMAGES) -> str:
     """Means over the stored seeds, Markdown: of original, twins and floor (one twin to another), then of each line."""
-    results = stored()
+    results = stored(model, images)
     columns = [*FIGURES, "forget loss", "test loss", "AUC"]
     head = [f"{name} (%)" if name == "AUC" or FIGURES.get(name, ("", "", False))[2] else name for name in columns]
     lines = [_row(["", *head, "examples", "seeds"]), _row(["---", *["---:"] * (len(columns) + 2)])]
@@ -114,19 +125,27 @@ def _mean(found: list[dict], model: str, name: str) -> str:
     return f"{100 * np.mean(values):.1f}" if share else f"{np.mean(values):.3f}"
 
 
-def stored() -> list[dict]:
-    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob("seed*.json"))]
+def folder_of(images: int) -> Path:
+    return RESULTS if images == IMAGES else RESULTS / f"{images}_images"
+
+
+def stored(model: str, images: int = IMAGES) -> list[dict]:
+    return [json.loads(path.read_text()) for path in sorted(folder_of(images).glob(f"{model}_seed*.json"))]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    parser.add_argument("--lines", nargs="+", choices=LINES, default=tuple(LINES))
+    parser.add_argument("--images", type=int, default=IMAGES, help="of each class")
     parser.add_argument("--table", action="store_true", help="print what is stored")
     options = parser.parse_args()
-    if not options.table:
-        for seed in options.seeds:
-            complete(seed)
-    print(table())
+    for model in options.models:
+        for seed in () if options.table else options.seeds:
+            complete(model, seed, options.lines, options.images)
+        if stored(model, options.images):
+            print(f"{model}\n\n{table(model, options.images)}\n")
 
 
 if __name__ == "__main__":
