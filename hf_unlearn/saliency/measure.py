@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from hf_unlearn.errors import UserError
-from hf_unlearn.saliency.shards import Reduce, Shards, default_processes, is_dtensor
+from hf_unlearn.saliency.shards import Reduce, Shards, default_processes, is_dtensor, is_spread
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.tasks.forward import eval_mode, without_data_parallel
 from hf_unlearn.tasks.predictions import Predictions
@@ -98,7 +98,7 @@ def _forwards(
 ) -> Iterator[tuple[Predictions, list[float]]]:
     """Predictions for this process's batches, and what each row's loss weighs."""
     device = next(model.parameters()).device if device is None else device
-    lockstep = any(is_dtensor(p) for p in model.parameters())
+    lockstep = is_spread(model)
     batches, weights = _batches(len(rows), processes, batch_size, lockstep)
     loader = DataLoader(rows, batch_sampler=batches, collate_fn=task.collate, generator=torch.Generator())
     for batch, weight in zip(loader, weights, strict=True):

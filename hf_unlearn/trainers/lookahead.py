@@ -97,10 +97,10 @@ class Lookahead(GradientLens):
         return [f"{words} (a copy of what is trained and its gradient: {megabytes:,.0f} MB)"] if self.acts else []
 
     def rows_read(self) -> int:
-        looks = [(self.attacks(step), self._own(step)) for step in range(self.trainer.schedule.total_steps)]
+        looks = [self.rows_of(step) for step in range(self.trainer.schedule.total_steps)]
         halves = self._halves() if self.acts else []
         measured = sum(2 * len(half) + sum(map(len, self._attacks_on(half))) for half in halves)
-        return measured + sum(sum(map(len, attacks)) + len(own) for attacks, own in looks if attacks)
+        return measured + sum(len(own) + sum(map(len, attacks)) for own, attacks in looks if attacks)
 
     def prepare(self) -> dict[str, torch.Tensor]:
         """What unseen rows gain by an attack on others, in nats of log-odds: each half of some validation rows is
@@ -130,24 +130,25 @@ class Lookahead(GradientLens):
         size = min(self.trainer.stream_sizes()[FORGET].batch, len(places))
         return [np.resize(np.roll(places, -k * size), size) for k in range(self.steps)]
 
-    def attacks(self, step: int) -> list[np.ndarray]:
-        """Forget rows of each of the attacker's steps, as many as the step forgets; none if there are no others."""
-        own = self._own(step)
+    def rows_of(self, step: int) -> tuple[np.ndarray, list[np.ndarray]]:
+        """The forget rows of a step over all micro-batches and processes, and those of each of the attacker's steps,
+        as many; no attacks where the step does not look ahead or there are no others."""
+        own = self.trainer._sampler().rows(step).get(FORGET, np.array([], dtype=np.int64))
         others = np.setdiff1d(np.arange(len(self.trainer.splits.forget)), own)
         if not self.looks(step) or not len(others):
-            return []
+            return own, []
         draws = (
             random_numbers(self.trainer.args.seed, Stream.RELEARNED_ROWS, step, k).permutation(others)
             for k in range(self.steps)
         )
-        return [drawn[: len(own)] for drawn in draws]
+        return own, [drawn[: len(own)] for drawn in draws]
 
     def change_gradients(self) -> None:
-        trainer, step = self.trainer, self.trainer.state.global_step
-        attacks = self.attacks(step)
+        trainer, rows = self.trainer, self.trainer.splits.forget
+        own, attacks = self.rows_of(trainer.state.global_step)
         if not attacks:
             return
-        parameters, rows, own = self._parameters(), trainer.splits.forget, self._own(step)
+        parameters = self._parameters()
         mine = np.array_split(own, trainer.args.world_size)[trainer.args.process_index]
         higher = on_host(trainer.method_state[GAIN])
         with _put_back(parameters):
@@ -160,31 +161,28 @@ class Lookahead(GradientLens):
     def _parameters(self) -> list[torch.nn.Parameter]:
         return [p for p in self.trainer.model.parameters() if p.requires_grad]
 
-    def _own(self, step: int) -> np.ndarray:
-        """The forget rows of a step, over all micro-batches and processes."""
-        return self.trainer._sampler().rows(step).get(FORGET, np.array([], dtype=np.int64))
-
     def _relearn(self, rows: Rows, attacks: list[np.ndarray]) -> None:
         """The attacker's steps, on the model itself."""
+        parameters, rate, epsilon = self._parameters(), self.trainer.relearning_rate, EPSILON * self._scale
         for places in attacks:
             self._backward(rows, places, len(places), lambda output: output.mean(output.loss))
             with torch.no_grad():
-                for parameter in self._parameters():
+                for parameter in parameters:
                     if parameter.grad is not None:
-                        size = parameter.grad.abs() + EPSILON * self._scale
-                        parameter.sub_(parameter.grad / size, alpha=self.trainer.relearning_rate)
+                        parameter.sub_(parameter.grad / (parameter.grad.abs() + epsilon), alpha=rate)
                     parameter.grad = None
 
     def _backward(self, rows: Rows, places: np.ndarray, size: int, term: Callable) -> None:
         """Add up the gradient of `term`, which takes means over `size` rows, in batches that fit the device."""
-        trainer = self.trainer
-        for first in range(0, len(places), trainer.args.per_device_forget_batch_size):
-            chosen = places[first : first + trainer.args.per_device_forget_batch_size].tolist()
+        trainer, scale = self.trainer, self._scale
+        most = trainer.args.per_device_forget_batch_size
+        for first in range(0, len(places), most):
+            chosen = places[first : first + most].tolist()
             batch = trainer._prepare_inputs(trainer.task.collate(rows.__getitems__(chosen)))
             with trainer.compute_loss_context_manager():
                 predictions = trainer.task.predict(trainer.model, batch)
                 loss = term(SplitOutput(FORGET, predictions, torch.tensor(chosen), 1 / size, rows=chosen))
-            (loss * self._scale).backward()
+            (loss * scale).backward()
 
     @property
     def _scale(self) -> float:

@@ -51,9 +51,9 @@ def watched(tmp_path, monkeypatch):
 def test_the_gradient_is_that_of_the_forget_term_after_the_attack(watched):
     trainer, lens = watched
     step, model, after, _ = lens.seen[-1]
-    attacks = lens.attacks(step)
+    own, attacks = lens.rows_of(step)
     assert step == 5 and [len(rows) for rows in attacks] == [4 - 1] * 3  # 11 rows, 4 a step: the third has three
-    own = trainer._sampler().rows(step)["forget"]
+    assert set(own) == set(trainer._sampler().rows(step)["forget"])
     found = {name: p.grad.clone() for name, p in model.named_parameters()}
     for rows in attacks:
         assert not set(rows) & set(own)
@@ -100,8 +100,20 @@ def test_spread_weights_are_not_moved_ahead_and_that_is_told(tmp_path):
     trainer = make(tmp_path)
     trainer.is_fsdp_enabled = True
     lens = Lookahead(trainer)
-    assert not lens.prepare() and not lens.attacks(5) and not lens.plan()
+    assert not lens.prepare() and not lens.rows_of(5)[1] and not lens.plan()
     assert "did not look ahead" in trainer.notes[-1]
+
+
+def test_an_adapter_looks_ahead_where_that_is_asked_for(tmp_path):
+    from hf_unlearn.models.lora import add_lora
+
+    found = []
+    for values in ({}, {"relearn_steps": 2}):
+        model, splits, task = lm_setup()
+        model = add_lora(model, r=2, alpha=4, dropout=0.0, task_type=task.peft_task_type)
+        args = NablaTauConfig(output_dir=str(tmp_path), use_cpu=True, variant="tokens", **values)
+        found.append(NablaTauTrainer(model, args, splits, task, quiet=True).args.relearn_steps)
+    assert found == [0, 2]
 
 
 def test_a_single_row_has_no_others(tmp_path):
