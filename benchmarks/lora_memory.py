@@ -84,7 +84,7 @@ def setting(name: str | None):
         from transformers import LlamaForCausalLM
 
         model = LlamaForCausalLM(config_of(None, SMOL))
-    sizes = {"forget": FORGET, "retain": 3 * RETAIN, "validation_tau": RETAIN, "validation_stop": 2, "test": 2}
+    sizes = {"forget": 4 * FORGET, "retain": 3 * RETAIN, "validation_tau": RETAIN, "validation_stop": 2, "test": 2}
     ids = np.random.default_rng(0).integers(1000, model.config.vocab_size, (sum(sizes.values()), TOKENS))
     source = datasets.Dataset.from_dict({"question": ids.tolist(), "answer": [""] * len(ids)})
     tokenizer = train_tokenizer(["a few words of text"], vocab_size=300, max_length=TOKENS, decoder_only=True)

@@ -34,8 +34,8 @@ class NablaTauConfig(RowTargetConfig):
             was not trained from random weights, as far as is known, `held` for models that say no labels, else `rows`.
         per_device_train_batch_size: retain rows per process and micro-batch; `None` is 16, with variant tokens 8.
         relearn_steps: how many steps of relearning the run looks ahead ([`Lookahead`]), variant tokens only; `None` is
-            3 there, through an adapter 0. Each costs the forget rows of a step once more in two thirds of the steps; 0
-            does without.
+            3 there. Fewer where the other forget rows do not suffice for so many. Each costs the forget rows of a step
+            once more in two thirds of the steps; 0 does without.
         alpha: weight α₀ of the forget term at the start of the published schedule; `None` is (5/3)·|D_f|/|D_train|.
     """
 
@@ -53,7 +53,7 @@ class NablaTauConfig(RowTargetConfig):
         "Retain rows per process and micro-batch (default: 16, variant tokens 8)."
     )
     relearn_steps: int = filled_later(
-        "Steps of relearning after which rows must still be forgotten, variant tokens (default: 3, adapters 0)."
+        "Steps of relearning after which rows must still be forgotten, variant tokens (default: 3)."
     )
 
     def __post_init__(self):
@@ -98,7 +98,7 @@ class NablaTauTrainer(RowTargetTrainer, Attacked):
         L = 0.6·mean_i[a_i·mean_j(e_ij·φ_ij)] + R,   a_i = (φ_i − t_i)/s,
         e_ij = clamp((φ_ij − t_ij)/S, 0, 1) where a_i > 0, else clamp((t_ij − φ_ij)/S, 0, 1),
 
-    by AdamW without momentum, the targets measured once on the original. With full weights the last two thirds of the
+    by AdamW without momentum, the targets measured once on the original. The last two thirds of the
     steps also ask for the forget term after three steps that learn other forgotten rows again ([`Lookahead`]). What is
     left of ∇τ: ascent on what is above its target, in proportion to the gap, which stops there, and beside it descent
     on rows that lose. A row that fell too far comes back the same way, from the first step on.
@@ -133,8 +133,7 @@ class NablaTauTrainer(RowTargetTrainer, Attacked):
         if args.per_device_train_batch_size is None:
             args.per_device_train_batch_size = RETAIN_ROWS.get(args.variant, 16)
         if args.relearn_steps is None:
-            adapter = hasattr(model, "peft_config")  # moved ahead, it ends too low and the rest loses
-            args.relearn_steps = 0 if adapter else RELEARN_STEPS.get(args.variant, 0)
+            args.relearn_steps = RELEARN_STEPS.get(args.variant, 0)
         if args.relearn_steps and not self.by_tokens:
             raise UserError(f"`relearn_steps` is for `variant` tokens; this is {args.variant}")
         if self.by_tokens:

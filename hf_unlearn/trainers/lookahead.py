@@ -20,6 +20,8 @@ FROM = 1 / 3  # of the run: before, the rows are hardly pushed down, and an atta
 EPSILON = 1e-8  # Adam's
 GAIN_ROWS = 128  # validation rows, at most, that say what an attack gives to unseen ones
 GAIN = "ahead/gain"  # among the tensors of a checkpoint
+SPREAD = "The weights are spread over processes"
+FEW = "Hardly more rows are forgotten than a step reads"
 
 
 class Attacked(TrainerPart):
@@ -48,9 +50,9 @@ class Lookahead(GradientLens):
         θ_0 = θ,   θ_{k+1} = θ_k − η·d/(|d| + 1e-8), d = ∇ℓ(θ_k; A_k),   g ← g + ∇L_f(θ_K; B),
 
     with ℓ the mean loss of as many other forget rows A_k, drawn anew, and η the peak rate of a fine-tune: each step is
-    what Adam makes of a first gradient. ∇L_f(θ_K) counts as a gradient at θ (first order, as in Finn et al. 2017,
-    arXiv 1703.03400, section 5.2). The attack of a step is the same on all processes, and does not depend on how the
-    step is divided.
+    what Adam makes of a first gradient. There are fewer steps, or none, where no K + 1 times the rows of a step are
+    forgotten. ∇L_f(θ_K) counts as a gradient at θ (first order, Finn et al. 2017, arXiv 1703.03400, section 5.2).
+    The attack of a step is the same on all processes, and does not depend on how the step is divided.
 
     Rows that were never seen gain by such steps, too: they learn how answers are put. So the targets at θ_K are higher
     by what validation rows gain when others of them are learned, on average, before the first step.
@@ -72,19 +74,24 @@ class Lookahead(GradientLens):
         super().__init__(trainer)
         if not self.acts:
             trainer.notes.append(
-                "The weights are spread over processes: the run did not look ahead, and a few steps of relearning may "
+                f"{SPREAD if self.is_spread else FEW}: the run did not look ahead, and a few steps of relearning may "
                 "bring back what is forgotten."
             )
 
     @property
+    def is_spread(self) -> bool:
+        """Whether no process has whole weights and gradients between a step's backward passes and its update."""
+        return self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled
+
+    @property
     def acts(self) -> bool:
-        """Where every process has whole weights and gradients between a step's backward passes and its update."""
-        return not (self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled)
+        return self.steps > 0 and not self.is_spread
 
     @property
     def steps(self) -> int:
-        """K."""
-        return self.trainer.args.relearn_steps  # type: ignore[attr-defined]
+        """K: as many as are asked for, but no row has to be learned twice for it."""
+        rows, batch = len(self.trainer.splits.forget), self.trainer.stream_sizes()[FORGET].batch
+        return min(self.trainer.args.relearn_steps, (rows - batch) // batch)  # type: ignore[attr-defined]
 
     def looks(self, step: int) -> bool:
         """Whether a step of the run looks ahead."""
@@ -132,10 +139,10 @@ class Lookahead(GradientLens):
 
     def rows_of(self, step: int) -> tuple[np.ndarray, list[np.ndarray]]:
         """The forget rows of a step over all micro-batches and processes, and those of each of the attacker's steps,
-        as many; no attacks where the step does not look ahead or there are no others."""
+        as many; no attacks where the step does not look ahead."""
         own = self.trainer._sampler().rows(step).get(FORGET, np.array([], dtype=np.int64))
         others = np.setdiff1d(np.arange(len(self.trainer.splits.forget)), own)
-        if not self.looks(step) or not len(others):
+        if not self.looks(step):
             return own, []
         draws = (
             random_numbers(self.trainer.args.seed, Stream.RELEARNED_ROWS, step, k).permutation(others)

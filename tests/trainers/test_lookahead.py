@@ -17,7 +17,8 @@ def make(tmp_path, forget=None, dtype=torch.float64, **values):
     model, splits, task = lm_setup(dtype)
     if forget is not None:
         splits.forget = splits.forget.select(range(forget))
-    options = {"proxy_epochs": 1, "retrain_epochs": 3, "max_steps": 6, "learning_rate": 3e-3} | values
+    options = {"proxy_epochs": 1, "retrain_epochs": 3, "max_steps": 6, "learning_rate": 3e-3}
+    options |= {"per_device_forget_batch_size": 2} | values
     args = NablaTauConfig(output_dir=str(tmp_path), use_cpu=True, disable_tqdm=True, variant="tokens", **options)
     return NablaTauTrainer(model, args, splits, task, quiet=True)
 
@@ -52,7 +53,7 @@ def test_the_gradient_is_that_of_the_forget_term_after_the_attack(watched):
     trainer, lens = watched
     step, model, after, _ = lens.seen[-1]
     own, attacks = lens.rows_of(step)
-    assert step == 5 and [len(rows) for rows in attacks] == [4 - 1] * 3  # 11 rows, 4 a step: the third has three
+    assert step == 5 and [len(rows) for rows in attacks] == [1] * 3  # 11 rows, 2 a step: the sixth has one
     assert set(own) == set(trainer._sampler().rows(step)["forget"])
     found = {name: p.grad.clone() for name, p in model.named_parameters()}
     for rows in attacks:
@@ -85,13 +86,13 @@ def test_weights_stay_and_a_third_of_the_steps_look_nowhere(watched):
 
 
 def test_examples_are_those_that_were_planned(tmp_path):
-    """Of a step of four rows three attacks with as many, and its own once more; of twelve validation rows six are
+    """Of a step of two rows three attacks with as many, and its own once more; of twelve validation rows six are
     learned and six are looked at twice, and the other way round."""
     plain, ahead = make(tmp_path, relearn_steps=0), make(tmp_path)
     planned = ahead.rows_beside_steps() - plain.rows_beside_steps()
     plain.train()
     ahead.train()
-    assert ahead.examples - plain.examples == planned == 4 * (3 + 4 + 4 + 3) + 2 * (3 * 4 + 2 * 6)
+    assert ahead.examples - plain.examples == planned == 4 * (2 + 2 + 2 + 1) + 2 * (3 * 2 + 2 * 6)
     assert any("learn others of them again" in line for lens in ahead.active_lenses for line in lens.plan())
     assert not plain.active_lenses
 
@@ -104,23 +105,35 @@ def test_spread_weights_are_not_moved_ahead_and_that_is_told(tmp_path):
     assert "did not look ahead" in trainer.notes[-1]
 
 
-def test_an_adapter_looks_ahead_where_that_is_asked_for(tmp_path):
+def test_an_adapter_looks_ahead_too_and_its_base_stays(tmp_path):
     from hf_unlearn.models.lora import add_lora
 
-    found = []
-    for values in ({}, {"relearn_steps": 2}):
-        model, splits, task = lm_setup()
-        model = add_lora(model, r=2, alpha=4, dropout=0.0, task_type=task.peft_task_type)
-        args = NablaTauConfig(output_dir=str(tmp_path), use_cpu=True, variant="tokens", **values)
-        found.append(NablaTauTrainer(model, args, splits, task, quiet=True).args.relearn_steps)
-    assert found == [0, 2]
+    model, splits, task = lm_setup()
+    model = add_lora(model, r=2, alpha=4, dropout=0.0, task_type=task.peft_task_type)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    options = {"max_steps": 3, "proxy_epochs": 1, "retrain_epochs": 3, "per_device_forget_batch_size": 2}
+    args = NablaTauConfig(output_dir=str(tmp_path), use_cpu=True, disable_tqdm=True, variant="tokens", **options)
+    trainer = NablaTauTrainer(model, args, splits, task, quiet=True)
+    assert trainer.args.relearn_steps == 3 and trainer.active_lenses[0].rows_of(2)[1]
+    trainer.train()
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert moved and all("lora_" in name for name in moved)
 
 
-def test_a_single_row_has_no_others(tmp_path):
-    one, plain = make(tmp_path, forget=1), make(tmp_path, forget=1, relearn_steps=0)
-    one.train()
+@pytest.mark.parametrize("rows, steps", [(1, 0), (3, 0), (4, 1), (7, 2), (8, 3), (11, 3)])
+def test_no_row_is_learned_twice_for_a_step(tmp_path, rows, steps):
+    trainer = make(tmp_path, forget=rows)
+    lens = trainer.active_lenses[0]
+    assert max((len(attacks) for attacks in (lens.rows_of(step)[1] for step in range(6))), default=0) == steps
+    assert bool(lens.plan()) == bool(steps) != any("Hardly more rows" in note for note in trainer.notes)
+
+
+def test_too_few_rows_are_forgotten_as_without(tmp_path):
+    few, plain = make(tmp_path, forget=3), make(tmp_path, forget=3, relearn_steps=0)
+    few.train()
     plain.train()
-    assert all(torch.equal(p, q) for p, q in zip(one.model.parameters(), plain.model.parameters(), strict=True))
+    assert all(torch.equal(p, q) for p, q in zip(few.model.parameters(), plain.model.parameters(), strict=True))
+    assert few.examples == plain.examples
 
 
 def test_what_is_not_asked_for_may_not_move(tmp_path):
