@@ -47,6 +47,7 @@ class Slice:
     layers: int | None = None
     twins: int = 2
     lora: bool = False
+    bf16: bool = False
 
     @property
     def name(self) -> str:
@@ -106,7 +107,8 @@ class Bench:
         adapter = {
             "use_peft": True, "lora_r": LORA_RANK, "lora_alpha": 2 * LORA_RANK, "learning_rate": LORA_RATE,
         }  # fmt: skip
-        return Recipe(model=model, **(RECIPE | (adapter if self.which.lora else {})))
+        precision = {"bf16": True} if self.which.bf16 else {}
+        return Recipe(model=model, **(RECIPE | (adapter if self.which.lora else {}) | precision))
 
     def train(self, rows, seed: int):
         """A model that the recipe makes of these rows, or made of them before."""
@@ -205,7 +207,7 @@ def unlearn(bench: Bench, original, run: str) -> tuple[object, dict, float, dict
         model = add_lora(model, r=rank, alpha=2 * rank, dropout=0.0, task_type=bench.task.peft_task_type)
     start = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
-        values = {"per_device_eval_batch_size": 16, "seed": seed} | values
+        values = {"per_device_eval_batch_size": 16, "seed": seed, "bf16": bench.which.bf16} | values
         args = method.config_class(output_dir=folder, report_to="none", disable_tqdm=True, **values)
         trainer = method(model, args, bench.splits, bench.task, quiet=True, recipe=recipe)
         trainer.train()
@@ -247,7 +249,7 @@ def study(bench: Bench, options: argparse.Namespace, keep: Callable[[dict], None
     result = {
         "slice": bench.which.__dict__,
         "template": bench.task.prompt_template,
-        "recipe": RECIPE | lora,
+        "recipe": RECIPE | lora | ({"bf16": True} if bench.which.bf16 else {}),
         "lines": lines,
         "relearned": curves,
         "settings": {},
@@ -335,6 +337,7 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=8, help="of each author")
     parser.add_argument("--twins", type=int, default=2)
     parser.add_argument("--lora", action="store_true", help="original and twins are LoRA fine-tunes")
+    parser.add_argument("--bf16", action="store_true", help="everything is trained in mixed precision")
     parser.add_argument("--template", help="prompt template, or 'chat'")
     parser.add_argument("--runs", nargs="*", default=["nabla_tau", "npo"], help="METHOD[:argument=value,…]")
     parser.add_argument("--only_make", action="store_true", help="train original and twins, and score nothing")
@@ -350,7 +353,7 @@ def main() -> int:
     transformers.logging.set_verbosity_error()
     for seed in options.seeds:
         size = {"authors": options.authors, "rows": options.rows, "layers": options.layers}
-        which = Slice(seed, **size, twins=options.twins, lora=options.lora)
+        which = Slice(seed, **size, twins=options.twins, lora=options.lora, bf16=options.bf16)
         bench = Bench(which, options.model, options.data, options.template)
         if options.only_make:
             bench.original(), bench.twins()
