@@ -319,7 +319,9 @@ def parse_arguments(argv: list[str] | None = None, *, values: dict[str, Any] | N
             key = word[2:].split("=")[0].replace("-", "_")
             raise UserError(f"unknown argument --{key}{nearest(key, known, '--')}")
     if rest:
-        raise UserError("a value follows no argument; put an argument's name before it")
+        file = next((word for word in rest if word.endswith((".yaml", ".yml"))), None)
+        mend = f"say --config {file}" if file else "put an argument's name before it"
+        raise UserError(f"a value follows no argument; {mend}")
     return _arguments(namespace, data_arguments, method.config_class)
 
 

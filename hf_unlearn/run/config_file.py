@@ -63,12 +63,31 @@ def set_defaults(parser: argparse.ArgumentParser, values: dict[str, Any], path: 
         action.required = False
 
 
-_ELSEWHERE = {  # what TRL and older transformers call an argument
+_ELSEWHERE = {  # what TRL, older transformers and others call an argument
     "torch_dtype": "dtype",
     "max_seq_length": "max_length",
     "dataset_config": "dataset_config_name",
     "dataset_train_split": "train_split",
     "dataset_test_split": "test_split",
+    "lr": "learning_rate",
+    "epochs": "num_train_epochs",
+    "num_epochs": "num_train_epochs",
+    "steps": "max_steps",
+    "batch_size": "per_device_train_batch_size",
+    "model": "model_name_or_path",
+    "model_name": "model_name_or_path",
+    "model_path": "model_name_or_path",
+    "base": "base_model",
+    "dataset": "dataset_name",
+    "data": "dataset_name",
+    "train_data": "train_file",
+    "test_data": "test_file",
+    "output": "output_dir",
+    "out": "output_dir",
+    "lora": "use_peft",
+    "peft": "use_peft",
+    "algorithm": "method",
+    "ids": "forget_ids",
 }
 
 

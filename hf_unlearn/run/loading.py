@@ -215,4 +215,25 @@ def _said_in_one_line(name: str):
     except UserError:
         raise
     except Exception as error:  # configurations, weights and code of others raise anything
-        raise UserError(f"model '{name}' cannot be loaded: {in_one_line(error)}") from error
+        raise UserError(f"model '{name}' cannot be loaded: {_cause(name, error)}") from error
+
+
+def _cause(name: str, error: Exception) -> str:
+    """Why a model cannot be loaded, with the mend where it is known."""
+    folder, said = Path(name).expanduser(), in_one_line(error)
+    if not folder.is_dir():
+        there = "it is no folder here, and there is no such model on the Hub, or the Hub cannot be reached"
+        return f"{there} ({said})" if _asks_hub(error) else said
+    if not any((folder / file).exists() for file in ("config.json", "adapter_config.json", "model_index.json")):
+        within = sorted(path.parent for path in folder.glob("*/config.json"))
+        mend = f"there is one in {within[-1]}" if within else "name the folder that save_pretrained wrote"
+        return f"there is no config.json in it; {mend}"
+    if type(error).__name__ == "SafetensorError":
+        return f"a file of weights is cut off or damaged; copy or save it again ({said})"
+    return said
+
+
+def _asks_hub(error: Exception) -> bool:
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    return isinstance(error, OSError | HfHubHTTPError | HFValidationError | LocalEntryNotFoundError)
