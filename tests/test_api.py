@@ -7,15 +7,17 @@ import datasets
 import numpy as np
 import pytest
 import torch
+import transformers
 from toy import SETUPS, image_rows, set_rows, text_rows, vit
 
 import hf_unlearn
 from hf_unlearn.api import unlearn
-from hf_unlearn.data.given import NAME, task_of
+from hf_unlearn.data.given import NAME, make_splits, task_of
 from hf_unlearn.data.request import ForgetRequest
 from hf_unlearn.data.rows import Rows
 from hf_unlearn.data.sources import Source
 from hf_unlearn.errors import UserError
+from hf_unlearn.evaluation.callback import UnlearningEvalCallback
 from hf_unlearn.hub.staging import stage
 from hf_unlearn.methods.fine_tune import FineTuneConfig, FineTuneTrainer
 from hf_unlearn.models import lora
@@ -187,6 +189,11 @@ def test_a_trainer_is_made_as_any_other(tmp_path):
     both = {"validation": data["test"].select(range(10)), "test": data["test"].select(range(10, 24))}
     trainer = FineTuneTrainer.from_datasets(model, args, eval_dataset=both, **rows)
     assert len(trainer.splits.test) == 14 and len(trainer.splits.validation_tau) == 5
+    splits, task = make_splits(model, processor, data, forget=[3, 5])
+    other = transformers.Trainer(model, transformers.TrainingArguments(tmp_path / "other", use_cpu=True))
+    assert hf_unlearn.make_splits is make_splits and splits.sizes()["forget"] == 2
+    UnlearningEvalCallback(other, splits, task)._score(other.args, other.state, transformers.TrainerControl())
+    assert 0 <= other.state.log_history[-1]["eval_forget_accuracy"] <= 1
     with pytest.raises(UserError, match="eval_dataset= has dev: name the rows validation and test"):
         FineTuneTrainer.from_datasets(model, args, eval_dataset={"dev": data["test"]}, **rows)
 

@@ -12,8 +12,9 @@ from hf_unlearn.data.content import row_digests
 from hf_unlearn.data.prepare import Prepared, prepare
 from hf_unlearn.data.request import ForgetRequest
 from hf_unlearn.data.sources import TEST_NAMES, VALIDATION_NAMES, Source, join_forget_retain, load_source
+from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.errors import UserError
-from hf_unlearn.tasks import task_for, task_names
+from hf_unlearn.tasks import get_task, task_for, task_names
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.tasks.forward import unwrap
 
@@ -170,3 +171,50 @@ def prepare_given(
         label2id=config.label2id if task_class.has_labels() else None,
         forget_duplicates=forget_duplicates,
     )
+
+
+def prepare_rows(
+    model: "nn.Module",
+    processor: Any,
+    source: Source,
+    forget: Forget,
+    *,
+    task: str | type[Task] | None = None,
+    columns: Mapping[str, str | Sequence[str]] | None = None,
+    max_length: int | None = None,
+    seed: int = 0,
+) -> Prepared:
+    """[`prepare_given`] with the task that the model's class is made for, and a processor. Raises `UserError`."""
+    task_class = get_task(task or task_of(model))
+    request, source = request_of(forget, source, seed)
+
+    def make_task(columns: dict[str, str], label_names: list[str] | None) -> Task:
+        return task_class(processor, columns, label_names=label_names, max_length=max_length)
+
+    return prepare_given(model, source, request, task_class, make_task, columns=columns, seed=seed)
+
+
+def make_splits(
+    model: "nn.Module",
+    processor: Any,
+    dataset: Any,
+    *,
+    forget: Forget,
+    validation: Any = None,
+    test: Any = None,
+    **options: Any,
+) -> tuple[UnlearningSplits, Task]:
+    """Roles of rows and their task, for trainers and callbacks made by hand; nothing is trained.
+
+        splits, task = make_splits(model, tokenizer, rows, forget={"customer_id": ["C-1042", "C-0077"]})
+        trainer.add_callback(UnlearningEvalCallback(trainer, splits, task))
+        NablaTauTrainer(model, NablaTauConfig("unlearned"), splits, task).train()
+
+    Args:
+        model, processor, dataset, forget, validation, test: as for [`unlearn`].
+        options: `task`, `columns`, `max_length` as there, and `seed`.
+
+    Raises `UserError` for whatever does not fit together.
+    """
+    prepared = prepare_rows(model, processor, source_of(dataset, validation, test), forget, **options)
+    return prepared.splits, prepared.task

@@ -3,9 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from hf_unlearn.data.given import Forget, GivenRows, prepare_given, request_of, source_of, task_of
+from hf_unlearn.data.given import Forget, GivenRows, prepare_rows, source_of
 from hf_unlearn.errors import UserError
-from hf_unlearn.tasks import get_task
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.trainers.part import TrainerPart
 
@@ -54,13 +53,8 @@ class FromDatasets(TrainerPart):
         named = eval_dataset if isinstance(eval_dataset, Mapping) else {"test": eval_dataset}
         if unknown := sorted(set(named) - {"validation", "test"}):
             raise UserError(f"eval_dataset= has {', '.join(unknown)}: name the rows validation and test")
-        task_class = get_task(task or task_of(model))
-        request, source = request_of(forget, source_of(train_dataset, **named), args.seed)
-
-        def make_task(columns: dict[str, str], label_names: list[str] | None) -> Task:
-            return task_class(processing_class, columns, label_names=label_names, max_length=max_length)
-
-        rows = prepare_given(model, source, request, task_class, make_task, seed=args.seed, columns=columns)
+        options: dict[str, Any] = {"task": task, "columns": columns, "max_length": max_length, "seed": args.seed}
+        rows = prepare_rows(model, processing_class, source_of(train_dataset, **named), forget, **options)
         made: Any = cls  # methods take splits and task, in place of what a Trainer takes there
         trainer = made(model, args, rows.splits, rows.task, **kwargs)
         trainer.notes += rows.report.notes
