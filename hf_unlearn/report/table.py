@@ -24,6 +24,7 @@ Row = tuple[str, ...]
 def render_table(evidence: Mapping[str, Any]) -> str:
     """Aligned text of at most 100 columns: the figures, the verdict, what they allow to say, then the run's notes."""
     header, *rows = table_rows(evidence)
+    rows = [row for row in rows if set(row[1:]) != {ABSENT}]  # not measured of any model
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
 
     def line(row: Row) -> str:
