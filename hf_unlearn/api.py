@@ -196,6 +196,10 @@ def _loaded(model: Any, processor: Any, task: str | type[Task] | None) -> tuple[
     task_class.check_installed()
     if processor is None or isinstance(processor, str | Path):
         processor = task_class.load_processor(str(processor or name or unwrap(model).config._name_or_path))
+    if not callable(processor):
+        raise UserError(
+            f"processor= is {type(processor).__name__}: give a tokenizer or image processor, or its folder"
+        )
     return model, processor, task_class
 
 

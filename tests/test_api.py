@@ -194,6 +194,8 @@ def test_a_trainer_is_made_as_any_other(tmp_path):
     assert hf_unlearn.make_splits is make_splits and splits.sizes()["forget"] == 2
     UnlearningEvalCallback(other, splits, task)._score(other.args, other.state, transformers.TrainerControl())
     assert 0 <= other.state.log_history[-1]["eval_forget_accuracy"] <= 1
+    with pytest.raises(UserError, match="args= is TrainingArguments: FineTuneTrainer takes a FineTuneConfig"):
+        FineTuneTrainer.from_datasets(model, other.args, eval_dataset=both, **rows)
     with pytest.raises(UserError, match="eval_dataset= has dev: name the rows validation and test"):
         FineTuneTrainer.from_datasets(model, args, eval_dataset={"dev": data["test"]}, **rows)
 
@@ -240,13 +242,16 @@ def test_the_tasks_are_told_by_the_models_class():
         ({"method": "nabla"}, "unknown `method`"),
         ({"task": "regression"}, "unknown `task`"),
         ({"lr_scheduler_type": "none such"}, "refused by transformers"),
+        ({"processor": 3}, "processor= is int: give a tokenizer"),
+        ({"forget": ForgetRequest(rows=np.array([40]))}, "`rows` names places beyond the 40 training rows"),
         ({"columns": {"label": "nowhere"}}, "no column 'nowhere'"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, more, said):
     model, processor, data, _ = setup()
     with pytest.raises(UserError, match=re.escape(said)) as error:
-        unlearn(model, processor, data, **QUICK | {"forget": [1], "output_dir": tmp_path / "out"} | more)
+        given = {"processor": processor, "forget": [1], "output_dir": tmp_path / "out"}
+        unlearn(model, dataset=data, **QUICK | given | more)
     assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
 
 

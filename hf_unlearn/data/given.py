@@ -140,7 +140,10 @@ def task_of(model: "nn.Module") -> type[Task]:
     task = task_for(model)
     if task is None:
         name = type(unwrap(model)).__name__
-        raise UserError(f"{name} belongs to no task that is known; name one with task=: {', '.join(task_names())}")
+        raise UserError(
+            f"{name} belongs to no task that is known (a base without a head?); name one with task=: "
+            f"{', '.join(task_names())}"
+        )
     return task
 
 

@@ -37,7 +37,7 @@ class ForgetRequest:
         group_column: with `fraction` only.
         ids_file: file of ids, looked up in `id_column`: one per line, a `.json` list, or a `.csv` with that column.
         id_column: with `ids_file` only.
-        where: `column=value` conditions; a row that meets any of them is forgotten. Numbers compare as numbers.
+        where: `column=value`, one or several; a row that meets any of them is forgotten. Numbers compare as numbers.
         rows: places of the rows in the training split as it was loaded (a forget data set of one's own).
         seed: decides which rows a fraction consists of.
 
@@ -55,6 +55,8 @@ class ForgetRequest:
     notes: list[str] = field(default_factory=list, init=False)  # what the last `select` has to say, without values
 
     def __post_init__(self):
+        self.classes = [self.classes] if isinstance(self.classes, str) else self.classes
+        self.where = [self.where] if isinstance(self.where, str) else self.where
         ways: dict[str, Any] = {"classes": self.classes, "fraction": self.fraction, "ids": self.ids_file}
         ways |= {"where": self.where, "dataset": self.rows}
         used = [name for name, value in ways.items() if value is not None and not (name != "dataset" and value == [])]
@@ -202,12 +204,17 @@ class ForgetRequest:
             empty += not met.any() and not held
             chosen |= met
         if empty:
-            raise UserError(f"{empty} of {len(conditions)} `where` conditions match no training row")
+            raise UserError(
+                f"{empty} of {len(conditions)} `where` conditions match no training row: values are compared as they "
+                "are written, so that 007 is not 7"
+            )
         return np.flatnonzero(chosen)
 
     def _select_dataset(self, source: Source, *_) -> np.ndarray:
         rows = np.unique(_given(self.rows))
         if "train" not in source.places:
+            if len(rows) and not 0 <= rows[0] <= rows[-1] < len(source.train):
+                raise UserError(f"`rows` names places beyond the {len(source.train)} training rows, counted from 0")
             return rows
         chosen = np.flatnonzero(np.isin(source.places["train"], rows))
         self._note_held_out(len(rows) - len(chosen))

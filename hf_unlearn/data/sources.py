@@ -216,7 +216,7 @@ def _read_hub(name: str, config_name: str | None, cache_dir: str | None) -> dict
     """All splits of a data set on the Hub."""
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).suffix.lower() in BUILDERS
     if looks_local or "\\" in name or not name:
-        raise UserError(f"`dataset_name`: no file or folder '{name}'")
+        raise UserError(f"there is no file or folder '{name}'")
     return _read(name, name, config_name, cache_dir=cache_dir)
 
 

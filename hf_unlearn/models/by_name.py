@@ -44,7 +44,8 @@ def task_by_name(name: str) -> type[Task]:
     found = of_problem(served, problem)
     if found is None:
         raise UserError(
-            f"{kind or name} belongs to no task that is known; name one with task=: {', '.join(task_names())}"
+            f"{kind or name} belongs to no task that is known (a base without a head?); name one with task=: "
+            f"{', '.join(task_names())}"
         )
     return found
 

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from hf_unlearn.data.given import Forget, GivenRows, prepare_rows, source_of
 from hf_unlearn.errors import UserError
 from hf_unlearn.tasks.base import Task
+from hf_unlearn.trainers.config import UnlearningConfig
 from hf_unlearn.trainers.part import TrainerPart
 
 T = TypeVar("T", bound="FromDatasets")
@@ -50,6 +51,9 @@ class FromDatasets(TrainerPart):
 
         Raises `UserError` for whatever does not fit together.
         """
+        config_class = getattr(cls, "config_class", UnlearningConfig)
+        if not isinstance(args, config_class):
+            raise UserError(f"args= is {type(args).__name__}: {cls.__name__} takes a {config_class.__name__}")
         named = eval_dataset if isinstance(eval_dataset, Mapping) else {"test": eval_dataset}
         if unknown := sorted(set(named) - {"validation", "test"}):
             raise UserError(f"eval_dataset= has {', '.join(unknown)}: name the rows validation and test")

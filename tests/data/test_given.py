@@ -48,7 +48,7 @@ def test_the_usual_ways_to_name_rows():
     assert places(whole["owner"] == "bob") == [0, 3] == places((whole["owner"] == "bob").to_numpy())
     assert places(lambda row: row["owner"] == "bob") == [0, 3]
     assert places(np.array([3, 0])) == places([3, 0, 3]) == [0, 3]
-    assert places(ForgetRequest(where=["owner=bob"])) == [0, 3]
+    assert places(ForgetRequest(where=["owner=bob"])) == places(ForgetRequest(where="owner=bob")) == [0, 3]
     numbered = [row | {"id": k} for k, row in enumerate(ROWS)]
     assert places({"id": range(2)}, numbered) == [0, 1] and places({"id": 5}, numbered) == [5]
 
