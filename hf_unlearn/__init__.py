@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # for editors and type checkers; what is imported at run time stands in `_HOMES`
     from hf_unlearn.api import UnlearningResult as UnlearningResult
     from hf_unlearn.api import unlearn as unlearn
+    from hf_unlearn.data.given import make_splits as make_splits
     from hf_unlearn.data.request import ForgetRequest as ForgetRequest
     from hf_unlearn.data.rows import Rows as Rows
     from hf_unlearn.data.splits import UnlearningSplits as UnlearningSplits
@@ -48,6 +49,7 @@ _HOMES = {
     "ForgetRetainTrainer": "hf_unlearn.trainers.forget_retain",
     "get_task": "hf_unlearn.tasks",
     "KnownRecipe": "hf_unlearn.trainers.config",
+    "make_splits": "hf_unlearn.data.given",
     "METHODS": "hf_unlearn.methods",
     "NablaTauConfig": "hf_unlearn.methods.nabla_tau",
     "NablaTauTrainer": "hf_unlearn.methods.nabla_tau",

@@ -1,33 +1,33 @@
 """Unlearning from Python: one call for a model, its processor and its rows, and a result to look at, save or push."""
 
-import difflib
 import itertools
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 from torch import nn
 from transformers import TrainerCallback
 
-from hf_unlearn.data.prepare import Prepared, prepare
-from hf_unlearn.data.request import ForgetRequest
-from hf_unlearn.data.sources import TEST_NAMES, VALIDATION_NAMES, Source, join_forget_retain
+from hf_unlearn.data.given import Forget, prepare_given, request_of, source_of, task_of
+from hf_unlearn.data.prepare import Prepared
+from hf_unlearn.data.sources import Source, join_forget_retain
 from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.errors import UserError
-from hf_unlearn.evaluation.own_answers import NO_REACH, NO_RETAIN, ask_model, prompt_rows
+from hf_unlearn.evaluation.own_answers import NO_REACH, ask_model, prompt_rows
 from hf_unlearn.evaluation.references import check_apart, check_reference
+from hf_unlearn.exits import nearest
 from hf_unlearn.methods import get_method
 from hf_unlearn.models import lora
+from hf_unlearn.models.by_name import load_by_name
 from hf_unlearn.models.weights import WIDENED, check_finite, widen
 from hf_unlearn.progress import say
+from hf_unlearn.report.html import render_cell
 from hf_unlearn.report.table import render_table
-from hf_unlearn.tasks import get_task, task_for, task_names
+from hf_unlearn.tasks import get_task
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.tasks.forward import unwrap
 from hf_unlearn.trainers.handover import check_room, final_model, save_result, score_model, trainer_evidence
@@ -36,14 +36,15 @@ from hf_unlearn.trainers.progress_bar import ProgressBar
 from hf_unlearn.trainers.ranges import check_ranges
 
 if TYPE_CHECKING:
-    import datasets
+    from collections.abc import Mapping
+
     from peft import PeftModel
 
+    from hf_unlearn.data.given import GivenRows
     from hf_unlearn.trainers.base import UnlearningTrainer
     from hf_unlearn.trainers.config import KnownRecipe
 
-NAME = "rows given in Python"
-Forget = ForgetRequest | Sequence[int] | Sequence[str] | float
+OWN = {"method", "task", "columns", "max_length", "use_peft", "dtype", "base", "recipe", "output_dir", "validation"}
 
 
 @dataclass(repr=False)
@@ -68,6 +69,10 @@ class UnlearningResult:
         rows = f"{len(self.splits.forget):,} of {len(self.splits.forget) + len(self.splits.retain):,} training rows"
         return f"{self.trainer.method}: {rows} to be forgotten\n\n{render_table(self.evidence)}"
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the head of the report."""
+        return render_cell(self.evidence)
+
     def save(self, folder: str | Path, *, save_adapter: bool = False) -> Path:
         """Write the model (an adapter merged, unless `save_adapter`), its processor, the evidence, report and card."""
         save_result(self.trainer, self.evidence, folder, save_adapter=save_adapter)
@@ -84,13 +89,13 @@ class UnlearningResult:
 
 
 def unlearn(
-    model: nn.Module,
-    processor: Any,
-    dataset: "datasets.Dataset | datasets.DatasetDict | None" = None,
+    model: nn.Module | str | Path,
+    processor: Any = None,
+    dataset: "GivenRows | Mapping[str, GivenRows] | None" = None,
     *,
     forget: Forget,
-    validation: "datasets.Dataset | None" = None,
-    test: "datasets.Dataset | None" = None,
+    validation: "GivenRows | None" = None,
+    test: "GivenRows | None" = None,
     method: "str | type[UnlearningTrainer]" = "nabla_tau",
     task: str | type[Task] | None = None,
     columns: dict[str, str | Sequence[str]] | None = None,
@@ -108,36 +113,36 @@ def unlearn(
 ) -> UnlearningResult:
     """Unlearn rows from a trained model.
 
-        result = unlearn(model, tokenizer, data, forget=ForgetRequest(ids_file="ids.txt", id_column="user_id"))
+        result = unlearn("my-model", dataset="train.csv", test="test.csv", forget={"customer_id": ["C-104", "C-7"]})
 
     Args:
-        model: the model that must forget, full or a `PeftModel`; changed in place.
-        processor: its tokenizer or image processor.
-        dataset: the rows it was trained on, or `train` beside `validation` and `test` by these names.
-        forget: a [`ForgetRequest`], places of training rows, names of classes, a share of the rows, or prompts to a
-            language model, whose answers are shown, put beside the rows, and forgotten.
+        model: the model that must forget, full or a `PeftModel`; changed in place. Or its name on the Hub or folder.
+        processor: its tokenizer or image processor, or where that is; by default where the model came from.
+        dataset: the rows it was trained on, or `train` beside `validation` and `test` by these names: each a
+            `datasets.Dataset`, a pandas `DataFrame`, a list of dicts, or a file, which is read as on the command line.
+        forget: which of them must go: values by column, a [`ForgetRequest`], places or a mask of training rows, a data
+            set of them (or of rows beside them), a function of a row, names of classes, a share of the rows, or
+            prompts to a language model, whose answers are shown, put beside the rows, and forgotten.
         validation, test: rows it was not trained on; without `validation`, half of `test` is, by `split_seed`.
-        method: its name, its trainer class, or `module:Class`.
-        task: its name, its class, or `module:Class`; by default the model's class says it.
+        method, task: name, class, or `module:Class`; the task is by default that of the model's class.
         columns: roles of columns, where their names do not tell: `{"label": "intent"}`, `{"label": ["rude", "mad"]}`.
-        max_length: longest sequence in tokens.
-        forget_duplicates: also forget retained rows that repeat a forgotten one.
+        max_length, forget_duplicates: longest sequence in tokens; also forget kept rows that repeat a forgotten one.
         use_peft: unlearn through a LoRA adapter, merged in the end. (For other settings give a `PeftModel`.)
         dtype: "float32" widens weights of 16 bits that would be trained: most steps get lost in them. "auto" does not.
         retrained: models that never saw the forget rows, to compare with.
-        base: name, folder or model that it was fine-tuned from (default: what its adapter or card names); targets
-            get better by it. Where more is known `recipe`, a [`KnownRecipe`], takes its place.
+        base: what it was fine-tuned from (default: as its adapter or card says); or `recipe`. Targets get better.
         output_dir: where the result is saved; by default it stays in memory.
         callbacks, config: for the trainer, and fields of its config, e.g. `num_train_epochs`, `learning_rate`, `seed`.
 
     Raises `UserError` for whatever does not fit together; nothing is trained then.
     """
+    source = source_of(dataset, validation, test)
+    model, processor, task_class = _loaded(model, processor, task)
     _check_given(model, retrained, output_dir, max_length=max_length, split_seed=split_seed)
     with _folder(output_dir) as folder, _given_adapter(model):
         args = _config(get_method(method).config_class, folder, config)
-        given = {"task": task, "columns": columns, "max_length": max_length, "forget_duplicates": forget_duplicates}
-        given |= {"seed": args.seed, "split_seed": split_seed}
-        rows = _prepare(model, processor, _source(dataset, validation, test), forget, **given)
+        given = {"columns": columns, "max_length": max_length, "forget_duplicates": forget_duplicates}
+        rows = _prepare(model, processor, task_class, source, forget, seed=args.seed, split_seed=split_seed, **given)
         parts = {"splits": rows.splits, "task": rows.task, "recipe": _recipe(recipe, base, model, rows)}
         trained = _trained(model, rows, args.seed, use_peft=use_peft, dtype=dtype)
         trainer = get_method(method)(model=trained, args=args, callbacks=callbacks, quiet=True, **parts)
@@ -164,21 +169,15 @@ def _show_progress(trainer: "UnlearningTrainer") -> None:
         trainer.side_progress = ProgressBar
 
 
-def task_of(model: nn.Module) -> type[Task]:
-    """The task that a model's class is made for. Raises `UserError` where it is none that is known."""
-    task = task_for(model)
-    if task is None:
-        name = type(unwrap(model)).__name__
-        raise UserError(f"{name} belongs to no task that is known; name one with task=: {', '.join(task_names())}")
-    return task
-
-
 def _config(config_class, folder: str, values: dict[str, Any]):
     known = [field.name for field in fields(config_class) if field.init]
     for name in values:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
+            hint = (
+                "; name columns in columns={…}"
+                if name.endswith("_column")
+                else nearest(name, {*known, *OWN}, unknown="")
+            )
             raise UserError(f"unlearn and {config_class.__name__} have no argument '{name}'{hint}")
     try:
         return config_class(output_dir=folder, **values)
@@ -186,49 +185,27 @@ def _config(config_class, folder: str, values: dict[str, Any]):
         raise UserError(f"the arguments are refused by transformers: {' '.join(str(error).split())}") from None
 
 
-def _source(dataset, validation, test) -> Source:
-    """The splits. Raises `UserError` where there are no training or no test rows."""
-    if dataset is None:
-        raise UserError(NO_RETAIN)
-    splits = dict(dataset) if isinstance(dataset, Mapping) else {"train": dataset}
-    if "train" not in splits:
-        raise UserError(f"the data set has no split 'train'; it has {', '.join(splits)}; give the training rows")
-
-    def first(names):
-        return next((splits[name] for name in names if name in splits), None)
-
-    source = Source(
-        name=NAME,
-        train=splits["train"],
-        validation=first(VALIDATION_NAMES) if validation is None else validation,
-        test=first(TEST_NAMES) if test is None else test,
-    )
-    if source.test is None:
-        raise UserError("no test rows: give some that the model was not trained on, with test=")
-    return source
-
-
-def _request(forget: Forget, rows: int, seed: int) -> ForgetRequest:
-    if isinstance(forget, ForgetRequest):
-        return forget
-    if isinstance(forget, float):
-        return ForgetRequest(fraction=forget, seed=seed)
-    given: list[Any] = [forget] if isinstance(forget, str) else list(forget) if isinstance(forget, Iterable) else []
-    if given and all(isinstance(item, str) for item in given):
-        return ForgetRequest(classes=given)
-    if not given or not all(isinstance(item, Integral) and not isinstance(item, bool) for item in given):
-        raise UserError("forget= takes a ForgetRequest, places of training rows, names of classes, or a share of rows")
-    if min(given) < 0 or max(given) >= rows:
-        raise UserError(f"forget= names places that are not among the {rows} training rows, counted from 0")
-    return ForgetRequest(rows=np.asarray(given, dtype=np.int64))
+def _loaded(model: Any, processor: Any, task: str | type[Task] | None) -> tuple[nn.Module, Any, type[Task]]:
+    """Model, processor and task, of which the first two may be named. Raises `UserError`."""
+    name = str(model) if isinstance(model, str | Path) else None
+    if name is not None:
+        model = load_by_name(name, get_task(task) if task else None)
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model= is {type(model).__name__}: give a model, or its name on the Hub or its folder")
+    task_class = get_task(task or task_of(model))
+    task_class.check_installed()
+    if processor is None or isinstance(processor, str | Path):
+        processor = task_class.load_processor(str(processor or name or unwrap(model).config._name_or_path))
+    if not callable(processor):
+        raise UserError(
+            f"processor= is {type(processor).__name__}: give a tokenizer or image processor, or its folder"
+        )
+    return model, processor, task_class
 
 
 def _prepare(
-    model, processor, source: Source, forget: Forget, *, task, columns, max_length, forget_duplicates, seed, split_seed
+    model, processor, task_class: type[Task], source: Source, forget: Forget, *, max_length, seed, columns, **options
 ) -> Prepared:
-    task_class = get_task(task or task_of(model))
-    task_class.check_installed()
-
     def make_task(columns: dict[str, str], label_names: list[str] | None) -> Task:
         return task_class(processor, columns, label_names=label_names, max_length=max_length)
 
@@ -237,19 +214,8 @@ def _prepare(
         prompts: Any = [forget] if isinstance(forget, str) else forget
         forget = _answers(model, source, prompts, task_class, columns, make_task)
         noted.append(NO_REACH)
-    prepared = prepare(
-        source,
-        _request(forget, len(source.train), seed),
-        task_class,
-        make_task=make_task,
-        settle_model=lambda made: made.prepare_model(model),
-        trains_original=False,
-        seed=seed,
-        split_seed=split_seed,
-        columns=columns,
-        label2id=model.config.label2id if task_class.has_labels() else None,
-        forget_duplicates=forget_duplicates,
-    )
+    request, source = request_of(forget, source, seed)
+    prepared = prepare_given(model, source, request, task_class, make_task, seed=seed, columns=columns, **options)
     prepared.report.notes += noted
     return prepared
 

@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import difflib
 import errno
 import json
 import logging
@@ -25,9 +26,43 @@ COMMAND_NAMES = {
     "validation": "validation_split",
     "test": "test_split",
 }
+ELSEWHERE = {  # what TRL, older transformers and others call an argument
+    "torch_dtype": "dtype",
+    "max_seq_length": "max_length",
+    "dataset_config": "dataset_config_name",
+    "dataset_train_split": "train_split",
+    "dataset_test_split": "test_split",
+    "lr": "learning_rate",
+    "epochs": "num_train_epochs",
+    "num_epochs": "num_train_epochs",
+    "steps": "max_steps",
+    "batch_size": "per_device_train_batch_size",
+    "model": "model_name_or_path",
+    "model_name": "model_name_or_path",
+    "model_path": "model_name_or_path",
+    "base": "base_model",
+    "dataset": "dataset_name",
+    "data": "dataset_name",
+    "train_data": "train_file",
+    "test_data": "test_file",
+    "output": "output_dir",
+    "out": "output_dir",
+    "lora": "use_peft",
+    "peft": "use_peft",
+    "algorithm": "method",
+    "ids": "forget_ids",
+}
 # What torch.save says where it cannot write, in place of the system's own error.
 UNWRITTEN = re.compile(r"inline_container\.cc.*(unexpected pos|failed writing file)", re.DOTALL)
 FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
+
+
+def nearest(key: str, known: set[str], prefix: str = "", unknown: str = "; see --help-all for the known ones") -> str:
+    """What a misspelled key may have meant, as the end of a sentence."""
+    if ELSEWHERE.get(key) in known:
+        return f"; it is called {prefix}{ELSEWHERE[key]} here"
+    close = difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.5)
+    return f"; did you mean {prefix}{close[0]}?" if close else unknown
 
 
 def run_command(command: Callable[[list[str] | None], None], argv: list[str] | None) -> int:

@@ -7,15 +7,19 @@ import datasets
 import numpy as np
 import pytest
 import torch
+import transformers
 from toy import SETUPS, image_rows, set_rows, text_rows, vit
 
 import hf_unlearn
-from hf_unlearn.api import NAME, task_of, unlearn
+from hf_unlearn.api import unlearn
+from hf_unlearn.data.given import NAME, make_splits, task_of
 from hf_unlearn.data.request import ForgetRequest
 from hf_unlearn.data.rows import Rows
 from hf_unlearn.data.sources import Source
 from hf_unlearn.errors import UserError
+from hf_unlearn.evaluation.callback import UnlearningEvalCallback
 from hf_unlearn.hub.staging import stage
+from hf_unlearn.methods.fine_tune import FineTuneConfig, FineTuneTrainer
 from hf_unlearn.models import lora
 from hf_unlearn.report.evidence import validate
 
@@ -54,6 +58,8 @@ def test_one_call_unlearns_measures_and_saves(tmp_path, kind, method):
     assert all(torch.equal(loaded.state_dict()[name], value) for name, value in model.state_dict().items())
     shown = repr(result)
     assert f"{method}: 3 of 40 training rows" in shown and "forget accuracy (%)" in shown
+    cell = result._repr_html_()
+    assert "3 training rows of 40 were to be forgotten" in cell and '<th scope="row">forget accuracy (%)</th>' in cell
     assert not list((tmp_path / "out").glob("checkpoint-*"))
 
 
@@ -150,6 +156,50 @@ def test_splits_and_columns_by_name_or_by_argument():
     assert len(result.splits.validation_stop) == 10 and result.evidence["data"]["source"] == NAME
 
 
+def test_a_model_and_its_processor_by_name(tmp_path):
+    model, processor, data, _ = setup()
+    model.save_pretrained(tmp_path / "m")
+    for given in (None, str(tmp_path / "m"), processor):
+        processor.save_pretrained(tmp_path / "m")
+        result = unlearn(str(tmp_path / "m"), given, data, forget=lambda row: sum(row["image"][0]) < 70, **QUICK)
+        assert 0 < len(result.splits.forget) < 40 and type(result.model) is type(model)
+    model.config._name_or_path = str(tmp_path / "m")
+    assert unlearn(model, dataset=data, forget=[1], **QUICK).model is model
+    for name, said in (
+        (7, "model= is int: give a model"),
+        ("./nope", "no folder ./nope"),
+        ("tests", "cannot be loaded"),
+    ):
+        with pytest.raises(UserError, match=said):
+            unlearn(name, processor, data, forget=[1], **QUICK)
+
+
+def test_a_trainer_is_made_as_any_other(tmp_path):
+    model, processor, data, _ = setup()
+    args = FineTuneConfig(tmp_path / "out", max_steps=2, use_cpu=True, disable_tqdm=True, report_to="none")
+    rows = {"train_dataset": data["train"], "processing_class": processor, "forget": [3, 5]}
+    trainer = FineTuneTrainer.from_datasets(model, args, eval_dataset=data["test"], **rows)
+    assert trainer.splits.sizes() == {
+        "forget": 2, "retain": 38, "validation_tau": 6, "validation_stop": 6, "test": 12
+    }  # fmt: skip
+    assert any("serve as validation" in note for note in trainer.notes)
+    assert trainer.train().global_step == 2 and "eval_forget_loss" in trainer.evaluate()
+    trainer.save_model()
+    assert type(model).from_pretrained(tmp_path / "out").config.num_labels == 4
+    both = {"validation": data["test"].select(range(10)), "test": data["test"].select(range(10, 24))}
+    trainer = FineTuneTrainer.from_datasets(model, args, eval_dataset=both, **rows)
+    assert len(trainer.splits.test) == 14 and len(trainer.splits.validation_tau) == 5
+    splits, task = make_splits(model, processor, data, forget=[3, 5])
+    other = transformers.Trainer(model, transformers.TrainingArguments(tmp_path / "other", use_cpu=True))
+    assert hf_unlearn.make_splits is make_splits and splits.sizes()["forget"] == 2
+    UnlearningEvalCallback(other, splits, task)._score(other.args, other.state, transformers.TrainerControl())
+    assert 0 <= other.state.log_history[-1]["eval_forget_accuracy"] <= 1
+    with pytest.raises(UserError, match="args= is TrainingArguments: FineTuneTrainer takes a FineTuneConfig"):
+        FineTuneTrainer.from_datasets(model, other.args, eval_dataset=both, **rows)
+    with pytest.raises(UserError, match="eval_dataset= has dev: name the rows validation and test"):
+        FineTuneTrainer.from_datasets(model, args, eval_dataset={"dev": data["test"]}, **rows)
+
+
 def test_the_tasks_are_told_by_the_models_class():
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -184,17 +234,24 @@ def test_the_tasks_are_told_by_the_models_class():
         ({"retrained": torch.nn.Linear(1, 1)}, "retrained= takes a list"),
         ({"retrained": ["twin"]}, "retrained= takes a list"),
         ({"base": "./nope"}, "base './nope' cannot be loaded: there is no such folder"),
+        ({"max_steps": 0}, "`max_steps` is 0; give a number above 0"),
+        ({"text_column": "words"}, "no argument 'text_column'; name columns in columns={…}"),
+        ({"lr": 1e-4}, "no argument 'lr'; it is called learning_rate here"),
+        ({"metod": "salun"}, "no argument 'metod'; did you mean method?"),
         ({"lerning_rate": 1}, "no argument 'lerning_rate'; did you mean learning_rate"),
         ({"method": "nabla"}, "unknown `method`"),
         ({"task": "regression"}, "unknown `task`"),
         ({"lr_scheduler_type": "none such"}, "refused by transformers"),
+        ({"processor": 3}, "processor= is int: give a tokenizer"),
+        ({"forget": ForgetRequest(rows=np.array([40]))}, "`rows` names places beyond the 40 training rows"),
         ({"columns": {"label": "nowhere"}}, "no column 'nowhere'"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, more, said):
     model, processor, data, _ = setup()
     with pytest.raises(UserError, match=re.escape(said)) as error:
-        unlearn(model, processor, data, **QUICK | {"forget": [1], "output_dir": tmp_path / "out"} | more)
+        given = {"processor": processor, "forget": [1], "output_dir": tmp_path / "out"}
+        unlearn(model, dataset=data, **QUICK | given | more)
     assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
 
 

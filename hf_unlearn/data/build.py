@@ -68,7 +68,10 @@ def complete_source(
     notes: list[str] = []
     if source.test is None:
         if not trains_original:
-            raise UserError("the data has no test rows: name them with `test` (the model was trained elsewhere)")
+            raise UserError(
+                "the data has no test rows: give rows that the model never saw with `test_file` or `test` (it was "
+                "trained elsewhere, so none can be held out here)"
+            )
         source = _carve(source, "test", test_fraction, seed + 1, label_column, group_column, notes)
     if source.validation is None and trains_original:
         source = _carve(source, "validation", validation_fraction, seed + 2, label_column, group_column, notes)

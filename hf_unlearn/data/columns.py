@@ -28,7 +28,7 @@ def column_codes(dataset, column: str, what: str = "column") -> np.ndarray:
     """
     require_column(dataset, column, what)
     values = arrow_column(dataset, column)
-    if pa.types.is_nested(values.type):
+    if pa.types.is_nested(values.type) or isinstance(values.type, pa.BaseExtensionType):
         raise UserError(f"{what}: column '{column}' holds lists or records; name one of single values")
     encoded = pc.dictionary_encode(values.combine_chunks())
     if isinstance(encoded, pa.ChunkedArray):
@@ -46,14 +46,15 @@ def may_repeat(rows, columns: Sequence[str], others: Sequence) -> np.ndarray:
     if not any(is_image(rows.features[column]) for column in columns):
         for column in columns:
             values, known = arrow_column(rows, column), [arrow_column(other, column) for other in others]
-            if not all(_holds_text(each.type) for each in (values, *known)):
+            if not all(holds_text(each.type) for each in (values, *known)):
                 continue
             chunks = [chunk for each in known for chunk in each.cast(values.type).chunks]
             found &= np.asarray(pc.is_in(values, value_set=pa.chunked_array(chunks, values.type)))
     return np.flatnonzero(found)
 
 
-def _holds_text(kind) -> bool:
+def holds_text(kind) -> bool:
+    """Whether an Arrow type is text."""
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 

@@ -17,31 +17,40 @@ from hf_unlearn.errors import UserError
 
 WHOLE = r"^(0|-?[1-9][0-9]*)$"
 TRUTHS = ({"True", "False"}, {"true", "false"}, {"TRUE", "FALSE"})
-OTHER_SEPARATORS = {";": "';'", "\t": "tabs", "|": "'|'"}
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
-def text_options(files: dict[str, list[str]], separator: str) -> dict[str, Any]:
+def text_options(files: dict[str, list[str]], separator: str, notes: list[str] | None = None) -> dict[str, Any]:
     """Arguments of the csv loader that make it leave every cell as it is.
 
     Args:
         files: paths or addresses by split.
-        separator: between two cells.
+        separator: between two cells. Where the header has none, and has a semicolon, a tab or a bar, as spreadsheets
+            write them in many countries, that separates the cells of all files.
+        notes: where it is said that another separator was taken.
 
     Raises `UserError` for an empty file, a header that names a column twice, rows longer than the header, and files
-    with different columns.
+    with different columns or separators.
     """
     import datasets
 
     columns: list[str] | None = None
-    for names in files.values():
-        for name in names:
-            found = _header(name, separator)
-            if columns is not None and set(found) != set(columns):
-                odd = ", ".join(sorted(set(found) ^ set(columns)))
-                raise UserError(f"`dataset_name`: the csv files have different columns; not in all of them: {odd}")
-            columns = columns or found
+    every = [name for names in files.values() for name in names]
+    found = {name: _separator(name, separator) for name in every}
+    taken = dict.fromkeys(found.values())
+    if len(taken) > 1:
+        words = " and ".join(SEPARATORS[each] for each in taken)
+        raise UserError(f"the cells of the csv files are separated by {words}; save all files with the same")
+    if (other := next(iter(taken), separator)) != separator and notes is not None:
+        notes.append(f"the cells of {', '.join(map(_short, every[:3]))} are separated by {SEPARATORS[other]}")
+    for name in every:
+        header = _header(name, other)
+        if columns is not None and set(header) != set(columns):
+            odd = ", ".join(sorted(set(header) ^ set(columns)))
+            raise UserError(f"the csv files have different columns; not in all of them: {odd}")
+        columns = columns or header
     features = datasets.Features({column: datasets.Value("string") for column in columns or []})
-    return {"features": features, "na_filter": False, "index_col": False}
+    return {"features": features, "na_filter": False, "index_col": False, "sep": other}
 
 
 def with_numbers(splits: dict[str, Any]) -> dict[str, Any]:
@@ -94,27 +103,38 @@ def _is_written_float(text: str) -> bool:
     return math.isfinite(number) and repr(number) == text
 
 
-def _header(name: str, separator: str) -> list[str]:
-    """Columns of a csv file."""
+def _short(name: str) -> str:
+    return name.rsplit("/", 1)[-1]
+
+
+def _first_rows(name: str, separator: str) -> list[list[str]]:
+    """Header and first row of a csv file, as far as it has them."""
     import fsspec
 
-    short = name.rsplit("/", 1)[-1]
     with fsspec.open(name, "rt", encoding="utf-8-sig", newline="", compression="infer") as file:
         lines = csv.reader(file, delimiter=separator)
-        rows = [row for row, _ in zip((row for row in lines if row), range(2), strict=False)]
+        return [row for row, _ in zip((row for row in lines if row), range(2), strict=False)]
+
+
+def _separator(name: str, usual: str) -> str:
+    """What separates the cells of the header: the usual one, or another where the header has only that."""
+    header = (_first_rows(name, usual) or [[""]])[0]
+    found = [other for other in SEPARATORS if other != usual and len(header) == 1 and other in header[0]]
+    return found[0] if len(found) == 1 else usual
+
+
+def _header(name: str, separator: str) -> list[str]:
+    """Columns of a csv file."""
+    rows = _first_rows(name, separator)
     if not rows:
-        raise UserError(f"`dataset_name`: '{short}' is empty")
+        raise UserError(f"'{_short(name)}' is empty")
     header = rows[0]
-    if len(header) == 1:
-        for other, word in OTHER_SEPARATORS.items():
-            if other != separator and other in header[0]:
-                raise UserError(
-                    f"`dataset_name`: the columns of '{short}' are separated by {word}; use commas (tabs in .tsv)"
-                )
+    if len(rows) == 1:
+        raise UserError(f"'{_short(name)}' has no rows, only a header")
     twice = sorted({column for column in header if header.count(column) > 1})
     if twice:
-        raise UserError(f"`dataset_name`: '{short}' has two columns called '{twice[0]}'; rename one")
-    if len(rows) > 1 and len(rows[1]) > len(header):
+        raise UserError(f"'{_short(name)}' has two columns called '{twice[0]}'; rename one")
+    if len(rows[1]) > len(header):
         cells = f"{len(rows[1])} cells in the first row and {len(header)} in the header"
-        raise UserError(f"`dataset_name`: '{short}' has {cells}; quote cells that hold the separator")
+        raise UserError(f"'{_short(name)}' has {cells}; quote cells that hold the separator")
     return header

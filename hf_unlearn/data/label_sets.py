@@ -124,7 +124,7 @@ def _read(source: Source, split: str, column: str) -> _Lists:
 
 def _refuse_row(source: Source, split: str, row: int) -> None:
     place = source.place(split, row)
-    raise RowError(place, f"its labels are missing; an empty list says that it has none ({split} rows)")
+    raise RowError.of_split(place, "its labels are missing; an empty list says that it has none", split)
 
 
 def _are_vectors(parts: Any) -> bool:
@@ -194,7 +194,7 @@ def _truth(source: Source, split: str, column: str) -> np.ndarray:
     values = arrow_column(rows, column)
     if values.null_count:
         row = int(np.flatnonzero(np.asarray(values.is_null()))[0])
-        raise RowError(source.place(split, row), f"it has no value in column '{column}' ({split} rows)")
+        raise RowError.of_split(source.place(split, row), f"it has no value in column '{column}'", split)
     if not _are_bits(values):
         raise UserError(f"`label_columns`: column '{column}' of the {split} rows holds other values than 0 and 1")
     return np.asarray(values.cast(pa.int64())).astype(bool)

@@ -11,6 +11,8 @@ from hf_unlearn.data.columns import arrow_column, require_column
 from hf_unlearn.data.sources import Source
 from hf_unlearn.errors import RowError, UserError
 
+# A column in which more texts than these, and than this share of the rows, differ holds no labels; none is printed.
+FEW_TEXTS, MOST_TEXTS = 50, 0.5
 MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "<NA>")  # texts that are no label
 
 
@@ -38,6 +40,12 @@ def encode_labels(
         keys[split], codes[split] = _keys_and_codes(rows, label_column, split)
         _check_present(codes[split], source, split)
     ordered = hasattr(source.train.features[label_column], "names")
+    texts, rows = len(keys["train"]), len(source.train)
+    if not ordered and texts > max(FEW_TEXTS, MOST_TEXTS * rows) and not all(map(_is_number, keys["train"])):
+        raise UserError(
+            f"column '{label_column}' holds {texts:,} different texts in {rows:,} training rows, so these are no "
+            "labels: name another with `label_column`"
+        )
     ids, names = translate(keys, codes, ordered, model_label2id, label_column)
     features = {split: _with_ids(rows, label_column, ids[split], names) for split, rows in source.splits().items()}
     return replace(source, **features), names
@@ -72,9 +80,8 @@ def _check_present(codes: np.ndarray, source: Source, split: str) -> None:
     if len(missing) and len(missing) == len(codes):
         raise UserError(f"the labels of the {split} rows are hidden: name another split with `{split}`")
     if len(missing):
-        raise RowError(
-            source.place(split, missing[0]), f"it has no label; NA, null and empty count as none ({split} rows)"
-        )
+        reason = "it has no label; NA, null and empty count as none"
+        raise RowError.of_split(source.place(split, missing[0]), reason, split, len(missing) - 1)
 
 
 def _is_number(key: str) -> bool:
@@ -140,7 +147,10 @@ def translate(
     for split, places in codes.items():
         used = {keys[split][code] for code in np.unique(places)}
         if unknown := sorted(used - ids.keys()):
-            raise UserError(f"the {split} rows have {several} without training rows: {', '.join(unknown[:10])}")
+            raise UserError(
+                f"the {split} rows have {several} without training rows: {', '.join(unknown[:10])}; those of the "
+                f"training rows are {', '.join(sorted(ids)[:10])}: labels are compared as they are written"
+            )
         found[split] = np.array([ids.get(key, -1) for key in keys[split]], dtype=np.int64)[places]
     return found, names
 

@@ -25,7 +25,7 @@ def check_unseen(source: Source, columns: Sequence[str]) -> list[str]:
         if split == "validation" and copies > MOST * len(rows):
             raise UserError(
                 f"{copies} of {len(rows)} validation rows are training rows, so they cannot show the loss of unseen "
-                "data: name rows that the model was not trained on with `validation`"
+                "data: name rows that the model was not trained on with `validation`, of files `validation_file`"
             )
         if copies:
             notes.append(f"{copies} of {len(rows)} {split} rows repeat training rows, so they are not unseen")

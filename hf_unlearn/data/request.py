@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hf_unlearn.data.columns import arrow_column, column_codes, require_column
+from hf_unlearn.data.columns import arrow_column, column_codes, holds_text, require_column
 from hf_unlearn.data.draws import draw
 from hf_unlearn.data.labelled import carries, emptied_labels, has_sets
 from hf_unlearn.data.sources import Source
@@ -37,7 +37,7 @@ class ForgetRequest:
         group_column: with `fraction` only.
         ids_file: file of ids, looked up in `id_column`: one per line, a `.json` list, or a `.csv` with that column.
         id_column: with `ids_file` only.
-        where: `column=value` conditions; a row that meets any of them is forgotten. Numbers compare as numbers.
+        where: `column=value`, one or several; a row that meets any of them is forgotten. Numbers compare as numbers.
         rows: places of the rows in the training split as it was loaded (a forget data set of one's own).
         seed: decides which rows a fraction consists of.
 
@@ -55,6 +55,8 @@ class ForgetRequest:
     notes: list[str] = field(default_factory=list, init=False)  # what the last `select` has to say, without values
 
     def __post_init__(self):
+        self.classes = [self.classes] if isinstance(self.classes, str) else self.classes
+        self.where = [self.where] if isinstance(self.where, str) else self.where
         ways: dict[str, Any] = {"classes": self.classes, "fraction": self.fraction, "ids": self.ids_file}
         ways |= {"where": self.where, "dataset": self.rows}
         used = [name for name, value in ways.items() if value is not None and not (name != "dataset" and value == [])]
@@ -171,7 +173,8 @@ class ForgetRequest:
         return draw(rows, round(_given(self.fraction) * rows), self.seed, groups=groups)[0]
 
     def _select_ids(self, source: Source, *_) -> np.ndarray:
-        wanted, name = list(dict.fromkeys(read_ids(_given(self.ids_file), self.id_column))), self.id_column or ""
+        given, name = read_ids(_given(self.ids_file), self.id_column), self.id_column or ""
+        wanted = list(dict.fromkeys(given))
         require_column(source.train, name, "`id_column`")
         column = arrow_column(source.train, name)
         values = _comparable(column, wanted, "`id_column`")
@@ -181,10 +184,13 @@ class ForgetRequest:
             held = arrow_column(source.held_out, name)
             self._note_held_out(int(pc.sum(pc.is_in(held, value_set=values.drop_null())).as_py() or 0))
             known = pc.or_(known, pc.is_in(values, value_set=pc.unique(held)))
-        missing = len(wanted) - int(pc.sum(pc.and_(known, values.is_valid())).as_py() or 0)
-        if missing:
-            where = f"column '{self.id_column}' of the training rows"
-            raise UserError(f"{missing} of {len(wanted)} ids in the `ids_file` file are not in {where}")
+        missing = np.flatnonzero(~np.asarray(pc.and_(known, values.is_valid())))
+        if len(missing):
+            raise UserError(_unknown_ids([wanted[place] for place in missing], given, column, name))
+        if without := column.null_count + int(
+            pc.sum(pc.equal(column, "")).as_py() or 0 if holds_text(column.type) else 0
+        ):
+            self.notes.append(f"training rows without {name}: {without}; they are kept, whosever they are")
         return chosen
 
     def _select_where(self, source: Source, *_) -> np.ndarray:
@@ -198,12 +204,17 @@ class ForgetRequest:
             empty += not met.any() and not held
             chosen |= met
         if empty:
-            raise UserError(f"{empty} of {len(conditions)} `where` conditions match no training row")
+            raise UserError(
+                f"{empty} of {len(conditions)} `where` conditions match no training row: values are compared as they "
+                "are written, so that 007 is not 7"
+            )
         return np.flatnonzero(chosen)
 
     def _select_dataset(self, source: Source, *_) -> np.ndarray:
         rows = np.unique(_given(self.rows))
         if "train" not in source.places:
+            if len(rows) and not 0 <= rows[0] <= rows[-1] < len(source.train):
+                raise UserError(f"`rows` names places beyond the {len(source.train)} training rows, counted from 0")
             return rows
         chosen = np.flatnonzero(np.isin(source.places["train"], rows))
         self._note_held_out(len(rows) - len(chosen))
@@ -272,11 +283,34 @@ def read_ids(file: str, id_column: str | None) -> list[str]:
             ids = [row[id_column] for row in table]
         else:
             ids = [line.strip() for line in text.splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
+    except OSError as error:
+        raise UserError(f"`ids_file`: {path.name} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"`ids_file`: {path.name} is not in UTF-8; save it in that encoding") from None
+    except (json.JSONDecodeError, csv.Error) as error:
         raise UserError(f"`ids_file`: {path.name} cannot be read ({type(error).__name__})") from None
     if not ids:
         raise UserError(f"`ids_file`: {path.name} holds no id")
     return [str(value) for value in ids]
+
+
+def _unknown_ids(missing: list[str], given: list[str], column: pa.ChunkedArray, name: str) -> str:
+    """How many ids no training row has, the place of the first in the file, and what may have become of them."""
+    there = {_loose(str(value)) for value in pc.unique(column).drop_null().to_pylist()}
+    alike, count = sum(_loose(value) in there for value in missing), len(set(given))
+    first = f" (the first: number {given.index(missing[0]) + 1})" if len(missing) < count else ""
+    told = (
+        f"{len(missing)} of {count} ids in the `ids_file` file{first} are not in column '{name}' of the training rows"
+    )
+    if alike:
+        return f"{told}; {alike} would be but for leading zeros, quotes, spaces or case: write ids as the column does"
+    return f"{told}; take them out of the file, or name another `id_column`"
+
+
+def _loose(value: str) -> str:
+    """An id without what is often lost or added on the way through a spreadsheet."""
+    plain = value.strip().strip("\"'").strip().casefold().removesuffix(".0")
+    return plain.lstrip("0") or plain
 
 
 def _meets(rows, condition: str) -> np.ndarray:
@@ -296,7 +330,7 @@ def _meets(rows, condition: str) -> np.ndarray:
 def _comparable(column: pa.ChunkedArray, given: list[str], what: str) -> pa.Array:
     """Strings as values of the column's type; null where one cannot be such a value."""
     kind = column.type
-    if pa.types.is_nested(kind) or pa.types.is_binary(kind):
+    if pa.types.is_nested(kind) or pa.types.is_binary(kind) or isinstance(kind, pa.BaseExtensionType):
         raise UserError(f"{what}: the column holds {kind}, which cannot be compared")
     if pa.types.is_boolean(kind):
         return pa.array([{"true": True, "1": True, "false": False, "0": False}.get(v.lower()) for v in given], kind)

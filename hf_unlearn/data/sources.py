@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from hf_unlearn.data.csv_text import text_options, with_numbers
+from hf_unlearn.data.own_files import first_fault, mixed_as_text
 from hf_unlearn.errors import UserError, in_one_line
 from hf_unlearn.tasks import get_task
 
@@ -118,13 +119,16 @@ def load_source(
     if not dataset_name.strip():
         raise UserError("`dataset_name` is empty; name a data set, a file or a folder")
     path = Path(dataset_name).expanduser()
-    is_local = path.exists()
-    splits = _read_local(path, config_name, cache_dir) if is_local else _read_hub(dataset_name, config_name, cache_dir)
+    is_local, notes = path.exists(), list[str]()
+    if is_local:
+        splits = _read_local(path, config_name, cache_dir, notes)
+    else:
+        splits = _read_hub(dataset_name, config_name, cache_dir)
     chosen = _choose_splits(list(splits), train_split, validation_split, test_split)
     rows = {role: splits[name] for role, name in chosen.items()}
     if len(rows["train"]) == 0:
         raise UserError(f"split '{chosen['train']}' of '{dataset_name}' has no rows")
-    return Source(name=path.resolve().name if is_local else dataset_name, **rows)
+    return Source(name=path.resolve().name if is_local else dataset_name, notes=notes, **rows)
 
 
 def load_files(train: str, validation: str | None = None, test: str | None = None) -> Source:
@@ -142,12 +146,12 @@ def load_files(train: str, validation: str | None = None, test: str | None = Non
     groups: dict[tuple[str, str | None], dict[str, str]] = {}  # files of a kind are read together, so that types agree
     for split, path in files.items():
         groups.setdefault(_kind_of(path), {})[split] = str(path)
-    rows: dict[str, Any] = {}
+    rows, notes = dict[str, Any](), list[str]()
     for (builder, separator), group in groups.items():
         options = {"sep": separator} if separator else {}
         shown = ", ".join(files[split].name for split in group)
-        rows |= _read(shown, builder, data_files=group, **options)
-    return Source(name=files["train"].name, **rows)
+        rows |= _read(shown, builder, notes=notes, data_files=group, **options)
+    return Source(name=files["train"].name, notes=notes, **rows)
 
 
 def join_forget_retain(forget, retain) -> tuple[Any, np.ndarray]:
@@ -185,8 +189,8 @@ def _numbers_as_text(rows, other):
     return rows
 
 
-def _read_local(path: Path, config_name: str | None, cache_dir: str | None) -> dict[str, Any]:
-    """All splits of a local file or folder."""
+def _read_local(path: Path, config_name: str | None, cache_dir: str | None, notes: list[str]) -> dict[str, Any]:
+    """All splits of a local file or folder; what is to be said of them goes to `notes`."""
     import datasets
 
     if path.is_dir() and ((path / "dataset_dict.json").exists() or (path / "state.json").exists()):
@@ -194,17 +198,17 @@ def _read_local(path: Path, config_name: str | None, cache_dir: str | None) -> d
             loaded = datasets.load_from_disk(str(path))
         return dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
     if path.is_dir():
-        return _read(path.name, str(path), config_name, cache_dir=cache_dir)
+        return _read(path.name, str(path), config_name, notes=notes, cache_dir=cache_dir)
     builder, separator = _kind_of(path)
     options = {"sep": separator} if separator else {}
-    return _read(path.name, builder, data_files={"train": str(path)}, cache_dir=cache_dir, **options)
+    return _read(path.name, builder, notes=notes, data_files={"train": str(path)}, cache_dir=cache_dir, **options)
 
 
 def _kind_of(path: Path) -> tuple[str, str | None]:
     """The loader of a file, by the end of its name, and what separates its columns where that is no comma."""
     kind = next((suffix for suffix in path.suffixes[::-1] if suffix.lower() not in PACKED), "").lower()
     if kind not in BUILDERS:
-        raise UserError(f"`dataset_name`: cannot read '{path.name}': known file types are {', '.join(BUILDERS)}")
+        raise UserError(f"cannot read '{path.name}': known file types are {', '.join(BUILDERS)}")
     return BUILDERS[kind], "\t" if kind == ".tsv" else None
 
 
@@ -212,26 +216,34 @@ def _read_hub(name: str, config_name: str | None, cache_dir: str | None) -> dict
     """All splits of a data set on the Hub."""
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).suffix.lower() in BUILDERS
     if looks_local or "\\" in name or not name:
-        raise UserError(f"`dataset_name`: no file or folder '{name}'")
+        raise UserError(f"there is no file or folder '{name}'")
     return _read(name, name, config_name, cache_dir=cache_dir)
 
 
-def _read(shown: str, *where: str | None, **options: Any) -> dict[str, Any]:
+def _read(shown: str, *where: str | None, notes: list[str] | None = None, **options: Any) -> dict[str, Any]:
     """All splits, of csv files as text and what is surely numbers. `shown` is their name in messages."""
     import datasets
     from datasets.packaged_modules.csv.csv import CsvConfig
+    from datasets.packaged_modules.json.json import JsonConfig
 
-    with _readable(shown):
+    files: list[str] = []
+    as_json = False
+    with _readable(shown, lambda: first_fault(files, as_json=as_json)):
         config = datasets.load_dataset_builder(*where, **options).config
+        as_json = isinstance(config, JsonConfig)
+        if as_json or isinstance(config, CsvConfig):
+            files += [name for names in config.data_files.values() for name in names]
         if not isinstance(config, CsvConfig):
-            return dict(datasets.load_dataset(*where, **options))
-        options |= text_options(config.data_files, config.sep)
+            splits = dict(datasets.load_dataset(*where, **options))
+            return mixed_as_text(splits) if as_json else splits
+        options |= text_options(config.data_files, config.sep, notes)
         return with_numbers(dict(datasets.load_dataset(*where, **options)))
 
 
 @contextmanager
-def _readable(name: str):
-    """Turns what `datasets` raises into one line. The causes of its errors may quote rows, so they are left out."""
+def _readable(name: str, find_fault: Callable[[], str | None] = lambda: None):
+    """Turns what `datasets` raises into one line. The causes of its errors may quote rows, so they are left out;
+    `find_fault` looks for the file and the line."""
     from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
     try:
@@ -242,20 +254,23 @@ def _readable(name: str):
         mend = f"is neither a file nor built in ({', '.join(BUILTIN)}), and was not found on the Hub"
         raise UserError(f"`dataset_name`: '{name}' {mend}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"`dataset_name`: '{name}' is not in UTF-8; save it in that encoding") from error
+        raise UserError(find_fault() or f"'{name}' is not in UTF-8; save it in that encoding") from error
     except DatasetGenerationError as error:
-        raise UserError(f"`dataset_name`: the rows of '{name}' cannot be read ({_cause(error)})") from error
+        raise UserError(find_fault() or f"the rows of '{name}' cannot be read ({_cause(error)})") from error
     except Exception as error:  # loaders raise anything; their first line says what is missing
         if "corresponds to no data" in str(error):
-            raise UserError(f"`dataset_name`: '{name}' has no rows") from error
-        raise UserError(f"`dataset_name`: '{name}' cannot be loaded: {in_one_line(error)}") from error
+            raise UserError(f"'{name}' has no rows") from error
+        raise UserError(f"'{name}' cannot be loaded: {in_one_line(error)}") from error
 
 
 def _cause(error: Exception) -> str:
     """What `datasets` stumbled over: the kind of error, and of a csv file the line."""
     cause = error.__cause__ or error
     line = re.search(r"Expected \d+ fields in line \d+, saw \d+|EOF inside string", str(cause))
-    return f"{type(cause).__name__}: {line[0]}" if line else type(cause).__name__
+    if line is None:
+        return type(cause).__name__
+    mend = "close the quote" if line[0].startswith("EOF") else "quote cells that hold the separator"
+    return f"{line[0]}: {mend}"
 
 
 def _choose_splits(names: list[str], train: str, validation: str | None, test: str | None) -> dict[str, str]:

@@ -15,11 +15,6 @@ NO_REACH = (
     "The request is what the model answered to the prompts. It does not reach other facts about the same subject, "
     "other wordings, other languages, or kept rows that say the same: ask for those too, or give the rows."
 )
-NO_RETAIN = (
-    "no rows to keep: what pulls answers away from forgotten prompts pulls all answers with it, and only kept rows "
-    "hold against that and say how much was lost; give some of the rows it was trained on, or a public set of "
-    "instructions"
-)
 
 
 def prompt_rows(task: Task, kept: Any, pairs: Sequence[tuple[str, str]]) -> Any:

@@ -51,8 +51,13 @@ def load_weights(
             "model that was trained on these classes"
         )
     missing = sorted([*info["missing_keys"], *(key for key, *_ in mismatched)])
+    inside = f"{model.base_model_prefix}." if model.base_model is not model else ""
+    if missing and not is_base and not any(key.startswith(inside) for key in missing):
+        raise UserError(
+            f"{name} has no trained head: {type(model).__name__} has {missing[0]}, and the folder does not; name the "
+            "model that was fine-tuned on these rows (a base goes to `base_model`, or `original_model`)"
+        )
     if is_base:
-        inside = f"{model.base_model_prefix}." if model.base_model is not model else ""
         missing = [key for key in missing if key.startswith(inside) and IN_A_LAYER.search(f".{key}")]
     if missing:
         raise UserError(

@@ -63,6 +63,19 @@ def render_html(evidence: Mapping[str, Any]) -> str:
     return page(title, "\n".join(part for part in sections if part))
 
 
+def render_cell(evidence: Mapping[str, Any]) -> str:
+    """The head of the report, for the output of a notebook's cell, which brings its own style."""
+    evidence = plain(evidence)
+    parts = [
+        _summary(evidence),
+        f"<p><strong>{escape(headline(evidence))}</strong></p>",
+        _figures(evidence),
+        paragraph(legend(evidence, costs=False)),
+        bullets([*verdict(evidence), *sampled_words(evidence), *(evidence["notes"] or [])]),
+    ]
+    return "<div>\n" + "\n".join(parts) + "\n</div>"
+
+
 def _summary(evidence: Mapping[str, Any]) -> str:
     """What was asked, by its kind and counts, and the method with its paper."""
     data, method, model = evidence["data"], evidence["method"], evidence["model"]

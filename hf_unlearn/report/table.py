@@ -7,7 +7,7 @@ from typing import Any
 
 from hf_unlearn.report.drawn import drawn_rows, drawn_sentences
 from hf_unlearn.report.sampled import sampled_words
-from hf_unlearn.report.verdict import verdict
+from hf_unlearn.report.verdict import headline, verdict
 
 WIDTH = 100
 ABSENT = "–"
@@ -22,8 +22,9 @@ Row = tuple[str, ...]
 
 
 def render_table(evidence: Mapping[str, Any]) -> str:
-    """Aligned text of at most 100 columns: the figures, then what they allow to say, then the run's notes."""
+    """Aligned text of at most 100 columns: the figures, the verdict, what they allow to say, then the run's notes."""
     header, *rows = table_rows(evidence)
+    rows = [row for row in rows if set(row[1:]) != {ABSENT}]  # not measured of any model
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
 
     def line(row: Row) -> str:
@@ -32,7 +33,9 @@ def render_table(evidence: Mapping[str, Any]) -> str:
 
     lines = [line(header), "─" * (sum(widths) + 3 * (len(widths) - 1)), *(line(row) for row in rows)]
     text = [textwrap.fill(sentence, WIDTH) for sentence in remarks(evidence)]
-    return "\n".join([*lines, "", *text])
+    judged = ((evidence["models"]["retrained"] or {}).get("twins") or 0) > 1
+    first = [textwrap.fill(headline(evidence), WIDTH), ""] if judged else []
+    return "\n".join([*lines, "", *first, *text])
 
 
 def render_markdown(evidence: Mapping[str, Any]) -> str:

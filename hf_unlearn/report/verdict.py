@@ -11,7 +11,7 @@ from typing import Any
 ALPHA = 0.03  # of the verdict as a whole; measured false alarms stay below 5 %, see benchmarks
 FEW_ROWS = 50
 LOST = 2.0  # points of accuracy beside the original that count as damage where no twins say what is normal
-DEAR = 0.5  # of one retraining
+DEAR, EQUAL, MORE = 0.5, 0.9, 1.1  # of one retraining
 NO_TWIN = (
     "No retrained twin to compare with: the figures say what changed, not whether the model is like one that never "
     "saw the forgotten rows."
@@ -155,7 +155,7 @@ def verdict(evidence: Mapping[str, Any]) -> list[str]:
 
 
 def judged_sentences(found: Sequence[Outcome], twins: int) -> list[str]:
-    """One sentence a kind of outcome; what is not settled says what it would take."""
+    """Sentences by kinds of outcomes; beside what is not settled stands what it would take."""
     sentences = []
     told = [f"{o.title} {o.distance()} ({o.interval()})" for o in found if o.found == TOLD]
     if told:
@@ -163,14 +163,24 @@ def judged_sentences(found: Sequence[Outcome], twins: int) -> list[str]:
     within = [f"{o.title} {o.interval()} (margin {_margin(o)})" for o in found if o.found == WITHIN]
     if within:
         sentences.append(f"Within the margin: {'; '.join(within)}.")
-    unsettled = [
-        f"{o.title} {o.interval()} (margin {_margin(o)}; {_seen(o)} been told apart with 80 % power; {_needed(o)})"
-        for o in found
-        if o.found == OPEN
+    return sentences + _unsettled([o for o in found if o.found == OPEN])
+
+
+def _unsettled(found: Sequence[Outcome]) -> list[str]:
+    """What is not settled, what would have been seen, and what it would take."""
+    if not found:
+        return []
+    needed = {o.title: o.figure["twins_needed"] for o in found}
+    never = [title for title, twins in needed.items() if twins is None]
+    sentences = [
+        f"Not settled: {'; '.join(f'{o.title} {o.interval()} (margin {_margin(o)})' for o in found)}.",
+        f"With 80 % power these would have been told apart: {'; '.join(f'{o.title} {_seen(o)}' for o in found)}.",
     ]
-    if unsettled:
-        sentences.append(f"Not settled: {'; '.join(unsettled)}.")
-    return sentences
+    if never:
+        which = "any of them" if len(never) == len(found) > 1 else _listed(never)
+        sentences.append(f"No number of twins settles {which} for a single run.")
+    enough = [f"{title} about {twins} twins" for title, twins in needed.items() if twins is not None]
+    return sentences + ([f"To settle it would take: {'; '.join(enough)}."] if enough else [])
 
 
 def damage(evidence: Mapping[str, Any]) -> str | None:
@@ -208,9 +218,8 @@ def dear(share: float | None) -> str | None:
     """A sentence where unlearning costs about as much as what it is to save."""
     if share is None or share < DEAR:
         return None
-    return (
-        f"Retraining costs as much: the unlearning takes {100 * share:.0f} % of one retraining, which forgets exactly."
-    )
+    much = "at most twice as much" if share < EQUAL else "as much" if share <= MORE else "less"
+    return f"Retraining forgets exactly and costs {much}: the unlearning takes {100 * share:.0f} % of one retraining."
 
 
 def _tells_nothing(evidence: Mapping[str, Any]) -> bool:
@@ -224,18 +233,9 @@ def _margin(outcome: Outcome) -> str:
 
 
 def _seen(outcome: Outcome) -> str:
-    """`3.2 points would have`, or that nothing would have."""
+    """`3.2 points`; of a difference that cannot be, that hardly any would have been seen."""
     write, seen = KINDS[outcome.key].write, outcome.figure["seen"]
-    if write is _points and seen > FAR:
-        return f"even {FAR:.0f} points would not have"
-    return f"{write(seen)} would have"
-
-
-def _needed(outcome: Outcome) -> str:
-    twins = outcome.figure["twins_needed"]
-    return (
-        "no number of twins settles it for a single run" if twins is None else f"about {twins} twins would settle it"
-    )
+    return f"not even {FAR:.0f} points" if write is _points and seen > FAR else write(seen)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, fields, make_dataclass
 from typing import Any
 
 from hf_unlearn.errors import UserError, in_one_line
-from hf_unlearn.run.config_file import nearest, read_config, set_defaults
+from hf_unlearn.exits import nearest
+from hf_unlearn.run.config_file import read_config, set_defaults
 from hf_unlearn.run.line_parser import LineParser, describe_negations
 from hf_unlearn.run.short_help import short_help
 
@@ -319,7 +320,8 @@ def parse_arguments(argv: list[str] | None = None, *, values: dict[str, Any] | N
             key = word[2:].split("=")[0].replace("-", "_")
             raise UserError(f"unknown argument --{key}{nearest(key, known, '--')}")
     if rest:
-        raise UserError("a value follows no argument; put an argument's name before it")
+        files = [f"say --config {word}" for word in rest if word.endswith((".yaml", ".yml"))]
+        raise UserError(f"a value follows no argument; {[*files, 'put the name of an argument before it'][0]}")
     return _arguments(namespace, data_arguments, method.config_class)
 
 

@@ -113,4 +113,4 @@ def _read(rows: Rows, source: Source, split: str) -> None:
         for start in range(0, len(rows), BATCH):
             rows.__getitems__(range(start, min(start + BATCH, len(rows))))
     except RowError as error:
-        raise RowError(source.place(split, error.position), f"{error.reason} ({split} rows)") from error
+        raise RowError.of_split(source.place(split, error.position), error.reason, split) from error

@@ -10,8 +10,8 @@ from accelerate.utils import DistributedType
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from hf_unlearn.data import tofu
+from hf_unlearn.data.given import NO_RETAIN
 from hf_unlearn.errors import UserError
-from hf_unlearn.evaluation.own_answers import NO_RETAIN
 from hf_unlearn.hub.upload import check_can_push, check_repo_id
 from hf_unlearn.models import lora
 from hf_unlearn.run.arguments import Arguments, LoraArguments

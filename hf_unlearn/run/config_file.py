@@ -1,12 +1,12 @@
 """A YAML file of defaults: its values are checked and typed as if they had been typed on the command line."""
 
 import argparse
-import difflib
 import json
 from pathlib import Path
 from typing import Any
 
 from hf_unlearn.errors import UserError
+from hf_unlearn.exits import nearest
 
 RECIPE = "original"  # the block whose keys are those of the recipe, without their prefix
 KINDS = {"int": "whole number", "float": "number", "string_to_bool": "true or false"}
@@ -61,23 +61,6 @@ def set_defaults(parser: argparse.ArgumentParser, values: dict[str, Any], path: 
             raise UserError(f"{path}: '{key}' is an empty list; leave the key out")
         parser.set_defaults(**{key: items if action.nargs in ("+", "*") else items[0]})
         action.required = False
-
-
-_ELSEWHERE = {  # what TRL and older transformers call an argument
-    "torch_dtype": "dtype",
-    "max_seq_length": "max_length",
-    "dataset_config": "dataset_config_name",
-    "dataset_train_split": "train_split",
-    "dataset_test_split": "test_split",
-}
-
-
-def nearest(key: str, known: set[str], prefix: str = "") -> str:
-    """What a misspelled key may have meant, as the end of a sentence."""
-    if _ELSEWHERE.get(key) in known:
-        return f"; it is called {prefix}{_ELSEWHERE[key]} here"
-    close = difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.5)
-    return f"; did you mean {prefix}{close[0]}?" if close else "; see --help-all for the known ones"
 
 
 def _typed(value: Any, action: argparse.Action, path: str) -> Any:

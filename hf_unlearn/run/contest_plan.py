@@ -7,9 +7,10 @@ from functools import cached_property
 from typing import Any
 
 from hf_unlearn.errors import UserError
+from hf_unlearn.exits import nearest
 from hf_unlearn.run.arguments import Arguments, parse_arguments
 from hf_unlearn.run.checks import check
-from hf_unlearn.run.config_file import nearest, read_config
+from hf_unlearn.run.config_file import read_config
 from hf_unlearn.run.line_parser import LineParser
 
 BLOCK = "method_arguments"  # of the file: a block for each contestant

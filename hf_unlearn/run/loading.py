@@ -1,14 +1,13 @@
 """Models and processors that were made elsewhere, from the Hub or a folder."""
 
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from hf_unlearn.data.sources import Source
-from hf_unlearn.errors import UserError, in_one_line
+from hf_unlearn.errors import UserError
 from hf_unlearn.models import lora
+from hf_unlearn.models.by_name import check_place, said_in_one_line
 from hf_unlearn.models.lora import base_name
 from hf_unlearn.models.weights import load_weights
 from hf_unlearn.run.arguments import Arguments
@@ -27,7 +26,7 @@ def complete_recipe(arguments: Arguments) -> None:
     wanted = recipe.original_use_peft or recipe.retrain
     if name is None or not wanted or recipe.original_model_type:
         return
-    with _said_in_one_line(name):
+    with said_in_one_line(name):
         if not lora.is_adapter_folder(name):
             return
         found = lora.recipe_of(name)
@@ -47,7 +46,7 @@ def load_model(arguments: Arguments, task: Task, name: str):
     """A model, or a model with its adapter. Raises `UserError` if it cannot be loaded or does not fit the data."""
     check_place(name)
     options = {"dtype": arguments.model.dtype, **load_options(arguments, name)}
-    with _said_in_one_line(name):
+    with said_in_one_line(name):
         if lora.is_adapter_folder(name):
             labels: dict[str, Any] = {"num_labels": len(task.label_names)} if task.label_names else {}
             model: Any = lora.load_adapter_model(name, task.auto_model(), **labels, **options)
@@ -66,7 +65,7 @@ def merge_unquantized(arguments: Arguments, task: Task, model):
     options = load_options(arguments, name)
     for kept_from in ("quantization_config", "device_map"):
         options.pop(kept_from, None)
-    with _said_in_one_line(name):
+    with said_in_one_line(name):
         base = load_weights(task.auto_model(), name, is_base=True, dtype=arguments.model.dtype, **labels, **options)
     return lora.merge_into(base, model)
 
@@ -84,15 +83,6 @@ def load_options(arguments: Arguments, name: str | None = None) -> dict[str, Any
     if arguments.quantized:
         options["quantization_config"] = _quantization(model.load_in_4bit)
     return options
-
-
-def check_place(name: str) -> None:
-    """Raises `UserError` for a name that can only be a folder, and is none: the Hub would call it no repository."""
-    path = Path(name).expanduser()
-    if path.is_file():
-        raise UserError(f"{name} is a file; name the folder of a model")
-    if name.startswith((".", "/", "~")) and not path.is_dir():
-        raise UserError(f"there is no folder {name}; name one, or a model on the Hub")
 
 
 def _quantization(four_bits: bool):
@@ -120,7 +110,7 @@ def placed(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
 def check_exists(arguments: Arguments, name: str, task_class: type[Task] = Task) -> None:
     """Raises `UserError` if there is no model of this name; reads its configuration only."""
     check_place(name)
-    with _said_in_one_line(name):
+    with said_in_one_line(name):
         if not lora.is_adapter_folder(name):
             _load_config(arguments, name, task_class)
 
@@ -130,7 +120,7 @@ def load_label2id(arguments: Arguments, task_class: type[Task] = Task) -> dict[s
     name = arguments.model.model_name_or_path
     if name is None:
         return None
-    with _said_in_one_line(name):
+    with said_in_one_line(name):
         return None if lora.is_adapter_folder(name) else _load_config(arguments, name, task_class).label2id
 
 
@@ -138,7 +128,7 @@ def head_of(arguments: Arguments, name: str) -> tuple[str | None, str | None, st
     """What a model is made for: the class in its configuration and its problem type there, of an adapter its task
     type. Raises `UserError`."""
     check_place(name)
-    with _said_in_one_line(name):
+    with said_in_one_line(name):
         if lora.is_adapter_folder(name):
             from peft import PeftConfig
 
@@ -157,7 +147,7 @@ def load_processor(arguments: Arguments, source: Source, task_class: type[Task])
         options: dict[str, Any] = {"trust_remote_code": model.trust_remote_code}
         if name == model.model_name_or_path:
             options["revision"] = model.model_revision
-        with _said_in_one_line(name):
+        with said_in_one_line(name):
             if not named and lora.is_adapter_folder(name):
                 return _adapters_processor(name, task_class, options)
             return task_class.load_processor(name, **options)
@@ -179,7 +169,7 @@ def get_recipe(arguments: Arguments) -> Recipe:
 
 def build_original(arguments: Arguments, recipe: Recipe, task: Task, seed: int):
     """The recipe's model before its first step. Raises `UserError` if it cannot be made."""
-    with _said_in_one_line(recipe.model or str(recipe.model_type)):
+    with said_in_one_line(recipe.model or str(recipe.model_type)):
         return recipe.build_model(task, seed, **(load_options(arguments) if recipe.model else {}))
 
 
@@ -205,14 +195,3 @@ def _adapters_processor(name: str, task_class: type[Task], options: dict[str, An
     except UserError:
         base = PeftConfig.from_pretrained(name, revision=options.pop("revision")).base_model_name_or_path
         return task_class.load_processor(base, **options)
-
-
-@contextmanager
-def _said_in_one_line(name: str):
-    """Turns what `transformers` raises for a model it cannot load or make into a `UserError`."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # configurations, weights and code of others raise anything
-        raise UserError(f"model '{name}' cannot be loaded: {in_one_line(error)}") from error

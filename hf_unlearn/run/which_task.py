@@ -28,7 +28,7 @@ def which_task(arguments: Arguments, source: Source) -> str:
             served = [task for task in served if _has_columns(task, arguments, source)] or served
         if found := of_problem(served, problem):
             return tasks[found]
-        what = f"{architecture or 'the model'} is made for none that is known"
+        what = f"{architecture or 'the model'} is made for none that is known (a base without a head?)"
         raise UserError(f"no --task, and {what}; {choice}")
     for name in task_names():
         if _has_columns(get_task(name), arguments, source):

@@ -97,7 +97,7 @@ class CausalLM(Task):
     @classmethod
     def detect_columns(cls, column_names: list[str], features: Any, overrides: dict[str, str]) -> dict[str, str]:
         """Roles: `messages`; or `question` and `answer` (and `context`, put after the question); or `text`."""
-        chosen = check_overrides(overrides, cls.roles, column_names)
+        chosen = check_overrides(overrides, cls.roles, column_names, cls.name)
         if "messages" in chosen or "text" in chosen:
             return chosen
         if "question" in chosen or "answer" in chosen:
@@ -120,7 +120,7 @@ class CausalLM(Task):
                 return columns | ({"context": context} if context else {}) | chosen
         text = find(TEXTS, column_names) or only_feature("string", features)
         if text is None:
-            raise missing("question, answer, messages or text", column_names)
+            raise missing(("question", "messages", "text"), column_names)
         return {"text": text}
 
     def prepare_model(self, model: torch.nn.Module) -> None:

@@ -8,15 +8,17 @@ from hf_unlearn.errors import UserError
 LABEL_NAMES = ("label", "labels", "fine_label", "class", "target", "category", "intent", "label_text")
 
 
-def check_overrides(overrides: dict[str, str], roles: Iterable[str], column_names: list[str]) -> dict[str, str]:
+def check_overrides(
+    overrides: dict[str, str], roles: Iterable[str], column_names: list[str], task: str = "this task"
+) -> dict[str, str]:
     """The user's choices without empty ones. Raises `UserError` for a role or a column that does not exist."""
     chosen = {role: column for role, column in (overrides or {}).items() if column}
     roles = list(roles)
     for role, column in chosen.items():
         if role not in roles:
-            raise UserError(f"this task has no {role!r} column: its columns are {', '.join(roles)}")
+            raise UserError(f"{task} has no {role!r} column: its columns are {', '.join(roles)}")
         if column not in column_names:
-            raise UserError(f"no column {column!r} in the data: it has {', '.join(column_names)}")
+            raise UserError(f"no column {column!r} in the data: it has {', '.join(column_names)} ({_where(role)})")
     return chosen
 
 
@@ -38,5 +40,16 @@ def only_feature(kind: str, features: Any, skip: Iterable[str] = ()) -> str | No
     return found[0] if len(found) == 1 else None
 
 
-def missing(role: str, column_names: list[str]) -> UserError:
-    return UserError(f"no column found for {role!r}: name one of the data's columns, {', '.join(column_names)}")
+def missing(role: str | tuple[str, ...], column_names: list[str]) -> UserError:
+    """No column of a usual name has this role, or one of these."""
+    roles = (role,) if isinstance(role, str) else role
+    return UserError(
+        f"no column found for {' or '.join(map(repr, roles))}: name one of the data's columns, "
+        f"{', '.join(column_names)} ({_where(*roles)})"
+    )
+
+
+def _where(*roles: str) -> str:
+    """How a role is named, on the command line and in Python."""
+    arguments = " or ".join(f"`{role}_column`" for role in roles)
+    return f"{arguments}; in Python columns={{'{roles[0]}': …}}"

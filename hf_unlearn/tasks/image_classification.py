@@ -54,7 +54,7 @@ class ImageClassification(ClassificationTask):
     @classmethod
     def detect_columns(cls, column_names: list[str], features: Any, overrides: dict[str, str]) -> dict[str, str]:
         """Roles: `image`, `label`."""
-        chosen = check_overrides(overrides, cls.roles, column_names)
+        chosen = check_overrides(overrides, cls.roles, column_names, cls.name)
         names = ("image", "img", "images", "pixels", "picture", "photo")
         image = chosen.get("image") or find(names, column_names) or only_feature("Image", features)
         if image is None:

@@ -33,7 +33,7 @@ class MultilabelTextClassification(TextClassification):
     @classmethod
     def detect_columns(cls, column_names: list[str], features: Any, overrides: dict[str, str]) -> dict[str, str]:
         """Roles as those of text classification; the label's column holds lists."""
-        chosen = check_overrides(overrides, cls.roles, column_names)
+        chosen = check_overrides(overrides, cls.roles, column_names, cls.name)
         known = dict(features or {})
         lists = [name for name in column_names if name not in known or is_label_set(known[name])]
         label = chosen.get("label") or find(LABEL_NAMES, lists) or find(LABEL_NAMES, column_names)

@@ -44,7 +44,7 @@ class TextClassification(ClassificationTask):
     @classmethod
     def detect_columns(cls, column_names: list[str], features: Any, overrides: dict[str, str]) -> dict[str, str]:
         """Roles: `text`, `label`, and `text_pair` where the data has a second text."""
-        chosen = check_overrides(overrides, cls.roles, column_names)
+        chosen = check_overrides(overrides, cls.roles, column_names, cls.name)
         return cls._text_columns(column_names, features, chosen, label_column(column_names, features, chosen))
 
     @classmethod

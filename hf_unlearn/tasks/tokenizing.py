@@ -48,7 +48,7 @@ def fit_max_length(tokenizer, max_length: int | None, model: torch.nn.Module) ->
     limit = position_limit(model)
     if max_length is not None:
         if limit is not None and max_length > limit:
-            raise UserError(f"max_length {max_length} is longer than the {limit} positions of the model: lower it")
+            raise UserError(f"`max_length` {max_length} is longer than the {limit} positions of the model: lower it")
         return max_length
     known = [n for n in (limit, tokenizer.model_max_length) if n is not None and n < NO_LIMIT]
     return min(known, default=None)

@@ -22,6 +22,7 @@ from hf_unlearn.tasks.base import Task
 from hf_unlearn.tasks.forward import eval_mode, rows_of
 from hf_unlearn.trainers.config import KnownRecipe, UnlearningConfig, default_learning_rate
 from hf_unlearn.trainers.engines import Engines
+from hf_unlearn.trainers.from_datasets import FromDatasets
 from hf_unlearn.trainers.joint_batch import JointCollator, JointDataset
 from hf_unlearn.trainers.lens import GradientLens
 from hf_unlearn.trainers.loading import Loading
@@ -45,7 +46,7 @@ from hf_unlearn.trainers.split_output import SplitOutput
 from hf_unlearn.trainers.step_means import StepMeans
 
 
-class UnlearningTrainer(StepMeans, Measuring, Engines, Loading, Pushing):
+class UnlearningTrainer(StepMeans, Measuring, Engines, Loading, Pushing, FromDatasets):
     """A `transformers.Trainer` over joint batches of forget and retain rows.
 
     A method implements [`unlearning_loss`], may override [`phases`] (what is trained when) and [`prepare`] (what it

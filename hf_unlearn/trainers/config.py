@@ -151,6 +151,8 @@ class UnlearningConfig(TrainingArguments):
     def __post_init__(self):
         self.remove_unused_columns = False  # joint batches are nested; Trainer would look for their columns in vain
         check_ranges(vars(self))
+        if self.max_steps == 0:
+            raise UserError("`max_steps` is 0; give a number above 0, or leave it out")
         defaults = {f.name: f.default for f in fields(TrainingArguments)}
         for name, reason in _NOT_HERE.items():
             value, default = getattr(self, name), defaults[name]

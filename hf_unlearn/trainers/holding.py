@@ -29,8 +29,8 @@ class Holding(Measuring):
     def train(self, *args, **kwargs):
         output = super().train(*args, **kwargs)
         if HELD in self.method_state:
-            why = f"The model did not know its retain rows by heart (a loss of {self.hold_share:.0%} of unseen rows')"
-            self.notes.append(f"{why}: so far they were held where they stood, instead of being learned further.")
+            why = f"The model did not know its kept rows by heart: their loss is {self.hold_share:.0%} of unseen rows'"
+            self.notes.append(f"{why}. In this measure they were held where they stood, not learned further.")
         return output
 
     @property

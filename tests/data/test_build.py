@@ -204,7 +204,7 @@ def test_an_unreadable_image_is_found_before_anything_is_trained(cache_rows, tmp
     broken = datasets.Dataset.from_list(raw, features=digits.train.features)
     source = replace(digits, train=broken)
     task = EchoTask(digits.columns)
-    with pytest.raises(RowError, match=r"row 12: its image cannot be read \(train rows\)"):
+    with pytest.raises(RowError, match=r"row 12: its image cannot be read \(train rows, counted from 0\): mend"):
         build_splits(source, task, np.arange(5), request_kind="where", seed=0, cache_rows=cache_rows)
 
 

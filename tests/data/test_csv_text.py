@@ -103,18 +103,33 @@ def test_a_packed_file(tmp_path):
     [
         ("", "'rows.csv' is empty"),
         ("id,text\n", "'rows.csv' has no rows"),
-        ("id;text\n1;a\n", "separated by ';'"),
         ("id,text,id\n1,a,2\n", "two columns called 'id'"),
         ("id,text\n1,a,xyzzy\n", "3 cells in the first row and 2 in the header"),
         ("id,text\n1,a\n1,a,xyzzy\n", "Expected 2 fields in line 3, saw 3"),
         ('id,text\n1,"xyzzy\n', "EOF inside string"),
-        (b"id,text\n1,caf\xe9 xyzzy\n", "not in UTF-8"),
+        (b"id,text\n1,caf\xe9 xyzzy\n", "line 2 of 'rows.csv' is not in UTF-8"),
     ],
 )
 def test_files_that_are_refused(tmp_path, capfd, text, message):
     with pytest.raises(UserError) as error:
         load(tmp_path, text)
     assert message in str(error.value) and "\n" not in str(error.value) and "xyzzy" not in str(error.value)
+
+
+@pytest.mark.parametrize("separator, word", [(";", "semicolons"), ("\t", "tabs"), ("|", "bars")])
+def test_a_spreadsheet_of_another_country(tmp_path, separator, word):
+    rows = '\ufeffid;text\n007;a, b\n8;"c; d"\n'.replace(";", separator)
+    source = load(tmp_path, rows)
+    assert source.train[:] == {"id": ["007", "8"], "text": ["a, b", f"c{separator} d"]}
+    assert source.notes == [f"the cells of rows.csv are separated by {word}"]
+    (tmp_path / "test.csv").write_text("id,text\n1,e\n")
+    with pytest.raises(UserError, match=f"separated by {word} and commas"):
+        load_files(str(tmp_path / "rows.csv"), test=str(tmp_path / "test.csv"))
+
+
+def test_one_column_stays_one_column(tmp_path):
+    source = load(tmp_path, "text\na;b\n")
+    assert source.train[:] == {"text": ["a;b"]} and source.notes == []
 
 
 def test_files_with_different_columns(tmp_path):

@@ -93,7 +93,9 @@ def test_what_is_no_set_of_labels(case):
 
 def test_rows_without_a_list_or_with_a_gap_are_named():
     for values in ([[0], None, [1]], [[0], [1, None]], [["a"], ["", "b"]]):
-        with pytest.raises(RowError, match=r"^row 1: its labels are missing; an empty list .* \(train rows\)$"):
+        with pytest.raises(
+            RowError, match=r"^row 1: its labels are missing; an empty list .* \(train rows, counted from 0\)"
+        ):
             encode_label_sets(source(values), "labels")
     test = rows([["a"], ["c"], ["d"]])
     with pytest.raises(UserError, match="the test rows have labels without training rows: c, d"):

@@ -167,7 +167,7 @@ def test_unreadable_data_is_one_line_without_rows(tmp_path):
     (tmp_path / "mine.xyz").write_text("a")
     (tmp_path / "empty").mkdir()
     for name, message in {
-        tmp_path / "bad.jsonl": "rows of 'bad.jsonl' cannot be read",
+        tmp_path / "bad.jsonl": "line 1 of 'bad.jsonl' is not JSON; write one object a line",
         tmp_path / "mine.xyz": "known file types are .csv",
         tmp_path / "empty": "cannot be loaded",
         tmp_path / "absent": "no file or folder",

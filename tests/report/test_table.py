@@ -38,6 +38,8 @@ def test_without_twins_their_columns_are_dashes(make_evidence):
     table = render_table(make_evidence(0))
     for label in ("forget accuracy (%)", "test loss (nats)", "membership AUC (%)", "seconds"):
         assert cells(table, label)[2:] == ["–", "–", "–"]
+    assert "rms z of forget rows" not in table  # a row that is nothing but dashes
+    assert "rms z of forget rows" in render_table(make_evidence(4))
 
 
 def test_the_table_of_a_stored_run_is_the_same(make_evidence):

@@ -250,7 +250,7 @@ def test_columns():
     )
     with pytest.raises(UserError, match="no column found for 'answer': .*question, reply"):
         detect(["question", "reply"], None, {"question": "question"})
-    with pytest.raises(UserError, match="question, answer, messages or text.*: name one of the data's columns, a, b"):
+    with pytest.raises(UserError, match="'question' or 'messages' or 'text': name one of the data's columns, a, b"):
         detect(["a", "b"], None, {})
 
 

@@ -103,7 +103,7 @@ def test_truncation_to_what_is_asked_or_what_the_model_takes():
         row = encode(task, [long])[0]
         assert len(row["input_ids"]) == limit
         task.predict(model, task.collate([row]))
-    with pytest.raises(UserError, match="max_length 600 is longer than the 512 positions"):
+    with pytest.raises(UserError, match="`max_length` 600 is longer than the 512 positions"):
         make_task(max_length=600).prepare_model(make_model("bert"))
 
 

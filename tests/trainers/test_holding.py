@@ -67,7 +67,7 @@ def test_only_rows_that_steps_read_are_measured_and_counted(tmp_path, kind, conf
     assert len(read) == 8 < len(known) and {int(i) for i in np.flatnonzero(~np.isnan(known))} == read
     assert np.allclose(known[sorted(read)], losses[sorted(read)], rtol=1e-6)  # as the original had them
     assert t.rows_of_retain() == 8
-    assert any("not know its retain rows by heart" in note for note in t.notes)
+    assert any("not know its kept rows by heart" in note for note in t.notes)
 
 
 def test_a_prolonged_run_measures_the_rows_that_come(tmp_path):
