@@ -16,8 +16,8 @@ the rate or the batch by a factor of two gets:
 
     python benchmarks/pretrained.py --models DIR --data DIR --recipes r2 --cases random planted --methods varied
 
-A raw base, in bfloat16, beside the BERT, which was trained to embed sentences and so favours a probe: DIR/smollm2 is a chat
-model of 135 M weights (Llama), under a fresh classification head:
+A second base, beside a BERT that was trained to embed sentences and so favours a probe: DIR/smollm2 is a chat model of
+135 M weights (Llama), here under a fresh classification head and in bfloat16:
 
     python benchmarks/pretrained.py --models DIR --data DIR --base smollm2 --recipes r1 --cases random --seeds 0 \
         --twins 2

@@ -309,8 +309,10 @@ def test_the_log_odds_of_a_removed_class_that_bound_its_targets_are_in_nats(tmp_
     proxy = other(text_setup()[0])
     monkeypatch.setattr("hf_unlearn.trainers.proxy_source.train_proxy", lambda *_: proxy)
     trainer.source = {
-        "proxy": Proxy(), "probe and a proxy": Blend(Probe(trainer.recipe.start(0)), Proxy()), "oracle": Oracle([proxy]),
-    }[source]  # fmt: skip
+        "proxy": Proxy(),
+        "probe and a proxy": Blend(Probe(trainer.recipe.start(0)), Proxy()),
+        "oracle": Oracle([proxy]),
+    }[source]
     trainer.method_state |= trainer.ask_source()
     forget = trainer.splits.forget
     said = trainer.own_log_odds(trainer.look(forget, proxy), forget)
