@@ -106,9 +106,8 @@ class RowTargets:
         removed = None
         if "removed" in tensors:
             unmet = Unmet(tensors["unmet"].numpy(), bool(tensors["unmet_ends"])) if "unmet" in tensors else None
-            removed = RemovedClasses(
-                *(tensors[name].numpy() for name in ("removed", "sure_validation", "sure_forget")), unmet
-            )
+            label, *sure = (tensors[name].numpy() for name in ("removed", "sure_validation", "sure_forget"))
+            removed = RemovedClasses(label, sure[0], sure[1], unmet)
         seen, asked, right = (tensors[name].numpy() for name in ("proxy_validation", "proxy_forget", "right"))
         return cls(seen, asked, right, removed, bool(tensors["steadies"]))
 
