@@ -318,7 +318,7 @@ def table(folder: Path = RESULTS) -> str:
         "| forgotten, recipe | | forget | AUC | retain | test | rms z | examples, CPU |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for intents, recipe, case in itertools.product(("result", "wide", "broad"), RECIPES, CASES):
+    for intents, recipe, case in itertools.product(("result", "wide", "broad", "smollm2_result"), RECIPES, CASES):
         paths = sorted(folder.glob(f"{intents}_{case}_{recipe}_*.json"))
         found = [json.loads(path.read_text()) for path in paths]
         if not found:
@@ -327,8 +327,9 @@ def table(folder: Path = RESULTS) -> str:
         varied = VARIED.keys() - {"∇τ"}
         seeds = "seed" if len(found) == 1 else "seeds"
         sizes = found[0]["splits"]
-        words = WORDS[case] if intents == "result" else f"{sizes['forget']} rows, {sizes['retain']:,} kept"
-        name = f"{words}, {recipe} ({seeds} {', '.join(str(run['seed']) for run in found)})"
+        words = WORDS[case] if intents.endswith("result") else f"{sizes['forget']} rows, {sizes['retain']:,} kept"
+        whose = ", the chat model" if intents.startswith("smollm2") else ""
+        name = f"{words}, {recipe}{whose} ({seeds} {', '.join(str(run['seed']) for run in found)})"
         lines.append(f"| {name} | twins | {_cells(twins)} | | 100 % |")
         for name in list(dict.fromkeys(name for run in found for name in run["methods"] if name not in varied)):
             pairs = [(run["methods"][name], run) for run in found if name in run["methods"]]
