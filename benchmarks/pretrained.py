@@ -16,6 +16,12 @@ the rate or the batch by a factor of two gets:
 
     python benchmarks/pretrained.py --models DIR --data DIR --recipes r2 --cases random planted --methods varied
 
+A second base, beside a BERT that was trained to embed sentences and so favours a probe: DIR/smollm2 is a chat model of
+135 M weights (Llama), here under a fresh classification head and in bfloat16:
+
+    python benchmarks/pretrained.py --models DIR --data DIR --base smollm2 --recipes r1 --cases random --seeds 0 \
+        --twins 2
+
 `--table` prints what is stored.
 """
 
@@ -51,6 +57,7 @@ INTENTS = {
     "broad": "",  # all that have rows enough
 }
 RECIPES = {"r1": (3.0, 1e-4), "r2": (8.0, 3e-4)}
+BASES = {"minilm": {}, "smollm2": {"bf16": True}}  # arguments of recipe and methods; bfloat16 halves the time
 CASES = ("random", "class", "planted")
 WORDS = {"random": "a tenth, some customers", "class": "one intent", "planted": "a tenth, wrong labels"}
 TRAIN, VALIDATION, TEST, GROUP = 40, 20, 30, 4  # rows of an intent; rows of a customer
@@ -125,7 +132,7 @@ class Case:
         drawn = np.random.default_rng([seed, 12]).permutation(len(rows["others"]))[: size - len(forget)]
         self.others = [rows["others"][i][0] for i in drawn]  # texts alone: nobody has labelled them
         data = datasets.Dataset.from_dict({"text": [t for t, _ in parts], "label": [label for _, label in parts]})
-        model = str(options.models / "minilm")
+        model = str(options.models / options.base)
         task_class = get_task("text_classification")
         self.task = task_class(
             task_class.load_processor(model),
@@ -151,7 +158,8 @@ class Case:
         )  # fmt: skip
         self.all = made(np.arange(size))
         epochs, rate = RECIPES[recipe]
-        self.recipe = Recipe(model=model, num_train_epochs=epochs, learning_rate=rate, batch_size=16)
+        more = BASES[options.base]
+        self.recipe = Recipe(model=model, num_train_epochs=epochs, learning_rate=rate, batch_size=16, **more)
 
     def request(self, rng, rows, size: int, classes: int) -> np.ndarray:
         """Places of the forget rows; for `planted` their labels are made wrong first."""
@@ -221,6 +229,7 @@ class Case:
             "disable_tqdm": True,
             "report_to": "none",
             "seed": self.seed,
+            **BASES[self.options.base],
         }
         args = kind.config_class(**shared | config)
         start = lambda seed: self.recipe.build_model(self.task, seed)  # noqa: E731
@@ -264,7 +273,8 @@ def run(options, kind: str, recipe: str, seed: int) -> dict:
     (original, _), trained = case.models(options.twins + 1)
     twins = [case.score(twin.model) for twin, _ in trained]
     last, twins = twins[-1], twins[:-1]
-    result = {"case": kind, "recipe": recipe, "set": options.set, "seed": seed, "splits": case.splits.sizes()}
+    result = {"case": kind, "recipe": recipe, "set": options.set, "base": options.base, "seed": seed}
+    result["splits"] = case.splits.sizes()
     result["retrain"] = {"examples": trained[0][0].examples, "cpu_seconds": [c for (t, c) in trained if not t.cached]}
     result["twins"] = [figures(t, twins) for t in twins]
     result["methods"] = {"another twin": figures(last, twins)}
@@ -272,7 +282,7 @@ def run(options, kind: str, recipe: str, seed: int) -> dict:
     auc = np.mean([100 * t["auc"] for t in result["twins"]])
     floor = result["twins"][0]["floor_rows"]
     print(
-        f"## {kind} {recipe} {options.set} seed {seed}: "
+        f"## {options.base} {kind} {recipe} {options.set} seed {seed}: "
         f"twins f {mean[0]:.1f} r {mean[1]:.1f} t {mean[2]:.1f} auc {auc:.1f} "
         f"floor z {floor['rms_z']:.2f} c {floor['level_corrected']['rms_z']:.2f}",
         flush=True,
@@ -308,7 +318,7 @@ def table(folder: Path = RESULTS) -> str:
         "| forgotten, recipe | | forget | AUC | retain | test | rms z | examples, CPU |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for intents, recipe, case in itertools.product(("result", "wide", "broad"), RECIPES, CASES):
+    for intents, recipe, case in itertools.product(("result", "wide", "broad", "smollm2_result"), RECIPES, CASES):
         paths = sorted(folder.glob(f"{intents}_{case}_{recipe}_*.json"))
         found = [json.loads(path.read_text()) for path in paths]
         if not found:
@@ -317,8 +327,9 @@ def table(folder: Path = RESULTS) -> str:
         varied = VARIED.keys() - {"∇τ"}
         seeds = "seed" if len(found) == 1 else "seeds"
         sizes = found[0]["splits"]
-        words = WORDS[case] if intents == "result" else f"{sizes['forget']} rows, {sizes['retain']:,} kept"
-        name = f"{words}, {recipe} ({seeds} {', '.join(str(run['seed']) for run in found)})"
+        words = WORDS[case] if intents.endswith("result") else f"{sizes['forget']} rows, {sizes['retain']:,} kept"
+        whose = ", the chat model" if intents.startswith("smollm2") else ""
+        name = f"{words}, {recipe}{whose} ({seeds} {', '.join(str(run['seed']) for run in found)})"
         lines.append(f"| {name} | twins | {_cells(twins)} | | 100 % |")
         for name in list(dict.fromkeys(name for run in found for name in run["methods"] if name not in varied)):
             pairs = [(run["methods"][name], run) for run in found if name in run["methods"]]
@@ -372,6 +383,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--cache", type=Path, help="where originals and twins are kept")
+    parser.add_argument("--base", choices=list(BASES), default="minilm")
     parser.add_argument("--set", choices=list(INTENTS), default="result")
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=list(RECIPES))
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
@@ -388,7 +400,8 @@ def main() -> None:
             for kind in options.cases:
                 result = run(options, kind, recipe, seed)
                 RESULTS.mkdir(parents=True, exist_ok=True)
-                path = RESULTS / f"{options.set}_{kind}_{recipe}_{options.rows_per_intent}_{seed}.json"
+                which = options.set if options.base == "minilm" else f"{options.base}_{options.set}"
+                path = RESULTS / f"{which}_{kind}_{recipe}_{options.rows_per_intent}_{seed}.json"
                 if path.is_file():
                     earlier = json.loads(path.read_text())
                     result["methods"] = earlier["methods"] | result["methods"]

@@ -18,7 +18,7 @@ from hf_unlearn.trainers.proxy_source import ADAPTER_RATE, USUAL_MOMENTUM, Proxy
 from hf_unlearn.trainers.published import PAPER, PublishedConfig, PublishedTrainer
 from hf_unlearn.trainers.random_streams import Stream, random_numbers
 from hf_unlearn.trainers.restoring import Restoring, is_worse
-from hf_unlearn.trainers.row_targets import RegressedTargets, RowTargets
+from hf_unlearn.trainers.row_targets import RegressedTargets, RowTargets, Unmet
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase
 from hf_unlearn.trainers.split_output import SplitOutput, on_host
 from hf_unlearn.trainers.target_sources import MOST_PROBE_ROWS, Asked, Asking, Blend, Probe, Said, TargetSource
@@ -360,8 +360,11 @@ class RowTargetTrainer(Holding, Restoring, Prolonging, PublishedTrainer, Asking)
             return self._language_state(asked)
         labels, own = (self.labels_of(rows) for rows in (self.calibration_rows, self.splits.forget))
         seen, said = asked.validation.log_odds, asked.forget.log_odds
+        unmet = None
+        if asked.trained is not None:
+            unmet = Unmet(self.own_log_odds(asked.trained, self.splits.forget), asked.ends)
         return RowTargets.from_answers(
-            seen, said, labels, own, self.kept_classes, steadies=asked.steadies
+            seen, said, labels, own, self.kept_classes, steadies=asked.steadies, unmet=unmet
         ).to_tensors()
 
     def _language_state(self, asked: Asked) -> dict[str, torch.Tensor]:

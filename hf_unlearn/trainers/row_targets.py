@@ -10,6 +10,7 @@ weight. So the one map also serves rows that were trained with a wrong label. Re
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -70,6 +71,7 @@ class RowTargets:
         own: np.ndarray,
         kept: np.ndarray,
         steadies: bool = False,
+        unmet: "Unmet | None" = None,
     ) -> "RowTargets":
         """From what a source says, whichever labels rows have.
 
@@ -77,13 +79,14 @@ class RowTargets:
             seen, asked: `(rows, classes)` and `(forget rows, classes)`, its log-odds of validation and forget rows.
             labels, own, kept: labels of validation, forget and retain rows, each `(rows,)`.
             steadies: as for the class.
+            unmet: what a model trained on the retain rows alone says of the forget rows.
         """
         known = np.unique(kept)
         right = np.where(np.isin(np.arange(seen.shape[1]), known), 0, -1)[None].repeat(len(labels), 0)
         right[np.arange(len(labels)), labels] = np.where(np.isin(labels, known), 1, -1)
         removed, gone = None, np.where(np.isin(own, known), -1, own)
         if (gone >= 0).any():
-            removed = RemovedClasses(gone, seen[:, known].max(1), asked[:, known].max(1))
+            removed = RemovedClasses(gone, seen[:, known].max(1), asked[:, known].max(1), unmet)
         return cls(seen, asked[np.arange(len(own)), own], right, removed, steadies)
 
     def to_tensors(self) -> dict[str, torch.Tensor]:
@@ -93,6 +96,8 @@ class RowTargets:
         if (removed := self.removed) is not None:
             values |= {"removed": removed.label}
             values |= {"sure_validation": removed.sure_validation, "sure_forget": removed.sure_forget}
+            if removed.unmet is not None:
+                values |= {"unmet": removed.unmet.log_odds, "unmet_ends": np.array(removed.unmet.ends)}
         return {name: torch.tensor(value) for name, value in values.items()}
 
     @classmethod
@@ -100,9 +105,9 @@ class RowTargets:
         """What [`to_tensors`] gave, found among others."""
         removed = None
         if "removed" in tensors:
-            removed = RemovedClasses(
-                *(tensors[name].numpy() for name in ("removed", "sure_validation", "sure_forget"))
-            )
+            unmet = Unmet(tensors["unmet"].numpy(), bool(tensors["unmet_ends"])) if "unmet" in tensors else None
+            label, *sure = (tensors[name].numpy() for name in ("removed", "sure_validation", "sure_forget"))
+            removed = RemovedClasses(label, sure[0], sure[1], unmet)
         seen, asked, right = (tensors[name].numpy() for name in ("proxy_validation", "proxy_forget", "right"))
         return cls(seen, asked, right, removed, bool(tensors["steadies"]))
 
@@ -136,20 +141,41 @@ class RowTargets:
         return share, chance
 
 
+@dataclass
+class Unmet:
+    """How likely a model that was trained on the retain rows alone finds the forget rows' own labels.
+
+    Args:
+        log_odds (`np.ndarray`): `(forget rows,)`, in nats.
+        ends: whether it was trained to the end, as a twin is; a proxy stops long before.
+    """
+
+    log_odds: np.ndarray
+    ends: bool = False
+
+
 class RemovedClasses:
     """Targets of rows whose class goes: how likely a model that never met the class finds it for such a row.
 
     It is as unlikely as the model at hand finds that class on rows of others, and the likelier, the less sure one is
     of any other class: a line through validation rows, against the source's log-odds of their likeliest class.
 
+    After a short training that is too likely: rows of others then still get a part of what the class's own rows
+    taught. A class that is never met is pushed down from the first step on, faster than any other, and on all rows
+    alike. So no row's target lies above what a proxy says of it, which never met the class either, and would have come
+    further down with more steps. What was trained to the end is the answer.
+
     Args:
         label (`np.ndarray`): `(forget rows,)`, the class of a row that no retained row has, else −1.
         sure_validation (`np.ndarray`): `(rows,)`, the source's highest log-odds among the retained classes.
         sure_forget (`np.ndarray`): `(forget rows,)`.
+        unmet: of a source that was trained; nothing bounds the line without.
     """
 
-    def __init__(self, label: np.ndarray, sure_validation: np.ndarray, sure_forget: np.ndarray):
-        self.label, self.sure_validation, self.sure_forget = label, sure_validation, sure_forget
+    def __init__(
+        self, label: np.ndarray, sure_validation: np.ndarray, sure_forget: np.ndarray, unmet: Unmet | None = None
+    ):
+        self.label, self.sure_validation, self.sure_forget, self.unmet = label, sure_validation, sure_forget, unmet
 
     def fit(self, targets: np.ndarray, validation: np.ndarray) -> np.ndarray:
         """`targets` `(forget rows,)` with those of removed classes set; `validation` as for [`RowTargets.fit`]."""
@@ -158,6 +184,9 @@ class RemovedClasses:
             rows, column = self.label == label, validation[:, label]
             slope, level = np.polyfit(self.sure_validation, column, 1)
             targets[rows] = (level + slope * self.sure_forget[rows]).clip(column.min(), column.max())
+            if self.unmet is not None:
+                said = self.unmet.log_odds[rows]
+                targets[rows] = said if self.unmet.ends else np.minimum(targets[rows], said)
         return targets
 
 

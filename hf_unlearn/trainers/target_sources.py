@@ -1,7 +1,7 @@
 """Where targets come from: something that never saw a forget row and says how likely its label is."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from operator import attrgetter
 
@@ -53,15 +53,20 @@ class Asked:
         forget: of the forget rows.
         steadies: whether a classifier's rows are believed as far as the source goes with the model
             ([`~hf_unlearn.trainers.row_targets.RowTargets`]).
+        trained: of the forget rows, as a model says it that was trained on the retain rows; `None` without such a one.
+        ends: whether that model was trained to the end, as a twin is.
     """
 
     validation: Said
     forget: Said
     steadies: bool = field(default=False, kw_only=True)
+    trained: Said | None = field(default=None, kw_only=True)
+    ends: bool = field(default=False, kw_only=True)
 
     def divided(self, spread: float) -> "Asked":
-        """The log-odds in units of `spread`; tokens and places are dropped."""
-        return Asked(*(Said(said.log_odds / max(spread, SMALLEST_SPREAD)) for said in (self.validation, self.forget)))
+        """The log-odds in units of `spread`, but not those of `trained`; tokens and places are dropped."""
+        seen, asked = (Said(said.log_odds / max(spread, SMALLEST_SPREAD)) for said in (self.validation, self.forget))
+        return replace(self, validation=seen, forget=asked)
 
 
 class Asking(Measuring):
@@ -126,7 +131,7 @@ class Asking(Measuring):
         """What a model that never saw the rows says of them, and where it places those of a language model."""
         places = not self.task.chooses_class()
         seen, asked = (self.look(rows, model, places=places) for rows in (self.calibration_rows, self.splits.forget))
-        return Asked(seen, asked)
+        return Asked(seen, asked, trained=asked)
 
 
 class TargetSource(ABC):
@@ -237,7 +242,8 @@ class Blend(TargetSource):
             Said(sum(w * part.log_odds for w, part in zip(weights, parts, strict=True)))
             for parts in ([asked.validation for asked in told], [asked.forget for asked in told])
         )
-        return Asked(seen, said, steadies=True)
+        trained = next((asked.trained for asked in told if asked.trained is not None), None)
+        return Asked(seen, said, steadies=True, trained=trained)
 
     @staticmethod
     def _weights(trainer: Asking, told: list[Asked]) -> np.ndarray:
@@ -272,7 +278,8 @@ class Oracle(TargetSource):
 
     def ask(self, trainer: Asking) -> Asked:
         each = [trainer.ask_model(twin) for twin in self.twins]
-        return Asked(_mean([asked.validation for asked in each]), _mean([asked.forget for asked in each]))
+        seen, asked = (_mean([getattr(one, name) for one in each]) for name in ("validation", "forget"))
+        return Asked(seen, asked, trained=asked, ends=True)
 
 
 def _mean(said: list[Said]) -> Said:

@@ -4,7 +4,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hf_unlearn.tasks.predictions import Predictions
-from hf_unlearn.trainers.row_targets import RegressedTargets, RowTargets, class_log_odds, mixture, quantile_map
+from hf_unlearn.trainers.row_targets import (
+    RegressedTargets,
+    RowTargets,
+    Unmet,
+    class_log_odds,
+    mixture,
+    quantile_map,
+)
 
 
 def pairs(rng, rows, own_mean, wrong_mean, sd=1.0, classes=5):
@@ -121,7 +128,7 @@ def test_targets_go_on_as_they_were_from_a_checkpoints_tensors(tmp_path, kept):
     rng = np.random.default_rng(0)
     seen, asked, now = rng.normal(size=(40, 3)), rng.normal(size=(9, 3)), rng.normal(size=(40, 3))
     labels = np.arange(40) % 3, np.arange(9) % 3, np.array(kept)
-    made = RowTargets.from_answers(seen, asked, *labels, steadies=len(kept) == 3)
+    made = RowTargets.from_answers(seen, asked, *labels, steadies=len(kept) == 3, unmet=Unmet(asked[:, 1] - 3))
     assert (
         not np.array_equal(made.fit(now)[0], RowTargets.from_answers(seen, asked, *labels).fit(now)[0]) or made.removed
     )

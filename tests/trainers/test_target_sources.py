@@ -13,7 +13,7 @@ from hf_unlearn.methods.salun import SalUnConfig, SalUnTrainer
 from hf_unlearn.trainers.config import KnownRecipe
 from hf_unlearn.trainers.proxy_source import Proxy
 from hf_unlearn.trainers.restoring import is_worse
-from hf_unlearn.trainers.row_targets import RemovedClasses
+from hf_unlearn.trainers.row_targets import RemovedClasses, Unmet
 from hf_unlearn.trainers.target_sources import (
     Asked,
     Blend,
@@ -281,15 +281,58 @@ def test_a_removed_class_is_held_where_a_model_that_never_met_it_stands():
     assert targets.tolist() == pytest.approx([5.0, -4.5, -7.0])  # never below what is seen on validation rows
 
 
-def test_targets_of_a_removed_class_are_measured_once(tmp_path):
-    model, splits, task = SETUPS["image"]()
+def test_what_a_trained_source_says_bounds_the_targets_of_a_removed_class_from_above():
+    sure = np.array([0.0, 1.0, 2.0, 3.0])
+    validation = np.stack([np.zeros(4), -4 - sure], axis=1)
+    own = np.array([0, 1, 1]), sure, np.array([0.0, 0.5, 2.0])
+    said = np.array([-9.0, -5.0, -5.0])  # the first row's class is kept
+    for ends, expected in ((False, [5.0, -5.0, -6.0]), (True, [5.0, -5.0, -5.0])):
+        removed = RemovedClasses(own[0] * 2 - 1, own[1], own[2], Unmet(said, ends))
+        assert removed.fit(np.full(3, 5.0), validation).tolist() == pytest.approx(expected)
+
+
+def without_a_class(setup):
+    """The setup with class 1 as the request."""
+    model, splits, task = setup
     labels = np.array(splits.forget.source["label"])
     train = np.arange(41)
     parts = {"forget": train[labels[train] == 1], "retain": train[labels[train] != 1]}
     rest = splits_of(splits.forget.source, task)
     for name, places in parts.items():
         setattr(rest, name, rest.forget.at(places))
-    trainer = make(tmp_path, (model, rest, task), max_steps=8)
+    return model, rest, task
+
+
+@pytest.mark.parametrize("source", ["proxy", "probe and a proxy", "oracle"])
+def test_the_log_odds_of_a_removed_class_that_bound_its_targets_are_in_nats(tmp_path, monkeypatch, source):
+    trainer = make(tmp_path, without_a_class(text_setup()))
+    proxy = other(text_setup()[0])
+    monkeypatch.setattr("hf_unlearn.trainers.proxy_source.train_proxy", lambda *_: proxy)
+    trainer.source = {
+        "proxy": Proxy(),
+        "probe and a proxy": Blend(Probe(trainer.recipe.start(0)), Proxy()),
+        "oracle": Oracle([proxy]),
+    }[source]
+    trainer.method_state |= trainer.ask_source()
+    forget = trainer.splits.forget
+    said = trainer.own_log_odds(trainer.look(forget, proxy), forget)
+    state = trainer.method_state
+    assert np.allclose(state["unmet"], said) and bool(state["unmet_ends"]) == (source == "oracle")
+    trainer._measure_targets()
+    if source == "oracle":
+        assert np.allclose(state["targets"], said)
+    else:
+        assert np.all(state["targets"].numpy() <= said + 1e-6)
+
+
+def test_a_probe_alone_bounds_nothing(tmp_path):
+    trainer = make(tmp_path, without_a_class(text_setup()))
+    trainer.source = Probe(trainer.recipe.start(0))
+    assert "unmet" not in trainer.ask_source()
+
+
+def test_targets_of_a_removed_class_are_measured_once(tmp_path):
+    trainer = make(tmp_path, without_a_class(SETUPS["image"]()), max_steps=8)
     held = []
     fit = trainer._measure_targets
     trainer._measure_targets = lambda: (fit(), held.append(trainer.method_state["targets"].clone()))
