@@ -180,7 +180,7 @@ def test_what_is_pushed_draws_the_same_and_is_the_next_model(installed, tmp_path
     # Without `--task` a line says which to name.
     argv = ["train", "--method", "salun", "--model_name_or_path", str(out), "--dataset_name", "digits"]
     assert main([*argv, "--forget_classes", "3", "--output_dir", str(tmp_path / "again")]) == 2
-    assert "say --task image_generation (drawn by class) or text_to_image" in capsys.readouterr().err
+    assert "say --task image_generation (drawn by class), unconditional_image_generation or text_to_image" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
