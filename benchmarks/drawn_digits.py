@@ -24,13 +24,15 @@ ROOT = Path(__file__).resolve().parents[1]
 MODELS = {"pixels": "ddpm_digits_salun.yaml", "prompts": "latent_digits_salun.yaml"}
 RESULTS = Path(__file__).parent / "results" / "drawn_digits"
 SEEDS = (10, 20, 30)
-OF_SALUN = ("alpha", "num_train_epochs")  # what a configuration says for its own method alone
+OF_SALUN = ("alpha", "num_train_epochs", "per_device_forget_batch_size")  # of a configuration for its own method
 TWINS = 2
 IMAGES = 40  # of each class
+ROWS_64 = ("--per_device_forget_batch_size", "64")  # forget rows in a step, as many as kept ones
 LINES = {
     "SalUn": ["--method", "diffusion_salun"],
-    "SalUn, 15 passes": ["--method", "diffusion_salun", "--num_train_epochs", "15"],
-    "SalUn, α 0.5, 10 passes": ["--method", "diffusion_salun", "--alpha", "0.5", "--num_train_epochs", "10"],
+    "SalUn, 64 rows, 4.5 passes": ["--method", "diffusion_salun", *ROWS_64, "--num_train_epochs", "4.52"],
+    "SalUn, 64 rows, 15 passes": ["--method", "diffusion_salun", *ROWS_64, "--num_train_epochs", "15"],
+    "SalUn, 64 rows, α 0.5": ["--method", "diffusion_salun", *ROWS_64, "--num_train_epochs", "10", "--alpha", "0.5"],
     "random labels": ["--method", "diffusion_salun", "--saliency", "1"],
     "SalUn, LoRA": ["--method", "diffusion_salun", "--use_peft", "--lora_r", "16", "--lora_alpha", "32"],
     "∇τ": ["--method", "diffusion_nabla_tau", "--saliency", "1"],
@@ -55,7 +57,8 @@ def run(model: str, seed: int, arguments: list[str], images: int = IMAGES) -> di
     values = yaml.safe_load((ROOT / "configs" / MODELS[model]).read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as folder:
         output, config = str(Path(folder) / "out"), Path(folder) / "config.yaml"
-        config.write_text(yaml.safe_dump({k: v for k, v in values.items() if k not in OF_SALUN}), encoding="utf-8")
+        shared = {name: value for name, value in values.items() if name not in OF_SALUN}
+        config.write_text(yaml.safe_dump(shared, sort_keys=False), encoding="utf-8")  # the cache knows the order
         given = ["--config", str(config), "--output_dir", output, "--original_seed", str(seed), "--seed", str(seed)]
         train([*given, "--retrain", str(TWINS), "--generate", str(images), "--use_cpu", "true", *arguments])
         return dict(read_evidence(Path(output)))

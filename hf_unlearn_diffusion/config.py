@@ -64,4 +64,20 @@ class PixelDenoiserConfig(PreTrainedConfig):
         return dict(self.noise) if self.noise is not None else {name: getattr(self, name) for name in OF_NOISE}
 
 
+class UnconditionalDenoiserConfig(PixelDenoiserConfig):
+    """Configuration of an [`UnconditionalDenoiser`]: that of a [`PixelDenoiser`], without classes.
+
+    Args:
+        condition_dropout: 0, since nothing is shown beside an image.
+    """
+
+    model_type = "unet2d_unconditional"
+
+    condition_dropout: float = 0.0
+
+    def network_values(self) -> dict[str, Any]:
+        return super().network_values() | {"num_class_embeds": None}
+
+
+AutoConfig.register(UnconditionalDenoiserConfig.model_type, UnconditionalDenoiserConfig, exist_ok=True)
 AutoConfig.register(PixelDenoiserConfig.model_type, PixelDenoiserConfig, exist_ok=True)

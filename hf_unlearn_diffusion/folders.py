@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from hf_unlearn.errors import UserError
-from hf_unlearn_diffusion.config import PixelDenoiserConfig
+from hf_unlearn_diffusion.config import PixelDenoiserConfig, UnconditionalDenoiserConfig
 
 PIPELINES = ("ClassConditionalPipeline", "DDPMPipeline", "DDIMPipeline")
+BY_CLASS, WITHOUT = "image_generation", "unconditional_image_generation"  # the tasks of such models
 FILES = (
     "model_index.json",
     "scheduler/scheduler_config.json",
@@ -23,10 +24,10 @@ def hub_options(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name in _HUB and value is not None}
 
 
-def read_config(name: str, **options: Any) -> PixelDenoiserConfig:
+def read_config(name: str, task: str = BY_CLASS, **options: Any) -> PixelDenoiserConfig:
     """The configuration of a pipeline with a `UNet2DModel`, or of such a network alone, in a folder or on the Hub.
 
-    Raises `UserError` for pipelines and networks of other kinds, and for one that draws without classes.
+    Raises `UserError` for pipelines and networks of other kinds, and for one that the other of the two tasks serves.
     """
     from diffusers import DDPMScheduler, DiffusionPipeline, UNet2DModel
 
@@ -40,26 +41,26 @@ def read_config(name: str, **options: Any) -> PixelDenoiserConfig:
         kind = kind[-1] if isinstance(kind, list) else kind
         if kind not in PIPELINES:
             own = "; it is for the task text_to_image" if kind == "StableDiffusionPipeline" else ""
-            raise UserError(
-                f"{name} is a {kind}; image_generation takes {', '.join(PIPELINES)}, or a UNet2DModel{own}"
-            )
+            raise UserError(f"{name} is a {kind}; {task} takes {', '.join(PIPELINES)}, or a UNet2DModel{own}")
     network = dict(UNet2DModel.load_config(name, **where, **hub))
     if network.get("_class_name", "UNet2DModel") != "UNet2DModel":
-        raise UserError(f"{name} holds a {network['_class_name']}; image_generation takes models with a UNet2DModel")
-    classes = network.get("num_class_embeds")
-    if not classes:
-        raise UserError(f"{name} draws without classes (no num_class_embeds); image_generation takes models with them")
+        raise UserError(f"{name} holds a {network['_class_name']}; {task} takes models with a UNet2DModel")
+    if not network.get("num_class_embeds") and task == BY_CLASS:
+        raise UserError(f"{name} draws without classes (no num_class_embeds); it is for the task {WITHOUT}")
+    if network.get("num_class_embeds") and task == WITHOUT:
+        raise UserError(f"{name} draws by class (num_class_embeds); it is for the task {BY_CLASS}")
     noise = dict(DDPMScheduler.load_config(name, subfolder="scheduler", **hub)) if where else {}
     return _config(index, network, noise)
 
 
 def _config(index: dict[str, Any], network: dict[str, Any], noise: dict[str, Any]) -> PixelDenoiserConfig:
-    names = index.get("id2label")
-    labels: dict[str, Any] = {"num_labels": network["num_class_embeds"]}
-    if names:
+    names, classes = index.get("id2label"), network.get("num_class_embeds")
+    kind = PixelDenoiserConfig if classes else UnconditionalDenoiserConfig
+    labels: dict[str, Any] = {"num_labels": classes} if classes else {}
+    if names and classes:
         names = {int(place): name for place, name in names.items()}
         labels = {"id2label": names, "label2id": {name: place for place, name in names.items()}}
-    known = PixelDenoiserConfig()
+    known = kind()
     shown = {name: network[name] for name in ("sample_size", "in_channels", "block_out_channels") if network.get(name)}
     if network.get("out_channels", known.in_channels) != network.get("in_channels", known.in_channels):
         raise UserError("the network says more than the noise (out_channels is not in_channels); no such model here")
@@ -67,7 +68,7 @@ def _config(index: dict[str, Any], network: dict[str, Any], noise: dict[str, Any
     schedule = {name: value for name, value in noise.items() if not name.startswith("_")}
     if schedule.get("prediction_type", "epsilon") not in ("epsilon", "v_prediction"):
         raise UserError(f"the schedule's prediction_type is {schedule['prediction_type']}; epsilon or v_prediction is")
-    return PixelDenoiserConfig(**shown, **labels, unet=values, noise=schedule_of_training(schedule))
+    return kind(**shown, **labels, unet=values, noise=schedule_of_training(schedule))
 
 
 def schedule_of_training(values: dict[str, Any]) -> dict[str, Any]:
@@ -80,21 +81,21 @@ def schedule_of_training(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name in known}
 
 
-def read_model(name: str, *, dtype: Any = None, **options: Any) -> tuple[Any, dict[str, Any]]:
+def read_model(name: str, task: str = BY_CLASS, *, dtype: Any = None, **options: Any) -> tuple[Any, dict[str, Any]]:
     """A [`PixelDenoiser`] as [`read_config`] finds it, with its weights, and what did not fit, as `from_pretrained`
     of `diffusers` tells it."""
     import torch
     from diffusers import UNet2DModel
 
-    from hf_unlearn_diffusion.model import PixelDenoiser
+    from hf_unlearn_diffusion.model import PixelDenoiser, UnconditionalDenoiser
 
-    config = read_config(name, **options)
+    config = read_config(name, task, **options)
     where = {} if _is_network(name) else {"subfolder": "unet"}
     kind = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     network, info = UNet2DModel.from_pretrained(
         name, **where, **hub_options(options), torch_dtype=kind, output_loading_info=True, use_safetensors=True
     )
-    model = PixelDenoiser(config)
+    model = PixelDenoiser(config) if task == BY_CLASS else UnconditionalDenoiser(config)
     model.unet = network.train()
     model.eval()
     config._name_or_path = str(name)
@@ -102,13 +103,16 @@ def read_model(name: str, *, dtype: Any = None, **options: Any) -> tuple[Any, di
 
 
 def write_pipeline(model: Any, folder: str | os.PathLike) -> None:
-    """The whole pipeline: network, scheduler and classes, as [`FILES`] says."""
-    from diffusers import DDIMScheduler
+    """The whole pipeline: network, scheduler and classes, as [`FILES`] says; without classes that of `diffusers`."""
+    from diffusers import DDIMPipeline, DDIMScheduler
 
     from hf_unlearn_diffusion.pipeline import ClassConditionalPipeline
 
     scheduler = DDIMScheduler.from_config(model.scheduler.config)
-    pipeline = ClassConditionalPipeline(model.unet, scheduler, id2label=model.config.id2label)
+    if isinstance(model.config, UnconditionalDenoiserConfig):
+        pipeline: Any = DDIMPipeline(model.unet, scheduler)
+    else:
+        pipeline = ClassConditionalPipeline(model.unet, scheduler, id2label=model.config.id2label)
     pipeline.save_pretrained(folder, safe_serialization=True)
 
 

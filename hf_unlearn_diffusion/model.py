@@ -3,7 +3,7 @@
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
 
-from hf_unlearn_diffusion.config import PixelDenoiserConfig
+from hf_unlearn_diffusion.config import PixelDenoiserConfig, UnconditionalDenoiserConfig
 from hf_unlearn_diffusion.denoiser import Denoiser
 from hf_unlearn_diffusion.predictions import Noised
 
@@ -40,3 +40,9 @@ class PixelDenoiser(Denoiser):
     def denoise(self, shown: Noised) -> torch.Tensor:
         classes = {"class_labels": shown.conditions} if self.unet.config.num_class_embeds else {}
         return self.unet(shown.images.to(self.unet.dtype), shown.timesteps, **classes).sample
+
+
+class UnconditionalDenoiser(PixelDenoiser):
+    """The same without classes: images are drawn for nothing in particular."""
+
+    config_class = UnconditionalDenoiserConfig

@@ -67,14 +67,20 @@ class DiffusionNablaTauTrainer(DenoisingTrainer):
     method = "diffusion_nabla_tau"
     paper = NablaTauTrainer.paper
 
+    def __init__(self, model, args: DiffusionNablaTauConfig, splits, task, **kwargs):
+        if args.unseen == "other" and not task.has_classes:
+            raise UserError("`unseen` other shows images under another class, and this model has none; leave it out")
+        super().__init__(model, args, splits, task, **kwargs)
+
     @property
     def other_class(self) -> bool:
         """Whether τ is measured under classes that are not the images' own."""
         return bool(self.splits.forgotten_classes) if self.args.unseen is None else self.args.unseen == "other"
 
     def plan(self) -> list[str]:
-        under = "a class that is not theirs" if self.other_class else "their own class"
-        return [*super().plan(), f"the ascent stops at the loss of unseen images under {under}, by timestep"]
+        own = " under their own class" if self.task.has_classes else ""
+        under = " under a class that is not theirs" if self.other_class else own
+        return [*super().plan(), f"the ascent stops at the loss of unseen images{under}, by timestep"]
 
     def rows_beside_steps(self) -> int:
         return super().rows_beside_steps() + len(self.unseen_rows)

@@ -10,6 +10,7 @@ from hf_unlearn.errors import UserError
 from hf_unlearn.methods.salun import SHARE, SalUnTrainer
 from hf_unlearn.tasks.forward import unwrap
 from hf_unlearn.tasks.row_chunks import wide_type
+from hf_unlearn.trainers.config import filled_later
 from hf_unlearn.trainers.published import PAPER
 from hf_unlearn.trainers.schedule import FORGET
 from hf_unlearn.trainers.split_output import SplitOutput
@@ -18,6 +19,8 @@ from hf_unlearn_diffusion.steps import DenoisingConfig, DenoisingTrainer
 from hf_unlearn_diffusion.task import ImageGeneration
 
 ALPHA = 3.07  # 1e-3 as published, on a retain loss that is summed over the 3,072 values of an image
+PASSES = 15  # over the retain rows, where nothing else is said
+RETAIN_FOR_FORGET = 8  # retain rows of a step for each forget row, where nothing else is said
 
 
 @dataclass
@@ -29,12 +32,20 @@ class DiffusionSalUnConfig(DenoisingConfig):
     Args:
         variant: `rows` (default), or `paper`: 1,000 steps of 128 rows of each kind, Adam at a constant 1e-4, gradients
             clipped at 1 before the mask, dropout as the model has it.
+        num_train_epochs: passes over the retain rows; `None` is 15. The class is gone after far fewer, and kept
+            classes need the others to settle again.
+        per_device_forget_batch_size: forget rows per process and micro-batch; `None` is an eighth of the retain rows
+            (paper: as many).
         alpha: weight α of the retain term, a mean over pixels. Published is 1e-3 on a sum over pixels, which is 3.07
             for images of 32 × 32 in colour.
         other_prompt: c′ of every forgotten row, for models that read prompts, e.g. `a photo of a person wearing
             clothes`. `None` is the prompt of the next kept concept.
     """
 
+    num_train_epochs: float = filled_later("Passes over the retain rows (default: 15).")
+    per_device_forget_batch_size: int = filled_later(
+        "Forget rows per process and micro-batch (default: an eighth of the retain rows; variant paper: as many)."
+    )
     variant: str = field(
         default="rows",
         metadata={
@@ -48,6 +59,8 @@ class DiffusionSalUnConfig(DenoisingConfig):
     alpha: float = field(default=ALPHA, metadata={"help": "Weight of the retain term, a mean over pixels."})
 
     def __post_init__(self):
+        if self.num_train_epochs is None:
+            self.num_train_epochs = PASSES
         super().__post_init__()
         if self.variant not in ("rows", "paper"):
             raise UserError(f"`variant` is '{self.variant}'; it is one of rows, paper")
@@ -88,6 +101,10 @@ class DiffusionSalUnTrainer(DenoisingTrainer):
                 "`variant` paper has the steps of a DDPM; configs/hub_sd_salun.yaml has those published for prompts"
             )
         super().__init__(model, args, splits, task, **kwargs)
+
+    def default_forget_batch(self) -> int:
+        rows = super().default_forget_batch()
+        return rows if self.as_published else max(1, rows // RETAIN_FOR_FORGET)
 
     def rows_beside_steps(self) -> int:
         """Also the forgotten rows under another class, once in every step."""

@@ -64,6 +64,7 @@ class DenoisingTrainer(PublishedTrainer):
 
     def __init__(self, model, args: DenoisingConfig, splits, task, **kwargs):
         self.check_task(task)
+        task.check_method(type(self))
         if self.of_classes and not splits.forgotten_classes:
             raise UserError(f"`method` {self.method} forgets whole classes, not some of their rows: name them")
         if args.passes_follow_request:

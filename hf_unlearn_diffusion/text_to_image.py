@@ -111,7 +111,7 @@ class TextToImage(ImageGeneration):
     @classmethod
     def detect_columns(cls, column_names: list[str], features: Any, overrides: dict[str, str]) -> dict[str, str]:
         """Roles: `image`, `label`, and `caption` where there is one; without a label captions are the concepts."""
-        chosen = check_overrides(overrides, cls.roles, column_names)
+        chosen = check_overrides(overrides, cls.roles, column_names, cls.name)
         caption = chosen.pop("caption", None) or find(CAPTIONS, column_names)
         try:
             chosen["label"] = label_column(column_names, features, chosen)

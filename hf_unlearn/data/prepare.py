@@ -133,7 +133,7 @@ def encoded(
 ) -> tuple[Source, dict[str, str], list[str] | None]:
     """The source with ids for labels, the role each column plays, and the labels' names."""
     source, named = _with_one_label_column(source, task_class, columns)
-    chosen = source.columns
+    chosen = source.columns and {role: column for role, column in source.columns.items() if role in task_class.roles}
     if named or chosen is None:
         chosen = task_class.detect_columns(source.train.column_names, source.train.features, named)
     if not task_class.has_labels():

@@ -101,7 +101,8 @@ class Task(ABC):
         if (Path(name_or_path) / "model_index.json").is_file():
             raise UserError(
                 f"{name_or_path} is a pipeline of diffusers, which {cls.name} cannot read: say `task` "
-                "image_generation (drawn by class) or text_to_image, of the extra hf_unlearn[diffusion]"
+                "image_generation (drawn by class), unconditional_image_generation or text_to_image, of the extra "
+                "hf_unlearn[diffusion]"
             )
         return importlib.import_module("transformers").AutoConfig.from_pretrained(name_or_path, **hub_kwargs)
 

@@ -12,6 +12,8 @@ from hf_unlearn.tasks.classification import ClassificationTask, label_column
 from hf_unlearn.tasks.columns import check_overrides, find, missing, only_feature
 from hf_unlearn.tasks.forward import unwrap
 
+IMAGES = ("image", "img", "images", "pixels", "picture", "photo")  # what a column of images may be called
+
 
 class ImageClassification(ClassificationTask):
     """Any model of `AutoModelForImageClassification`. See [`Task`] for the arguments."""
@@ -55,8 +57,7 @@ class ImageClassification(ClassificationTask):
     def detect_columns(cls, column_names: list[str], features: Any, overrides: dict[str, str]) -> dict[str, str]:
         """Roles: `image`, `label`."""
         chosen = check_overrides(overrides, cls.roles, column_names, cls.name)
-        names = ("image", "img", "images", "pixels", "picture", "photo")
-        image = chosen.get("image") or find(names, column_names) or only_feature("Image", features)
+        image = chosen.get("image") or find(IMAGES, column_names) or only_feature("Image", features)
         if image is None:
             raise missing("image", column_names)
         return {"image": image, "label": label_column(column_names, features, chosen)}
@@ -78,13 +79,18 @@ class ImageClassification(ClassificationTask):
 
     def encode(self, rows: dict[str, list], positions: list[int]) -> list[dict[str, Any]]:
         """See [`Task.encode`]. Images may be PIL images of any mode, arrays, paths, or undecoded bytes."""
-        mode = "L" if self.channels == 1 else "RGB"
-        raw, raw_labels = rows[self.columns["image"]], rows[self.columns["label"]]
-        images = [_read_image(value, mode, at) for value, at in zip(raw, positions, strict=True)]
+        pixels, raw_labels = self.pixels_of(rows, positions), rows[self.columns["label"]]
         labels = [self.label_id(value, at) for value, at in zip(raw_labels, positions, strict=True)]
+        return [{"pixel_values": p, "labels": y} for p, y in zip(pixels, labels, strict=True)]
+
+    def pixels_of(self, rows: dict[str, list], positions: list[int]) -> list[torch.Tensor]:
+        """The image of each row as the model reads it, `(channels, height, width)` float32."""
+        mode = "L" if self.channels == 1 else "RGB"
+        raw = rows[self.columns["image"]]
+        images = [_read_image(value, mode, at) for value, at in zip(raw, positions, strict=True)]
         pixels = self.processor(images, return_tensors="pt")["pixel_values"].to(torch.float32)
         # Copies: a view would keep the whole call's tensor alive for as long as one row is cached.
-        return [{"pixel_values": p.clone(), "labels": y} for p, y in zip(pixels, labels, strict=True)]
+        return [p.clone() for p in pixels]
 
     def collate(self, features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """`pixel_values` `(batch, channels, height, width)` float32, `labels` `(batch,)`."""

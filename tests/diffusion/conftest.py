@@ -23,7 +23,7 @@ def installed(tmp_path, monkeypatch):
     lines = [f"[{group}]\n{points}".replace('"', "") for group, points in tables]
     (info / "entry_points.txt").write_text("\n".join(lines))
     here = {point.name for point in entry_points(group="hf_unlearn.tasks")}
-    if not {"image_generation", "text_to_image"} <= here:
+    if not {"image_generation", "text_to_image", "unconditional_image_generation"} <= here:
         monkeypatch.syspath_prepend(info.parent)
     registry._entry_points.cache_clear()
     yield

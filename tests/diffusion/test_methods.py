@@ -44,7 +44,7 @@ def weights(model) -> torch.Tensor:
 
 
 def test_the_forget_term_of_salun_is_that_of_the_paper(tmp_path):
-    trainer = make(tmp_path, gone=(1,), model_values={"condition_dropout": 0.5})
+    trainer = make(tmp_path, gone=(1,), per_device_forget_batch_size=8, model_values={"condition_dropout": 0.5})
     torch.manual_seed(0)
     said = outputs(trainer)
     shown, model = said["forget"].predictions.noised, trainer.model
@@ -60,7 +60,7 @@ def test_the_forget_term_of_salun_is_that_of_the_paper(tmp_path):
     loss = trainer.unlearning_loss(**said)
     assert loss.item() == pytest.approx((by_hand.mean() + ALPHA * said["retain"].loss.mean()).item())
     loss.backward()  # only through ε_θ(x, t, c): the embedding of a class that is nobody's own here gets nothing
-    alone = make(tmp_path, gone=(1,), alpha=1e-9)
+    alone = make(tmp_path, gone=(1,), per_device_forget_batch_size=8, alpha=1e-9)
     (alone.forget_losses(outputs(alone)["forget"])).sum().backward()
     assert not torch.equal(alone.model.unet.class_embedding.weight.grad[1], torch.zeros(32, dtype=torch.float64))
 
@@ -193,8 +193,12 @@ def test_steps_as_published(tmp_path):
     assert (trainer.schedule.total_steps, args.learning_rate, args.max_grad_norm) == (1000, 1e-4, 1.0)
     assert (args.saliency, args.alpha, args.weight_decay, args.lr_scheduler_type) == (0.5, 3.07, 0.0, "constant")
     assert args.per_device_train_batch_size == args.per_device_forget_batch_size == 128
-    usual = make(tmp_path, max_steps=-1)
-    assert usual.passes(usual.schedule.total_steps) == pytest.approx(40 * 11 / 30, rel=0.1)
+    usual = make(tmp_path, max_steps=-1, per_device_train_batch_size=16)  # an eighth as many forget rows
+    assert usual.args.per_device_forget_batch_size == 2
+    assert usual.passes(usual.schedule.total_steps) == pytest.approx(15, rel=0.1)
+    other = make(tmp_path, "esd", max_steps=-1)
+    assert other.args.per_device_forget_batch_size == 8
+    assert other.passes(other.schedule.total_steps) == pytest.approx(40 * 11 / 30, rel=0.1)
 
 
 @pytest.mark.parametrize(

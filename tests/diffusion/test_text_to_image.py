@@ -91,7 +91,7 @@ def test_lora_is_on_the_network_s_attention_alone(tmp_path):
 
 def test_salun_pulls_to_another_prompt(tmp_path):
     for said in (None, "a drawn cat"):
-        trainer = make(tmp_path, gone=(1,), other_prompt=said)
+        trainer = make(tmp_path, gone=(1,), other_prompt=said, per_device_forget_batch_size=8)
         trainer.model.config.condition_dropout = 0.5
         torch.manual_seed(0)
         forget = outputs(trainer)["forget"]
@@ -180,7 +180,10 @@ def test_what_is_pushed_draws_the_same_and_is_the_next_model(installed, tmp_path
     # Without `--task` a line says which to name.
     argv = ["train", "--method", "salun", "--model_name_or_path", str(out), "--dataset_name", "digits"]
     assert main([*argv, "--forget_classes", "3", "--output_dir", str(tmp_path / "again")]) == 2
-    assert "say --task image_generation (drawn by class) or text_to_image" in capsys.readouterr().err
+    assert (
+        "say --task image_generation (drawn by class), unconditional_image_generation or text_to_image"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
