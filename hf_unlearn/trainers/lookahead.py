@@ -74,8 +74,8 @@ class Lookahead(GradientLens):
         super().__init__(trainer)
         if not self.acts:
             trainer.notes.append(
-                f"{SPREAD if self.is_spread else FEW}: the run did not look ahead, and a few steps of relearning may "
-                "bring back what is forgotten."
+                f"{SPREAD if self.is_spread else FEW}, so the run did not look ahead (relearn_steps): a few steps of "
+                "fine-tuning on some of the forgotten rows may bring back the others."
             )
 
     @property
