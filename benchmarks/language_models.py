@@ -194,6 +194,8 @@ def unlearn(bench: Bench, original, run: str) -> tuple[object, dict, float, dict
 
     Beside the method's own arguments: `lora=RANK`, and `known=false` for a method that is told nothing of the recipe.
     """
+    import torch
+
     from hf_unlearn.methods import get_method
     from hf_unlearn.models.lora import add_lora
 
@@ -207,7 +209,9 @@ def unlearn(bench: Bench, original, run: str) -> tuple[object, dict, float, dict
         model = add_lora(model, r=rank, alpha=2 * rank, dropout=0.0, task_type=bench.task.peft_task_type)
     start = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
-        values = {"per_device_eval_batch_size": 16, "seed": seed, "bf16": bench.which.bf16} | values
+        values = {"per_device_eval_batch_size": 16, "seed": seed} | values
+        if bench.which.bf16:
+            values |= {"bf16": True, "use_cpu": not torch.cuda.is_available()}
         args = method.config_class(output_dir=folder, report_to="none", disable_tqdm=True, **values)
         trainer = method(model, args, bench.splits, bench.task, quiet=True, recipe=recipe)
         trainer.train()
