@@ -152,7 +152,7 @@ def _row(cells: list[str]) -> str:
 CONTESTS = [path.stem for path in sorted((RESULTS / "contest").glob("*.json"))]
 TABLES: dict[str, Callable[[], str]] = {
     "chat model": lambda: language_models("12x10_[0-9].json"),
-    "chat model, LoRA": lambda: language_models("8x8_lora_[0-9].json"),
+    "chat model, LoRA": lambda: language_models("12x10_lora_[0-9].json"),
     "pretrained BERT": pretrained,
     "from scratch": lambda: from_scratch(("∇τ", "SalUn", "UNSIR")),
     "varied": varied,
