@@ -594,7 +594,7 @@ def command(name: str, message: str, *argv: str, files: dict | None = None) -> C
 SHARDED = {"run/evidence.json": 'EDIT task="causal_lm"', "run/config.json": "{}"}  # a finished run, its index apart
 
 COMMANDS = [
-    command("unknown command", "unknown command 'trian'", "trian"),
+    command("unknown command", "unknown command 'trian'; did you mean train?", "trian"),
     command("an argument", "unrecognized arguments", "env", "--all"),
     command("no folder", "at least one folder", "report"),
     command("no such folder", "cannot be read", "report", "HERE/nowhere"),
