@@ -1,5 +1,6 @@
 """`hf-unlearn demo | init | train | compare | evaluate | audit | lira | report | push | cache | env`."""
 
+import difflib
 import sys
 from importlib import import_module
 
@@ -70,7 +71,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"hf_unlearn {hf_unlearn.__version__}")
         return 0
     if argv[0] not in COMMANDS:
-        print(f"hf-unlearn: unknown command '{argv[0]}'; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        close = difflib.get_close_matches(argv[0], list(COMMANDS), n=1)
+        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(COMMANDS)}"
+        print(f"hf-unlearn: unknown command '{argv[0]}'; {hint}", file=sys.stderr)
         return 2
 
     def command(rest: list[str] | None) -> None:

@@ -546,6 +546,12 @@ MODELS = [
     model("no such refusals", "--refusals", base="lm", method="idk_dpo", refusals="HERE/none.txt", proxy_epochs=None),
     model("no such processor", "no folder", processor_name_or_path="HERE/nowhere"),
     model("no such reference", "no folder ./nope", reference_model=["./nope"]),
+    model("a reference of another kind", "has model_type llama, and the model that must forget bert: a twin",
+          reference_model=["LM"]),
+    model("a reference of another shape", "has num_hidden_layers 1, and the model that must forget 2: a twin",
+          reference_model=["HERE/m"], files={"m/config.json": BERT.replace('layers": 2', 'layers": 1')}),
+    model("twins from another base", "has model_type llama, and the model that must forget bert: a twin", retrain=1,
+          original={"model": "LM", "num_train_epochs": 1}),
     model("a reference twice", "--reference_model names one model twice", reference_model=["LM", "LM"]),
     model("the original as reference", "--reference_model is the model that must forget", reference_model=["MODEL"]),
     model("no such base", "no folder ./nope", original={"model": "./nope"}, retrain=1),
@@ -588,7 +594,7 @@ def command(name: str, message: str, *argv: str, files: dict | None = None) -> C
 SHARDED = {"run/evidence.json": 'EDIT task="causal_lm"', "run/config.json": "{}"}  # a finished run, its index apart
 
 COMMANDS = [
-    command("unknown command", "unknown command 'trian'", "trian"),
+    command("unknown command", "unknown command 'trian'; did you mean train?", "trian"),
     command("an argument", "unrecognized arguments", "env", "--all"),
     command("no folder", "at least one folder", "report"),
     command("no such folder", "cannot be read", "report", "HERE/nowhere"),

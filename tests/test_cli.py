@@ -242,7 +242,7 @@ def test_a_dry_run_writes_nothing(capsys, tmp_path, models):
     assert "forget 12, retain 48" in out and "nothing was written" in out and "steps of 4 forget rows" in out
     assert re.search(r"^time       about \d+ s: unlearning \d+ s, scoring 2 models \d+ s \(1 cpu process, ", out, re.M)
     assert "MB a process" in out and "validation for targets " in out
-    assert re.search(r"^retrain    no twins: .* \(original: … and --retrain 2, or", out, re.M)
+    assert re.search(r"^retrain    no twins, .* \(--original_model, …\) and add --retrain 2, or name", out, re.M)
     assert re.search(r"^cost       reads as many rows as \d+\.\d epochs of retraining", out, re.M)
     assert sorted(tmp_path.iterdir()) == [Path(path)]
     path = tiny.write_config(tmp_path, {key: value for key, value in config.items() if key != "num_train_epochs"})

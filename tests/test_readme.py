@@ -1,7 +1,9 @@
 """The README's snippet runs, its command lines parse, and the files it names exist."""
 
+import os
 import re
 import shlex
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,40 @@ def test_the_snippet_runs(tmp_path, monkeypatch, capsys):
     assert "2 of 40 training rows to be forgotten" in capsys.readouterr().out
     assert pushed == [("unlearned", "my-org/support-intents-unlearned", {"private": True})]
     assert (tmp_path / "unlearned" / "model.safetensors").is_file()
+
+
+def snippet(start: str) -> str:
+    """The lines of the README's indented block that begins with `start`."""
+    block = PAGES[0].read_text().split(f"\n    {start}", 1)[1].split("\n\n-", 1)[0].split("\n\nOr", 1)[0]
+    return textwrap.dedent(f"    {start}{block.split(chr(10) * 2 + 'and ', 1)[0]}")
+
+
+def test_the_first_snippets_run(tmp_path, monkeypatch, capsys):
+    """The one that the page begins with, from files; and a trainer by hand."""
+    import datasets
+
+    model, _, task = text_setup()
+    model.config.label2id = {name: i for i, name in enumerate(task.label_names)}
+    model.config.id2label = dict(enumerate(task.label_names))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    model.save_pretrained("my-classifier")
+    task.processor.save_pretrained("my-classifier")
+    customers = ["C-1042", "C-0077", *(f"C-{i}" for i in range(38))]
+    rows = datasets.DatasetDict(train=text_rows(40).add_column("customer_id", customers), test=text_rows(24, seed=1))
+    rows["train"].to_csv("train.csv")
+    rows["test"].add_column("customer_id", [f"T-{i}" for i in range(24)]).to_csv("test.csv")
+    exec(snippet("from hf_unlearn import unlearn"), {})
+    assert "2 of 40 training rows to be forgotten" in capsys.readouterr().out
+    assert {"model.safetensors", "report.html", "evidence.json", "README.md"} <= set(os.listdir("unlearned"))
+    names = {"model": model, "tokenizer": task.processor, "rows": rows, "customers": customers[:2]}
+    exec(snippet("trainer = NablaTauTrainer"), exported() | names)
+
+
+def exported() -> dict:
+    import hf_unlearn
+
+    return {name: getattr(hf_unlearn, name) for name in ("NablaTauTrainer", "NablaTauConfig")}
 
 
 def commands():

@@ -121,7 +121,8 @@ def prepare(
         cache_rows=cache_rows,
         **named,
     )
-    report.notes[:0] = [*source.notes, *trial, *notes, *request.notes, *check_unseen(source, list(chosen.values()))]
+    told = [*request.notes, *request.also_named(source), *check_unseen(source, list(chosen.values()))]
+    report.notes[:0] = [*source.notes, *trial, *notes, *told]
     return Prepared(source, task, splits, report, request, split_seed)
 
 

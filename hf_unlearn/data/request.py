@@ -139,6 +139,20 @@ class ForgetRequest:
                 found.append(getattr(source, split).select(np.flatnonzero(named)))
         return found
 
+    def also_named(self, source: Source) -> list[str]:
+        """A note for each of validation and test that holds rows of the request: no model learned them, but who
+        deletes a person wants to know. Of ids and conditions alone."""
+        columns = {self.id_column} if self.kind == "ids" else {_parts(text)[0] for text in self.where or ()}
+        notes = []
+        for split in ("validation", "test") if self.kind in ("ids", "where") else ():
+            rows = getattr(source, split)
+            taken_out = source.held_out is not None and split in source.places  # of the training rows: said already
+            if rows is not None and not taken_out and columns <= set(rows.column_names):
+                count = int(self.names(source, split, None, None).sum())
+                if count:
+                    notes.append(f"{count} {split} rows meet the request too: no model learned them, they stay")
+        return notes
+
     def names(self, source: Source, split: str, label_column: str | None, label_names: list[str] | None) -> np.ndarray:
         """`(rows,)` bool: which rows of a split the request names."""
         rows = getattr(source, split)
@@ -313,12 +327,17 @@ def _loose(value: str) -> str:
     return plain.lstrip("0") or plain
 
 
-def _meets(rows, condition: str) -> np.ndarray:
-    """`(rows,)` bool: which rows meet `column=value`."""
+def _parts(condition: str) -> tuple[str, str]:
+    """The column and the value of `column=value`."""
     name, sign, value = condition.partition("=")
     if not sign:
         raise UserError("`where` needs column=value")
-    name, value = name.strip(), value.strip()
+    return name.strip(), value.strip()
+
+
+def _meets(rows, condition: str) -> np.ndarray:
+    """`(rows,)` bool: which rows meet `column=value`."""
+    name, value = _parts(condition)
     require_column(rows, name, "`where`")
     column, feature = arrow_column(rows, name), rows.features[name]
     if hasattr(feature, "names") and value in feature.names:

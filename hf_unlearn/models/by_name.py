@@ -67,10 +67,10 @@ def said_in_one_line(name: str):
     except UserError:
         raise
     except Exception as error:  # configurations, weights and code of others raise anything
-        raise UserError(f"model '{name}' cannot be loaded: {_cause(name, error)}") from error
+        raise UserError(f"model '{name}' cannot be loaded: {cause(name, error)}") from error
 
 
-def _cause(name: str, error: Exception) -> str:
+def cause(name: str, error: Exception) -> str:
     """Why a model cannot be loaded, with the mend where it is known."""
     folder, said = Path(name).expanduser(), in_one_line(error)
     if not folder.is_dir():

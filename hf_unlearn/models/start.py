@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, set_seed
 
 from hf_unlearn.errors import UserError
 from hf_unlearn.models import lora
+from hf_unlearn.models.by_name import cause
 from hf_unlearn.models.weights import load_weights
 from hf_unlearn.report.evidence import EVIDENCE
 from hf_unlearn.tasks.base import Task
@@ -98,8 +99,7 @@ def _config_of(name: str, options: dict[str, Any]) -> type:
     try:
         return type(AutoConfig.from_pretrained(name, **known))
     except Exception as error:  # whatever transformers raises for a name
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"base '{name}' cannot be loaded: {lines[0]}") from error
+        raise UserError(f"base '{name}' cannot be loaded: {cause(name, error)}") from error
 
 
 def _weights_for(original: PreTrainedModel, base: nn.Module) -> dict[str, torch.Tensor]:

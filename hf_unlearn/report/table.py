@@ -24,7 +24,6 @@ Row = tuple[str, ...]
 def render_table(evidence: Mapping[str, Any]) -> str:
     """Aligned text of at most 100 columns: the figures, the verdict, what they allow to say, then the run's notes."""
     header, *rows = table_rows(evidence)
-    rows = [row for row in rows if set(row[1:]) != {ABSENT}]  # not measured of any model
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
 
     def line(row: Row) -> str:
@@ -72,7 +71,7 @@ def legend(evidence: Mapping[str, Any], *, costs: bool = True) -> str:
 def table_rows(evidence: Mapping[str, Any], *, intervals: bool = False) -> list[Row]:
     """Header and body, each `(label, original, unlearned, retrained, gap, floor)`, as text.
 
-    With `intervals` a figure is followed by its 95 % interval over rows, `[low, high]`, that of twins by their range.
+    Figures that were measured of no model are left out. With `intervals` a figure is followed by its 95 % interval over rows, `[low, high]`, that of twins by their range.
     """
     models, gap, floor = evidence["models"], evidence["gap"], evidence["floor"]
     retrained = models["retrained"]
@@ -114,7 +113,7 @@ def table_rows(evidence: Mapping[str, Any], *, intervals: bool = False) -> list[
         if label != "peak memory (MB)" and values[1] is not None and values[2]:
             cells[1] += f" ({100 * values[1] / values[2]:.0f} %)"
         rows.append((label, *cells, ABSENT, ABSENT))
-    return rows
+    return [row for row in rows if set(row[1:]) != {ABSENT}]
 
 
 def number(value: float | None, digits: int = 2) -> str:

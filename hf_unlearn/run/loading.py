@@ -15,6 +15,8 @@ from hf_unlearn.run.recipe import Recipe
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.tasks.forward import unwrap
 
+SHAPE = ("model_type", "hidden_size", "num_hidden_layers")  # what a twin shares with the original
+
 
 def complete_recipe(arguments: Arguments) -> None:
     """Read the recipe of a given adapter from its configuration: base, rank, scale, dropout and layers.
@@ -107,12 +109,22 @@ def placed(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
     return model.to(device)
 
 
-def check_exists(arguments: Arguments, name: str, task_class: type[Task] = Task) -> None:
-    """Raises `UserError` if there is no model of this name; reads its configuration only."""
+def check_exists(arguments: Arguments, name: str, task_class: type[Task] = Task, like: Any = None) -> None:
+    """Raises `UserError` if there is no model of this name, or one of another shape than the model `like`; reads its
+    configuration only."""
     check_place(name)
     with said_in_one_line(name):
-        if not lora.is_adapter_folder(name):
-            _load_config(arguments, name, task_class)
+        if lora.is_adapter_folder(name):
+            return
+        config = _load_config(arguments, name, task_class)
+    own = getattr(unwrap(like), "config", None)
+    for part in SHAPE if hasattr(own, "model_type") and hasattr(config, "model_type") else ():
+        wanted, found = getattr(own, part, None), getattr(config, part, None)
+        if wanted != found:
+            raise UserError(
+                f"{name} has {part} {found}, and the model that must forget {wanted}: a twin is made as that was, "
+                "from the same base"
+            )
 
 
 def load_label2id(arguments: Arguments, task_class: type[Task] = Task) -> dict[str, int] | None:

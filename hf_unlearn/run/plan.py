@@ -72,8 +72,8 @@ def _yardstick(arguments: Arguments) -> str:
     twins, given = arguments.recipe.retrain, len(arguments.recipe.reference_model or [])
     if twins or given:
         return ", ".join(f"{count} {what}" for count, what in ((twins, "twins"), (given, "given models")) if count)
-    recipe = "" if arguments.has_recipe else "original: … and "
-    return f"no twins: the evidence will have no yardstick ({recipe}--retrain 2, or --reference_model)"
+    recipe = "" if arguments.has_recipe else "say how the model was made (--original_model, …) and "
+    return f"no twins, so the evidence has no yardstick: {recipe}add --retrain 2, or name retrained models"
 
 
 def _tried(arguments: Arguments, data: Data, trainer: UnlearningTrainer, rows: int, most: int) -> Plan:

@@ -68,7 +68,7 @@ def prepare_data(arguments: Arguments) -> Data:
         else:
             models.append(load_model(arguments, task, given) if given else build_start(arguments, task, seed))
         for name in _used_later(arguments):
-            check_exists(arguments, name, task_class)
+            check_exists(arguments, name, task_class, models[0])
 
     prepared = prepare(
         source,

@@ -43,6 +43,8 @@ def only_feature(kind: str, features: Any, skip: Iterable[str] = ()) -> str | No
 def missing(role: str | tuple[str, ...], column_names: list[str]) -> UserError:
     """No column of a usual name has this role, or one of these."""
     roles = (role,) if isinstance(role, str) else role
+    if "input_ids" in column_names:
+        return UserError("the rows are tokenized already: give them as they were before, with their texts")
     return UserError(
         f"no column found for {' or '.join(map(repr, roles))}: name one of the data's columns, "
         f"{', '.join(column_names)} ({_where(*roles)})"

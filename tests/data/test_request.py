@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import datasets
 import numpy as np
@@ -128,6 +129,18 @@ def test_where(source, where, rows):
         assert request.select(source).tolist() == rows
     else:
         assert request.select(source, "label", NAMES).tolist() == rows
+
+
+def test_rows_of_the_request_elsewhere_are_noted(source):
+    beside = source.train.select(range(3, 12))
+    whole = replace(source, validation=beside, test=beside.remove_columns("user"))
+    request = ForgetRequest(where=["user=user1", "user=user2"])
+    note = "7 validation rows meet the request too: no model learned them, they stay"
+    assert request.also_named(whole) == [note] and "user1" not in note
+    assert ForgetRequest(where="user=user5").also_named(whole) == []
+    assert ForgetRequest(fraction=0.1).also_named(whole) == []
+    held = replace(whole, held_out=beside, places={"validation": np.arange(9)})  # the request says it of these itself
+    assert request.also_named(held) == []
 
 
 def test_bad_conditions(source):
