@@ -20,7 +20,7 @@ A second base, beside a BERT that was trained to embed sentences and so favours 
 135 M weights (Llama), here under a fresh classification head and in bfloat16:
 
     python benchmarks/pretrained.py --models DIR --data DIR --base smollm2 --recipes r1 --cases random --seeds 0 \
-        --twins 2
+        --twins 3
 
 `--table` prints what is stored.
 """
@@ -393,6 +393,8 @@ def main() -> None:
     parser.add_argument("--forget_rows", type=int, help="of random and planted; a tenth unless it is given")
     parser.add_argument("--twins", type=int, default=4, help="one more is scored as if it were a method")
     options = parser.parse_args()
+    if options.twins < 3:
+        parser.error("--twins: how far one twin is from the others takes three at least")
     options.methods = [name for each in options.methods for name in (VARIED if each == "varied" else [each])]
     os.environ["OMP_NUM_THREADS"] = "1"
     for seed in options.seeds:
