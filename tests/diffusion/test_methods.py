@@ -77,7 +77,7 @@ def test_kept_rows_are_held_to_what_the_original_says(tmp_path):
     original = copy.deepcopy(trainer.model)
     trainer.method_state = trainer._measure_originals()
     torch.manual_seed(0)
-    assert trainer.held_losses(outputs(trainer)["retain"]).abs().max() == 0
+    assert trainer.held_losses(outputs(trainer)["retain"]).max() < 1e-20  # nothing moved yet
     with torch.no_grad():
         for weight in trainer.model.unet.parameters():
             weight.mul_(1.1)
