@@ -24,17 +24,20 @@ ROOT = Path(__file__).resolve().parents[1]
 MODELS = {"pixels": "ddpm_digits_salun.yaml", "prompts": "latent_digits_salun.yaml"}
 RESULTS = Path(__file__).parent / "results" / "drawn_digits"
 SEEDS = (10, 20, 30)
-OF_SALUN = ("alpha", "num_train_epochs", "per_device_forget_batch_size")  # of a configuration for its own method
+NOISE = ["--per_device_forget_batch_size", "64", "--retain_target", "noise", "--weight_average", "0"]  # as published
+OF_SALUN = ("alpha", "num_train_epochs", *(name[2:] for name in NOISE[::2]))  # of a configuration for its method
 TWINS = 2
 IMAGES = 40  # of each class
-ROWS_64 = ("--per_device_forget_batch_size", "64")  # forget rows in a step, as many as kept ones
+LORA = ["--use_peft", "--lora_r", "16", "--lora_alpha", "32"]
 LINES = {
     "SalUn": ["--method", "diffusion_salun"],
-    "SalUn, 64 rows, 4.5 passes": ["--method", "diffusion_salun", *ROWS_64, "--num_train_epochs", "4.52"],
-    "SalUn, 64 rows, 15 passes": ["--method", "diffusion_salun", *ROWS_64, "--num_train_epochs", "15"],
-    "SalUn, 64 rows, α 0.5": ["--method", "diffusion_salun", *ROWS_64, "--num_train_epochs", "10", "--alpha", "0.5"],
+    "SalUn, noise, 4.5 passes": ["--method", "diffusion_salun", *NOISE, "--num_train_epochs", "4.52"],
+    "random labels, noise": ["--method", "diffusion_salun", *NOISE, "--num_train_epochs", "4.52", "--saliency", "1"],
+    "LoRA, noise": ["--method", "diffusion_salun", *NOISE, "--num_train_epochs", "4.52", *LORA],
+    "SalUn, noise, 15 passes": ["--method", "diffusion_salun", *NOISE, "--num_train_epochs", "15"],
+    "SalUn, noise, α 0.5": ["--method", "diffusion_salun", *NOISE, "--num_train_epochs", "10", "--alpha", "0.5"],
     "random labels": ["--method", "diffusion_salun", "--saliency", "1"],
-    "SalUn, LoRA": ["--method", "diffusion_salun", "--use_peft", "--lora_r", "16", "--lora_alpha", "32"],
+    "SalUn, LoRA": ["--method", "diffusion_salun", *LORA],
     "∇τ": ["--method", "diffusion_nabla_tau", "--saliency", "1"],
     "concept ablation": ["--method", "concept_ablation", "--saliency", "1"],
     "ESD": ["--method", "esd", "--saliency", "1"],

@@ -8,19 +8,22 @@ import torch
 
 from hf_unlearn.errors import UserError
 from hf_unlearn.methods.salun import SHARE, SalUnTrainer
-from hf_unlearn.tasks.forward import unwrap
+from hf_unlearn.tasks.forward import eval_mode, unwrap
 from hf_unlearn.tasks.row_chunks import wide_type
 from hf_unlearn.trainers.config import filled_later
 from hf_unlearn.trainers.published import PAPER
-from hf_unlearn.trainers.schedule import FORGET
+from hf_unlearn.trainers.schedule import FORGET, RETAIN
 from hf_unlearn.trainers.split_output import SplitOutput
 from hf_unlearn_diffusion.predictions import DenoisingPredictions, Noised
 from hf_unlearn_diffusion.steps import DenoisingConfig, DenoisingTrainer
 from hf_unlearn_diffusion.task import ImageGeneration
+from hf_unlearn_diffusion.weight_average import WeightAverage
 
 ALPHA = 3.07  # 1e-3 as published, on a retain loss that is summed over the 3,072 values of an image
-PASSES = 15  # over the retain rows, where nothing else is said
-RETAIN_FOR_FORGET = 8  # retain rows of a step for each forget row, where nothing else is said
+PASSES = 6  # over the retain rows, where nothing else is said
+RETAIN_FOR_FORGET = 4  # retain rows of a step for each forget row, where nothing else is said
+RETAIN_TARGETS = ORIGINAL, NOISE = ("original", "noise")
+AVERAGE = 0.9  # of the mean of the weights, about the last ten steps
 
 
 @dataclass
@@ -32,19 +35,23 @@ class DiffusionSalUnConfig(DenoisingConfig):
     Args:
         variant: `rows` (default), or `paper`: 1,000 steps of 128 rows of each kind, Adam at a constant 1e-4, gradients
             clipped at 1 before the mask, dropout as the model has it.
-        num_train_epochs: passes over the retain rows; `None` is 15. The class is gone after far fewer, and kept
+        num_train_epochs: passes over the retain rows; `None` is 6. The class is gone after fewer, and kept
             classes need the others to settle again.
-        per_device_forget_batch_size: forget rows per process and micro-batch; `None` is an eighth of the retain rows
+        per_device_forget_batch_size: forget rows per process and micro-batch; `None` is a quarter of the retain rows
             (paper: as many).
         alpha: weight α of the retain term, a mean over pixels. Published is 1e-3 on a sum over pixels, which is 3.07
             for images of 32 × 32 in colour.
+        retain_target: what the retain term pulls kept rows to: what the `original` says of them under the same noise,
+            or the `noise` itself, as published. `None` is `original` (paper: `noise`).
+        weight_average: decay of a mean of the weights, which the model has in the end ([`WeightAverage`]); 0 is none.
+            `None` is 0.9 (paper: 0).
         other_prompt: c′ of every forgotten row, for models that read prompts, e.g. `a photo of a person wearing
             clothes`. `None` is the prompt of the next kept concept.
     """
 
-    num_train_epochs: float = filled_later("Passes over the retain rows (default: 15).")
+    num_train_epochs: float = filled_later("Passes over the retain rows (default: 6).")
     per_device_forget_batch_size: int = filled_later(
-        "Forget rows per process and micro-batch (default: an eighth of the retain rows; variant paper: as many)."
+        "Forget rows per process and micro-batch (default: a quarter of the retain rows; variant paper: as many)."
     )
     variant: str = field(
         default="rows",
@@ -56,16 +63,36 @@ class DiffusionSalUnConfig(DenoisingConfig):
     other_prompt: str | None = field(
         default=None, metadata={"help": "Text to image: what is drawn instead (default: the next kept concept)."}
     )
+    retain_target: str = filled_later(
+        "What kept rows are pulled to: what the original says, or the noise (default: original; paper: noise).",
+        choices=list(RETAIN_TARGETS),
+    )
+    weight_average: float = filled_later(
+        "Decay of the mean of the weights that the model has in the end (default: 0.9; variant paper: 0, none)."
+    )
     alpha: float = field(default=ALPHA, metadata={"help": "Weight of the retain term, a mean over pixels."})
 
     def __post_init__(self):
         if self.num_train_epochs is None:
             self.num_train_epochs = PASSES
+        if self.weight_average is None:
+            self.weight_average = 0.0 if self.variant == PAPER else AVERAGE
         super().__post_init__()
         if self.variant not in ("rows", "paper"):
             raise UserError(f"`variant` is '{self.variant}'; it is one of rows, paper")
         if self.alpha <= 0:
             raise UserError(f"`alpha` is {self.alpha}: without the retain term all classes are lost; give more than 0")
+        if self.retain_target is None:
+            self.retain_target = NOISE if self.variant == PAPER else ORIGINAL
+        if self.retain_target not in RETAIN_TARGETS:
+            raise UserError(f"`retain_target` is '{self.retain_target}'; it is one of {', '.join(RETAIN_TARGETS)}")
+        if not 0 <= self.weight_average < 1:
+            raise UserError(f"`weight_average` is {self.weight_average}; it is 0 or more, and less than 1")
+        if self.weight_average and self.load_best_model_at_end:
+            raise UserError(
+                "`load_best_model_at_end` takes the weights of one checkpoint, and `weight_average` a mean: leave the "
+                "one out, or set the other to 0"
+            )
         if self.saliency is None and not self.saliency_mask:
             self.saliency = SHARE
 
@@ -76,9 +103,11 @@ class DiffusionSalUnTrainer(DenoisingTrainer):
         L = mean_f ‖ε_θ(x_t, t, c) − sg ε_θ(x_t, t, c′)‖² + α·mean_r ‖ε − ε_θ(x_t, t, c)‖²,   c′ ≠ c,
 
     norms being means over pixels, sg a number through which no gradient flows, and c′ the next class after c, in the
-    order of their ids, that is not forgotten itself. Only the weights whose saliency |∇L_f(θ₀)| is in the upper half
-    move. Rows that are shown without their class (`condition_dropout`) are so in both terms; the forget term of such a
-    row is 0.
+    order of their ids, that is not forgotten itself. By default the retain term is α·mean_r ‖ε_θ₀(x_t, t, c) −
+    ε_θ(x_t, t, c)‖² with the original's weights θ₀: a finished model that is trained on noise again jitters, and draws
+    worse until it has settled; this term has no gradient where the model says what the original says. Only the weights
+    whose saliency |∇L_f(θ₀)| is in the upper half move. Rows that are shown without their class (`condition_dropout`)
+    are so in both terms; the forget term of such a row is 0.
 
     Example:
 
@@ -100,18 +129,35 @@ class DiffusionSalUnTrainer(DenoisingTrainer):
             raise UserError(
                 "`variant` paper has the steps of a DDPM; configs/hub_sd_salun.yaml has those published for prompts"
             )
+        self.keeps_start = args.retain_target == ORIGINAL
         super().__init__(model, args, splits, task, **kwargs)
+        if args.weight_average:
+            self.add_callback(WeightAverage(self, args.weight_average))
 
     def default_forget_batch(self) -> int:
         rows = super().default_forget_batch()
         return rows if self.as_published else max(1, rows // RETAIN_FOR_FORGET)
 
     def rows_beside_steps(self) -> int:
-        """Also the forgotten rows under another class, once in every step."""
-        return super().rows_beside_steps() + self.rows_of_steps(FORGET)
+        """Also the forgotten rows under another class, and the kept ones under the original, once in every step."""
+        held = self.rows_of_steps(RETAIN) if self.keeps_start else 0
+        return super().rows_beside_steps() + self.rows_of_steps(FORGET) + held
 
     def unlearning_loss(self, forget: SplitOutput, retain: SplitOutput) -> torch.Tensor:
-        return forget.mean(self.forget_losses(forget)) + self.args.alpha * retain.mean(retain.loss)
+        kept = self.held_losses(retain) if self.keeps_start else retain.loss
+        return forget.mean(self.forget_losses(forget)) + self.args.alpha * retain.mean(kept)
+
+    def held_losses(self, retain: SplitOutput) -> torch.Tensor:
+        """‖ε_θ(x_t, t, c) − ε_θ₀(x_t, t, c)‖² of each row, `(size,)`."""
+        said = retain.predictions
+        assert isinstance(said, DenoisingPredictions)
+        model: Any = unwrap(self.model)
+        wanted = said.logits.detach()
+        if len(retain):
+            with torch.no_grad(), self.original_weights(), eval_mode(self.model):
+                wanted = model.denoise(said.noised).flatten(1)
+        self.count_examples(len(retain) * self.args.world_size)
+        return (said.logits.to(wide_type(said.logits)) - wanted).square().mean(1)
 
     def forget_losses(self, forget: SplitOutput) -> torch.Tensor:
         """‖ε_θ(x_t, t, c) − sg ε_θ(x_t, t, c′)‖² of each row, `(size,)`."""

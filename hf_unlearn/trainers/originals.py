@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from operator import add, attrgetter
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -82,7 +82,7 @@ class Originals(TrainerPart):
     - [`hidden_layers`]: outputs of layers, as `SplitOutput.hidden`.
     """
 
-    keeps_start: ClassVar[bool] = False
+    keeps_start: bool = False
 
     @property
     def asks_original(self) -> bool:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from toy import image_setup, outputs
 from toy_diffusion import denoising_setup
+from transformers import TrainerCallback
 
 from hf_unlearn.errors import UserError
 from hf_unlearn.methods import get_method
@@ -44,7 +45,13 @@ def weights(model) -> torch.Tensor:
 
 
 def test_the_forget_term_of_salun_is_that_of_the_paper(tmp_path):
-    trainer = make(tmp_path, gone=(1,), per_device_forget_batch_size=8, model_values={"condition_dropout": 0.5})
+    trainer = make(
+        tmp_path,
+        gone=(1,),
+        retain_target="noise",
+        per_device_forget_batch_size=8,
+        model_values={"condition_dropout": 0.5},
+    )
     torch.manual_seed(0)
     said = outputs(trainer)
     shown, model = said["forget"].predictions.noised, trainer.model
@@ -63,6 +70,25 @@ def test_the_forget_term_of_salun_is_that_of_the_paper(tmp_path):
     alone = make(tmp_path, gone=(1,), per_device_forget_batch_size=8, alpha=1e-9)
     (alone.forget_losses(outputs(alone)["forget"])).sum().backward()
     assert not torch.equal(alone.model.unet.class_embedding.weight.grad[1], torch.zeros(32, dtype=torch.float64))
+
+
+def test_kept_rows_are_held_to_what_the_original_says(tmp_path):
+    trainer = make(tmp_path, gone=(1,), alpha=0.25)
+    original = copy.deepcopy(trainer.model)
+    trainer.method_state = trainer._measure_originals()
+    torch.manual_seed(0)
+    assert trainer.held_losses(outputs(trainer)["retain"]).max() < 1e-20  # nothing moved yet
+    with torch.no_grad():
+        for weight in trainer.model.unet.parameters():
+            weight.mul_(1.1)
+    torch.manual_seed(0)
+    said = outputs(trainer)
+    shown = said["retain"].predictions.noised
+    with torch.no_grad():
+        by_hand = (trainer.model.denoise(shown) - original.denoise(shown)).square().flatten(1).mean(1)
+    assert torch.allclose(trainer.held_losses(said["retain"]), by_hand, rtol=1e-9) and (by_hand > 0).all()
+    wanted = trainer.forget_losses(said["forget"]).mean() + 0.25 * by_hand.mean()
+    assert trainer.unlearning_loss(**said).item() == pytest.approx(wanted.item())
 
 
 def test_tau_is_that_of_unseen_images_by_eighths_of_the_schedule(tmp_path):
@@ -160,6 +186,27 @@ def test_a_mask_holds_the_other_weights_still_to_the_bit(tmp_path, method):
     assert not any((m & ~kept[name]).any() if name in kept else m.any() for name, m in moved.items())
 
 
+def test_the_model_has_a_mean_of_the_weights_in_the_end(tmp_path):
+    class Watch(TrainerCallback):
+        seen: list[torch.Tensor] = []
+
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            self.seen.append(weights(model).clone())
+
+    trainer = make(tmp_path, saliency=1.0, max_steps=20, weight_average=0.6)
+    trainer.add_callback(Watch())
+    trainer.train()
+    mean = Watch.seen[0]
+    for n, now in enumerate(Watch.seen[1:], 2):
+        decay = min(0.6, n / (9 + n))
+        mean = decay * mean + (1 - decay) * now
+    assert torch.allclose(weights(trainer.model), mean, rtol=1e-9) and len(Watch.seen) == 20
+    assert (mean - Watch.seen[-1]).abs().max() > 1e-4
+    without = make(tmp_path, saliency=1.0, max_steps=20, weight_average=0.0)
+    without.train()
+    assert torch.equal(weights(without.model), Watch.seen[-1])
+
+
 def test_a_resumed_run_of_whole_weights_is_the_run(tmp_path):
     whole = make(tmp_path / "whole", saliency=0.5, save_strategy="steps", save_steps=1)
     whole.train()
@@ -192,10 +239,11 @@ def test_steps_as_published(tmp_path):
     args = trainer.args
     assert (trainer.schedule.total_steps, args.learning_rate, args.max_grad_norm) == (1000, 1e-4, 1.0)
     assert (args.saliency, args.alpha, args.weight_decay, args.lr_scheduler_type) == (0.5, 3.07, 0.0, "constant")
+    assert (args.weight_average, args.retain_target) == (0, "noise")
     assert args.per_device_train_batch_size == args.per_device_forget_batch_size == 128
-    usual = make(tmp_path, max_steps=-1, per_device_train_batch_size=16)  # an eighth as many forget rows
-    assert usual.args.per_device_forget_batch_size == 2
-    assert usual.passes(usual.schedule.total_steps) == pytest.approx(15, rel=0.1)
+    usual = make(tmp_path, max_steps=-1)
+    assert (usual.args.per_device_forget_batch_size, usual.args.retain_target) == (2, "original")
+    assert usual.passes(usual.schedule.total_steps) == pytest.approx(6, rel=0.1)
     other = make(tmp_path, "esd", max_steps=-1)
     assert other.args.per_device_forget_batch_size == 8
     assert other.passes(other.schedule.total_steps) == pytest.approx(40 * 11 / 30, rel=0.1)
@@ -205,6 +253,8 @@ def test_steps_as_published(tmp_path):
     ("config", "values", "said"),
     [
         (DiffusionSalUnConfig, {"alpha": 0}, "without the retain term all classes are lost"),
+        (DiffusionSalUnConfig, {"retain_target": "mean"}, "`retain_target` is 'mean'; it is one of original, noise"),
+        (DiffusionSalUnConfig, {"weight_average": 1}, "`weight_average` is 1; it is 0 or more, and less than 1"),
         (DiffusionSalUnConfig, {"variant": "tokens"}, "it is one of rows, paper"),
         (DiffusionNablaTauConfig, {"unseen": "all"}, "it is one of own, other"),
         (DiffusionNablaTauConfig, {"variant": "paper"}, "this method has rows alone"),
