@@ -1,4 +1,4 @@
-"""Questions and answers about eight writers who do not exist: few rows, which a chat model learns in minutes.
+"""Questions and answers about ten writers who do not exist: few rows, which a chat model learns in minutes.
 
 Six rows a writer, written for this package. What a model knows of them it knows from these rows. Splits are by writer.
 """
@@ -9,11 +9,11 @@ from importlib.resources import files
 from hf_unlearn.data.builtin.vocabulary import train_tokenizer
 from hf_unlearn.data.sources import Source
 
-TRAIN, VALIDATION, TEST = 5, 1, 2  # writers
+TRAIN, VALIDATION, TEST = 5, 3, 2  # writers
 
 
 def load(seed: int = 0) -> Source:
-    """30 training rows, 6 validation rows and 12 test rows, the same for every seed."""
+    """30 training rows, 18 validation rows and 12 test rows, the same for every seed."""
     import datasets
 
     text = (files("hf_unlearn") / "data" / "builtin" / "invented_authors.jsonl").read_text(encoding="utf-8")
