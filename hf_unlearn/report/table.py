@@ -71,7 +71,8 @@ def legend(evidence: Mapping[str, Any], *, costs: bool = True) -> str:
 def table_rows(evidence: Mapping[str, Any], *, intervals: bool = False) -> list[Row]:
     """Header and body, each `(label, original, unlearned, retrained, gap, floor)`, as text.
 
-    Figures that were measured of no model are left out. With `intervals` a figure is followed by its 95 % interval over rows, `[low, high]`, that of twins by their range.
+    Figures that were measured of no model are left out. With `intervals` a figure is followed by its 95 % interval
+    over rows, `[low, high]`, that of twins by their range.
     """
     models, gap, floor = evidence["models"], evidence["gap"], evidence["floor"]
     retrained = models["retrained"]

@@ -57,6 +57,8 @@ class ImageClassification(ClassificationTask):
         chosen = check_overrides(overrides, cls.roles, column_names, cls.name)
         names = ("image", "img", "images", "pixels", "picture", "photo")
         image = chosen.get("image") or find(names, column_names) or only_feature("Image", features)
+        if image is not None and column_names == [image]:
+            raise UserError("the images have no labels: put those of each class into a folder of its name")
         if image is None:
             raise missing("image", column_names)
         return {"image": image, "label": label_column(column_names, features, chosen)}
