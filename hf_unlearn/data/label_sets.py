@@ -107,8 +107,8 @@ def _read(source: Source, split: str, column: str) -> _Lists:
     feature = rows.features[column]
     if not is_label_set(feature):
         raise UserError(
-            f"column '{column}' of the {split} rows holds no lists of labels: give such, or name columns of zeros and "
-            "ones with `label_columns`"
+            f"column '{column}' of the {split} rows holds no lists of labels: give such (csv cannot, jsonl can), "
+            "or name columns of zeros and ones with `label_columns`"
         )
     lists = arrow_column(rows, column)
     lists = pa.concat_arrays(lists.chunks) if lists.num_chunks else pa.array([], lists.type)

@@ -58,6 +58,8 @@ class ImageClassification(ClassificationTask):
         """Roles: `image`, `label`."""
         chosen = check_overrides(overrides, cls.roles, column_names, cls.name)
         image = chosen.get("image") or find(IMAGES, column_names) or only_feature("Image", features)
+        if image is not None and column_names == [image]:
+            raise UserError("the images have no labels: put those of each class into a folder of its name")
         if image is None:
             raise missing("image", column_names)
         return {"image": image, "label": label_column(column_names, features, chosen)}

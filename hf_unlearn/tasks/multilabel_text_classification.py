@@ -44,8 +44,8 @@ class MultilabelTextClassification(TextClassification):
             )
         if label not in lists:
             raise UserError(
-                f"column '{label}' holds no lists of labels: give such, or name columns of zeros and ones with "
-                "`label_columns`"
+                f"column '{label}' holds no lists of labels: give such (csv cannot, jsonl can), or name columns "
+                "of zeros and ones with `label_columns`"
             )
         return cls._text_columns(column_names, features, chosen, label)
 

@@ -105,6 +105,8 @@ def test_columns():
     assert detect(["image", "label", "y"], None, {"label": "y", "image": None})["label"] == "y"
     with pytest.raises(UserError, match=r"no column found for 'image'.*pixels_of, label"):
         detect(["pixels_of", "label"], None, {})
+    with pytest.raises(UserError, match="no labels: put those of each class into a folder of its name"):
+        ImageClassification.detect_columns(["image"], None, {})
     with pytest.raises(UserError, match=r"no column 'nope' in the data: it has image, label"):
         detect(["image", "label"], None, {"label": "nope"})
     with pytest.raises(UserError, match=r"no 'text' column: its columns are image, label"):
