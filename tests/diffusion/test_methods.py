@@ -253,6 +253,16 @@ def test_steps_as_published(tmp_path):
     ("config", "values", "said"),
     [
         (DiffusionSalUnConfig, {"alpha": 0}, "without the retain term all classes are lost"),
+        (
+            DiffusionSalUnConfig,
+            {
+                "load_best_model_at_end": True,
+                "eval_strategy": "steps",
+                "save_strategy": "steps",
+                "metric_for_best_model": "eval_validation_loss",
+            },
+            "`load_best_model_at_end` takes the weights of one checkpoint, and `weight_average` a mean",
+        ),
         (DiffusionSalUnConfig, {"retain_target": "mean"}, "`retain_target` is 'mean'; it is one of original, noise"),
         (DiffusionSalUnConfig, {"weight_average": 1}, "`weight_average` is 1; it is 0 or more, and less than 1"),
         (DiffusionSalUnConfig, {"variant": "tokens"}, "it is one of rows, paper"),
