@@ -35,7 +35,7 @@ class NablaTauConfig(RowTargetConfig):
         per_device_train_batch_size: retain rows per process and micro-batch; `None` is 16, with variant tokens 8.
         relearn_steps: how many steps of relearning the run looks ahead ([`Lookahead`]), variant tokens only; `None` is
             3 there. Fewer where the other forget rows do not suffice for so many. Each costs the forget rows of a step
-            once more in two thirds of the steps; 0 does without.
+            once more in half of the steps; 0 does without.
         alpha: weight α₀ of the forget term at the start of the published schedule; `None` is (5/3)·|D_f|/|D_train|.
     """
 
@@ -98,9 +98,9 @@ class NablaTauTrainer(RowTargetTrainer, Attacked):
         L = 0.6·mean_i[a_i·mean_j(e_ij·φ_ij)] + R,   a_i = (φ_i − t_i)/s,
         e_ij = clamp((φ_ij − t_ij)/S, 0, 1) where a_i > 0, else clamp((t_ij − φ_ij)/S, 0, 1),
 
-    by AdamW without momentum, the targets measured once on the original. The last two thirds of the
-    steps also ask for the forget term after three steps that learn other forgotten rows again ([`Lookahead`]). What is
-    left of ∇τ: ascent on what is above its target, in proportion to the gap, which stops there, and beside it descent
+    by AdamW without momentum, the targets measured once on the original. Between
+    the first third and the last fifth of the steps the forget term is also asked for after three steps that learn other
+    forgotten rows again ([`Lookahead`]). What is left of ∇τ: ascent on what is above its target, in proportion to the gap, which stops there, and beside it descent
     on rows that lose. A row that fell too far comes back the same way, from the first step on.
 
     Example:

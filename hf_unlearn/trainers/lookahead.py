@@ -1,5 +1,6 @@
 """The forget term also where an attacker would stand: after steps that learn a few of the forgotten rows again."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -17,6 +18,7 @@ from hf_unlearn.trainers.schedule import FORGET
 from hf_unlearn.trainers.split_output import SplitOutput, on_host
 
 FROM = 1 / 3  # of the run: before, the rows are hardly pushed down, and an attack would find nothing to undo
+UNTIL = 0.8  # of the run: after, the rows come back to their targets, below which looking ahead has pushed them
 EPSILON = 1e-8  # Adam's
 GAIN_ROWS = 128  # validation rows, at most, that say what an attack gives to unseen ones
 GAIN = "ahead/gain"  # among the tensors of a checkpoint
@@ -57,7 +59,8 @@ class Lookahead(GradientLens):
     Rows that were never seen gain by such steps, too: they learn how answers are put. So the targets at θ_K are higher
     by what validation rows gain when others of them are learned, on average, before the first step.
 
-    The last two thirds of the steps do that. It costs a copy of the trained weights and of their gradient, and K + 1
+    The steps after the first third and before the last fifth do that: rows are pushed somewhat below their targets by
+    it, and the last steps lead them back. It costs a copy of the trained weights and of their gradient, and K + 1
     times the forget rows of such a step once more.
 
     Args:
@@ -95,7 +98,8 @@ class Lookahead(GradientLens):
 
     def looks(self, step: int) -> bool:
         """Whether a step of the run looks ahead."""
-        return self.acts and step >= int(FROM * self.trainer.schedule.total_steps)
+        total = self.trainer.schedule.total_steps
+        return self.acts and int(FROM * total) <= step < math.ceil(UNTIL * total)
 
     def plan(self) -> list[str]:
         few = "a step" if self.steps == 1 else f"{self.steps} steps"

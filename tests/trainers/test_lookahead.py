@@ -51,9 +51,9 @@ def watched(tmp_path, monkeypatch):
 
 def test_the_gradient_is_that_of_the_forget_term_after_the_attack(watched):
     trainer, lens = watched
-    step, model, after, _ = lens.seen[-1]
+    step, model, after, _ = lens.seen[4]
     own, attacks = lens.rows_of(step)
-    assert step == 5 and [len(rows) for rows in attacks] == [1] * 3  # 11 rows, 2 a step: the sixth has one
+    assert step == 4 and [len(rows) for rows in attacks] == [2] * 3
     assert set(own) == set(trainer._sampler().rows(step)["forget"])
     found = {name: p.grad.clone() for name, p in model.named_parameters()}
     for rows in attacks:
@@ -75,14 +75,14 @@ def test_the_gradient_is_that_of_the_forget_term_after_the_attack(watched):
         assert p.grad.abs().max() > 0
 
 
-def test_weights_stay_and_a_third_of_the_steps_look_nowhere(watched):
+def test_weights_stay_and_the_first_third_and_the_last_fifth_of_the_steps_look_nowhere(watched):
     _, lens = watched
     assert all(same for *_, same in lens.seen)
     changed = [
         any(not torch.equal(p.grad, after[name]) for name, p in model.named_parameters())
         for _, model, after, _ in lens.seen
     ]
-    assert changed == [False, False, True, True, True, True]
+    assert changed == [False, False, True, True, True, False]
 
 
 def test_examples_are_those_that_were_planned(tmp_path):
@@ -92,7 +92,7 @@ def test_examples_are_those_that_were_planned(tmp_path):
     planned = ahead.rows_beside_steps() - plain.rows_beside_steps()
     plain.train()
     ahead.train()
-    assert ahead.examples - plain.examples == planned == 4 * (2 + 2 + 2 + 1) + 2 * (3 * 2 + 2 * 6)
+    assert ahead.examples - plain.examples == planned == 4 * (2 + 2 + 2) + 2 * (3 * 2 + 2 * 6)
     assert any("learn others of them again" in line for lens in ahead.active_lenses for line in lens.plan())
     assert not plain.active_lenses
 
