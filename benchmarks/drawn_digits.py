@@ -18,14 +18,12 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = {"pixels": "ddpm_digits_salun.yaml", "prompts": "latent_digits_salun.yaml"}
 RESULTS = Path(__file__).parent / "results" / "drawn_digits"
 SEEDS = (10, 20, 30)
 NOISE = ["--per_device_forget_batch_size", "64", "--retain_target", "noise", "--weight_average", "0"]  # as published
-OF_SALUN = ("alpha", "num_train_epochs", *(name[2:] for name in NOISE[::2]))  # of a configuration for its method
 TWINS = 2
 IMAGES = 40  # of each class
 LORA = ["--use_peft", "--lora_r", "16", "--lora_alpha", "32"]
@@ -57,12 +55,10 @@ def run(model: str, seed: int, arguments: list[str], images: int = IMAGES) -> di
     from hf_unlearn.report.evidence import read_evidence
     from hf_unlearn.train import train
 
-    values = yaml.safe_load((ROOT / "configs" / MODELS[model]).read_text(encoding="utf-8"))
+    config = str(ROOT / "configs" / MODELS[model])
     with tempfile.TemporaryDirectory() as folder:
-        output, config = str(Path(folder) / "out"), Path(folder) / "config.yaml"
-        shared = {name: value for name, value in values.items() if name not in OF_SALUN}
-        config.write_text(yaml.safe_dump(shared, sort_keys=False), encoding="utf-8")  # the cache knows the order
-        given = ["--config", str(config), "--output_dir", output, "--original_seed", str(seed), "--seed", str(seed)]
+        output = str(Path(folder) / "out")
+        given = ["--config", config, "--output_dir", output, "--original_seed", str(seed), "--seed", str(seed)]
         train([*given, "--retrain", str(TWINS), "--generate", str(images), "--use_cpu", "true", *arguments])
         return dict(read_evidence(Path(output)))
 
