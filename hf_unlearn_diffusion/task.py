@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from transformers import PreTrainedConfig
 
 from hf_unlearn.errors import UserError
 from hf_unlearn.tasks.forward import unwrap, without_wrappers
@@ -208,18 +209,31 @@ def _predictions(labels: torch.Tensor, found: list[Any]) -> DenoisingPredictions
 class Denoisers:
     """Loads and makes denoisers, as the auto classes of `transformers` do."""
 
-    @staticmethod
-    def from_pretrained(name_or_path: str, *, output_loading_info: bool = False, **options: Any):
+    config_class: ClassVar[type[PreTrainedConfig]] = PixelDenoiserConfig
+    kind: ClassVar[str] = "no denoiser that draws by class"  # what another `original_model_type` is
+
+    @classmethod
+    def read(cls, name_or_path: str, **options: Any) -> tuple[Any, dict[str, Any]]:
+        """A model with its weights, and what did not fit."""
         from hf_unlearn_diffusion.folders import read_model
 
-        model, info = read_model(name_or_path, **options)
-        return (model, info) if output_loading_info else model
+        return read_model(name_or_path, **options)
 
-    @staticmethod
-    def from_config(config: PixelDenoiserConfig, dtype: torch.dtype | None = None):
+    @classmethod
+    def make(cls, config: Any) -> torch.nn.Module:
+        """A model of random weights."""
         from hf_unlearn_diffusion.model import PixelDenoiser
 
-        if not isinstance(config, PixelDenoiserConfig):
-            known = PixelDenoiserConfig.model_type
-            raise UserError(f"`original_model_type` {config.model_type} is no denoiser; for images there is {known}")
-        return torch.nn.Module.to(PixelDenoiser(config), dtype or torch.float32)
+        return PixelDenoiser(config)
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str, *, output_loading_info: bool = False, **options: Any):
+        model, info = cls.read(name_or_path, **options)
+        return (model, info) if output_loading_info else model
+
+    @classmethod
+    def from_config(cls, config: PreTrainedConfig, dtype: torch.dtype | None = None):
+        known = cls.config_class.model_type
+        if config.model_type != known:
+            raise UserError(f"`original_model_type` {config.model_type} is {cls.kind}; there is {known}")
+        return torch.nn.Module.to(cls.make(config), dtype or torch.float32)

@@ -14,7 +14,7 @@ from hf_unlearn.tasks.forward import unwrap, without_wrappers
 from hf_unlearn.tasks.image_classification import ImageClassification
 from hf_unlearn_diffusion.latent_config import LatentDenoiserConfig
 from hf_unlearn_diffusion.prompts import ImagesAndPrompts, letters
-from hf_unlearn_diffusion.task import ImageGeneration
+from hf_unlearn_diffusion.task import Denoisers, ImageGeneration
 
 CAPTIONS = ("caption", "prompt")
 FIELD = "{label}"
@@ -184,24 +184,23 @@ class TextToImage(ImageGeneration):
         return pipeline(self.prompts(classes), generator=generator, **options).images
 
 
-class LatentDenoisers:
-    """Loads and makes latent models, as the auto classes of `transformers` do."""
+class LatentDenoisers(Denoisers):
+    """The same for latent models."""
 
-    @staticmethod
-    def from_pretrained(name_or_path: str, *, output_loading_info: bool = False, **options: Any):
+    config_class = LatentDenoiserConfig
+    kind = "no model that draws from prompts"
+
+    @classmethod
+    def read(cls, name_or_path: str, **options: Any) -> tuple[Any, dict[str, Any]]:
         from hf_unlearn_diffusion.latent_folders import read_model
 
-        model, info = read_model(name_or_path, **options)
-        return (model, info) if output_loading_info else model
+        return read_model(name_or_path, **options)
 
-    @staticmethod
-    def from_config(config: LatentDenoiserConfig, dtype: torch.dtype | None = None):
+    @classmethod
+    def make(cls, config: LatentDenoiserConfig) -> torch.nn.Module:
         from hf_unlearn_diffusion.latent import LatentDenoiser
 
-        if not isinstance(config, LatentDenoiserConfig):
-            known = LatentDenoiserConfig.model_type
-            raise UserError(f"`original_model_type` {config.model_type} draws nothing from prompts; there is {known}")
-        return torch.nn.Module.to(LatentDenoiser(config), dtype or torch.float32)
+        return LatentDenoiser(config)
 
 
 def _images(config: LatentDenoiserConfig) -> Any:

@@ -11,7 +11,7 @@ from hf_unlearn.tasks.image_classification import IMAGES
 from hf_unlearn_diffusion.config import UnconditionalDenoiserConfig
 from hf_unlearn_diffusion.draws import seed_of
 from hf_unlearn_diffusion.folders import WITHOUT
-from hf_unlearn_diffusion.task import CORE_METHODS, ImageGeneration
+from hf_unlearn_diffusion.task import CORE_METHODS, Denoisers, ImageGeneration
 
 NO_CLASS = 0  # the label of every row
 OWN = ("diffusion_nabla_tau",)
@@ -84,23 +84,22 @@ class UnconditionalImageGeneration(ImageGeneration):
         return [{"pixel_values": image, "labels": NO_CLASS, "seed": seed_of(image, NO_CLASS)} for image in images]
 
 
-class UnconditionalDenoisers:
-    """Loads and makes denoisers without classes, as the auto classes of `transformers` do."""
+class UnconditionalDenoisers(Denoisers):
+    """The same for denoisers without classes."""
 
-    @staticmethod
-    def from_pretrained(name_or_path: str, *, output_loading_info: bool = False, **options: Any):
+    config_class = UnconditionalDenoiserConfig
+    kind = "no denoiser without classes"
+
+    @classmethod
+    def read(cls, name_or_path: str, **options: Any) -> tuple[Any, dict[str, Any]]:
         from hf_unlearn_diffusion.folders import read_model
 
-        model, info = read_model(name_or_path, WITHOUT, **options)
-        return (model, info) if output_loading_info else model
+        return read_model(name_or_path, WITHOUT, **options)
 
-    @staticmethod
-    def from_config(config: UnconditionalDenoiserConfig, dtype: torch.dtype | None = None):
+    @classmethod
+    def make(cls, config: UnconditionalDenoiserConfig) -> torch.nn.Module:
         from hf_unlearn_diffusion.model import UnconditionalDenoiser
 
-        if not isinstance(config, UnconditionalDenoiserConfig):
-            known = UnconditionalDenoiserConfig.model_type
-            raise UserError(f"`original_model_type` {config.model_type} is not {known}, which this task trains")
         if config.condition_dropout:
             raise UserError("`condition_dropout` leaves out classes, and this model has none; leave it out")
-        return torch.nn.Module.to(UnconditionalDenoiser(config), dtype or torch.float32)
+        return UnconditionalDenoiser(config)

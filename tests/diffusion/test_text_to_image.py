@@ -190,7 +190,7 @@ def test_what_is_pushed_draws_the_same_and_is_the_next_model(installed, tmp_path
     ("change", "said"),
     [
         ({"prompt_template": "a drawing"}, "has no {label} in it"),
-        ({"original": {"model_type": "vit"}}, "draws nothing from prompts"),
+        ({"original": {"model_type": "vit"}}, "no model that draws from prompts"),
         (
             {"original": {"model_type": "latent_text_to_image", "model_config": PARTS | {"vae": {"layers": 2}}}},
             "cannot be loaded: AutoencoderKL.__init__() got an unexpected keyword argument 'layers'",

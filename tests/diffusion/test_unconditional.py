@@ -19,7 +19,7 @@ from hf_unlearn_diffusion.draws import fixed_draws
 from hf_unlearn_diffusion.esd import ESDTrainer
 from hf_unlearn_diffusion.nabla_tau import DiffusionNablaTauConfig, DiffusionNablaTauTrainer
 from hf_unlearn_diffusion.salun import DiffusionSalUnConfig, DiffusionSalUnTrainer
-from hf_unlearn_diffusion.task import ImageGeneration
+from hf_unlearn_diffusion.task import Denoisers, ImageGeneration
 from hf_unlearn_diffusion.unconditional import UnconditionalDenoisers, UnconditionalImageGeneration
 
 QUICK = {"use_cpu": True, "disable_tqdm": True, "per_device_train_batch_size": 8, "learning_rate": 1e-2}
@@ -78,8 +78,10 @@ def test_there_is_nothing_to_swap_without_the_command_too(tmp_path):
         setup()[2].asked_things(4, 0)
     with pytest.raises(UserError, match="`condition_dropout` leaves out classes"):
         UnconditionalDenoisers.from_config(UnconditionalDenoiserConfig(**NETWORK, condition_dropout=0.1))
-    with pytest.raises(UserError, match="is not unet2d_unconditional"):
+    with pytest.raises(UserError, match="unet2d is no denoiser without classes; there is unet2d_unconditional"):
         UnconditionalDenoisers.from_config(denoiser().config)
+    with pytest.raises(UserError, match="unet2d_unconditional is no denoiser that draws by class; there is unet2d"):
+        Denoisers.from_config(UnconditionalDenoiserConfig(**NETWORK))
 
 
 def test_a_folder_goes_to_the_task_that_serves_it(tmp_path):
