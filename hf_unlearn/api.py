@@ -1,5 +1,6 @@
 """Unlearning from Python: one call for a model, its processor and its rows, and a result to look at, save or push."""
 
+import inspect
 import itertools
 import tempfile
 import time
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
     from hf_unlearn.data.given import GivenRows
     from hf_unlearn.trainers.base import UnlearningTrainer
     from hf_unlearn.trainers.config import KnownRecipe
-
-OWN = {"method", "task", "columns", "max_length", "use_peft", "dtype", "base", "recipe", "output_dir", "validation"}
 
 
 @dataclass(repr=False)
@@ -130,7 +129,8 @@ def unlearn(
         use_peft: unlearn through a LoRA adapter, merged in the end. (For other settings give a `PeftModel`.)
         dtype: "float32" widens weights of 16 bits that would be trained: most steps get lost in them. "auto" does not.
         retrained: models that never saw the forget rows, to compare with.
-        base: what it was fine-tuned from (default: as its adapter or card says); or `recipe`. Targets get better.
+        base, recipe: what it was fine-tuned from (default: as its adapter or card says), or a [`KnownRecipe`], which
+            says more; targets get better by it.
         output_dir: where the result is saved; by default it stays in memory.
         callbacks, config: for the trainer, and fields of its config, e.g. `num_train_epochs`, `learning_rate`, `seed`.
 
@@ -176,7 +176,7 @@ def _config(config_class, folder: str, values: dict[str, Any]):
             hint = (
                 "; name columns in columns={…}"
                 if name.endswith("_column")
-                else nearest(name, {*known, *OWN}, unknown="")
+                else nearest(name, {*known, *inspect.signature(unlearn).parameters}, unknown="")
             )
             raise UserError(f"unlearn and {config_class.__name__} have no argument '{name}'{hint}")
     try:
