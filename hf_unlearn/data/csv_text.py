@@ -20,7 +20,7 @@ TRUTHS = ({"True", "False"}, {"true", "false"}, {"TRUE", "FALSE"})
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
-def text_options(files: dict[str, list[str]], separator: str, notes: list[str] | None = None) -> dict[str, Any]:
+def text_options(files: dict[str, list[str]], separator: str, notes: list[str]) -> dict[str, Any]:
     """Arguments of the csv loader that make it leave every cell as it is.
 
     Args:
@@ -41,7 +41,7 @@ def text_options(files: dict[str, list[str]], separator: str, notes: list[str] |
     if len(taken) > 1:
         words = " and ".join(SEPARATORS[each] for each in taken)
         raise UserError(f"the cells of the csv files are separated by {words}; save all files with the same")
-    if (other := next(iter(taken), separator)) != separator and notes is not None:
+    if (other := next(iter(taken), separator)) != separator:
         notes.append(f"the cells of {', '.join(map(_short, every[:3]))} are separated by {SEPARATORS[other]}")
     for name in every:
         header = _header(name, other)

@@ -123,7 +123,7 @@ def load_source(
     if is_local:
         splits = _read_local(path, config_name, cache_dir, notes)
     else:
-        splits = _read_hub(dataset_name, config_name, cache_dir)
+        splits = _read_hub(dataset_name, config_name, cache_dir, notes)
     chosen = _choose_splits(list(splits), train_split, validation_split, test_split)
     rows = {role: splits[name] for role, name in chosen.items()}
     if len(rows["train"]) == 0:
@@ -212,15 +212,15 @@ def _kind_of(path: Path) -> tuple[str, str | None]:
     return BUILDERS[kind], "\t" if kind == ".tsv" else None
 
 
-def _read_hub(name: str, config_name: str | None, cache_dir: str | None) -> dict[str, Any]:
-    """All splits of a data set on the Hub."""
+def _read_hub(name: str, config_name: str | None, cache_dir: str | None, notes: list[str]) -> dict[str, Any]:
+    """All splits of a data set on the Hub; what is to be said of them goes to `notes`."""
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).suffix.lower() in BUILDERS
     if looks_local or "\\" in name or not name:
         raise UserError(f"there is no file or folder '{name}'")
-    return _read(name, name, config_name, cache_dir=cache_dir)
+    return _read(name, name, config_name, notes=notes, cache_dir=cache_dir)
 
 
-def _read(shown: str, *where: str | None, notes: list[str] | None = None, **options: Any) -> dict[str, Any]:
+def _read(shown: str, *where: str | None, notes: list[str], **options: Any) -> dict[str, Any]:
     """All splits, of csv files as text and what is surely numbers. `shown` is their name in messages."""
     import datasets
     from datasets.packaged_modules.csv.csv import CsvConfig
