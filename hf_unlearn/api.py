@@ -129,8 +129,7 @@ def unlearn(
         use_peft: unlearn through a LoRA adapter, merged in the end. (For other settings give a `PeftModel`.)
         dtype: "float32" widens weights of 16 bits that would be trained: most steps get lost in them. "auto" does not.
         retrained: models that never saw the forget rows, to compare with.
-        base, recipe: what it was fine-tuned from (default: as its adapter or card says), or a [`KnownRecipe`], which
-            says more; targets get better by it.
+        base, recipe: what it was fine-tuned from, for better targets (default: by its card); or a [`KnownRecipe`].
         output_dir: where the result is saved; by default it stays in memory.
         callbacks, config: for the trainer, and fields of its config, e.g. `num_train_epochs`, `learning_rate`, `seed`.
 
