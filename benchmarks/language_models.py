@@ -33,7 +33,9 @@ HELD_OUT = 3  # authors for validation, and as many for test
 RECIPE = {"num_train_epochs": 5, "learning_rate": 3e-4, "batch_size": 8}
 LORA_RATE, LORA_RANK = 2e-3, 16
 RELEARN_MARKS = (1, 2, 5, 10, 20)  # steps on a quarter of the forgotten rows
-FIGURES = ("forget loss", "forget acc", "retain acc", "test loss", "AUC", "ES", "rms φ", "steps", "examples", "CPU s")
+FIGURES = (
+    "forget loss", "forget acc", "retain acc", "test loss", "AUC", "ES", "rms φ", "KL", "steps", "examples", "CPU s",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,16 @@ class Bench:
         names = ("forget", "retain", "validation_tau", "test")
         return {name: score_tokens(model, self.task, getattr(self.splits, name), batch_size=16) for name in names}
 
+    def said(self, model):
+        """Log-probabilities of all words in the places of the forgotten tokens, `(tokens, words)`, in half precision:
+        a divergence takes a mean over them."""
+        import torch
+
+        from hf_unlearn.evaluation.scoring import collect
+
+        of_tokens = {"said": lambda predictions: predictions.logits.float().log_softmax(1).half()}
+        return torch.tensor(collect(model, self.task, self.splits.forget, {}, of_tokens, batch_size=8)["said"]).half()
+
     def relearned(self, model) -> list[float]:
         """Loss in nats of three quarters of the forgotten rows, before and while `model` is fine-tuned on the rest."""
         from hf_unlearn.evaluation.relearn import fine_tuned_copy
@@ -169,6 +181,13 @@ def shallow(model: str, layers: int, folder: Path) -> str:
     if not (folder / "config.json").is_file():
         AutoModelForCausalLM.from_pretrained(model, num_hidden_layers=layers, dtype="float32").save_pretrained(folder)
     return str(folder)
+
+
+def divergence(said, twins: list) -> dict[str, float]:
+    """`KL`: mean over the forgotten tokens and these twins of KL(twin‖model), in nats: all words count, not the true
+    one alone."""
+    of_twins = [(twin.float().exp() * (twin.float() - said.float())).sum(1).mean() for twin in twins]
+    return {"KL": float(np.mean(of_twins))}
 
 
 def figures(scores: dict, twins: list[dict]) -> dict[str, float]:
@@ -233,12 +252,13 @@ def study(bench: Bench, options: argparse.Namespace, keep: Callable[[dict], None
     from hf_unlearn.report.evidence import environment
 
     twins = bench.twins()
-    twin_scores = [bench.score(twin) for twin in twins]
+    twin_scores, twins_said = ([of(twin) for twin in twins] for of in (bench.score, bench.said))
     original = bench.original()
-    lines = {"original": figures(bench.score(original), twin_scores)}
+    lines = {"original": figures(bench.score(original), twin_scores) | divergence(bench.said(original), twins_said)}
     for k, scores in enumerate(twin_scores):
-        others = [s for i, s in enumerate(twin_scores) if i != k] or twin_scores
-        lines[f"twin {k + 1}"] = figures(scores, others)
+        others = [i for i in range(len(twins)) if i != k] or [k]
+        apart = divergence(twins_said[k], [twins_said[i] for i in others])
+        lines[f"twin {k + 1}"] = figures(scores, [twin_scores[i] for i in others]) | apart
     curves = {}
     if options.relearn:
         curves = {f"twin {k + 1}": bench.relearned(twin) for k, twin in enumerate(twins)}
@@ -261,7 +281,8 @@ def study(bench: Bench, options: argparse.Namespace, keep: Callable[[dict], None
     }
     for run in options.runs:
         model, read, seconds, result["settings"][run] = unlearn(bench, original, run)
-        lines[run] = figures(bench.score(model), twin_scores) | read | {"CPU s": seconds}
+        told = figures(bench.score(model), twin_scores) | divergence(bench.said(model), twins_said)
+        lines[run] = told | read | {"CPU s": seconds}
         report({run: lines[run]})
         if options.relearn:
             curves[run] = bench.relearned(merged(model))

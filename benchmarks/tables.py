@@ -20,6 +20,7 @@ RESULTS = Path(__file__).parent / "results"
 PAGES = ("README.md", "docs/measured.md", "docs/contest.md", "docs/diffusion.md")
 SIGNED = ("retain acc", "test loss")
 LANGUAGE_FIGURES = ("forget loss", "forget acc", "retain acc", "test loss", "AUC", "ES")
+TO_TWINS = ("rms φ", "KL")  # distances by themselves
 SHORT = {"learning_rate": "rate", "known": "base known", "lora": "LoRA rank"}
 BATCHES = ("per_device_train_batch_size", "per_device_forget_batch_size", "num_train_epochs")  # ∇τ's own steps
 
@@ -28,25 +29,30 @@ def language_models(pattern: str) -> str:
     """Distances to the mean of the twins, averaged over slices, those marked ± with their signs; the second line says
     how far one twin is from the other."""
     runs = [json.loads(path.read_text()) for path in sorted((RESULTS / "language_models").glob(pattern))]
-    head = ["", *(f"{key} ±" if key in SIGNED else key for key in LANGUAGE_FIGURES), "rms φ", "slices"]
+    head = ["", *(f"{key} ±" if key in SIGNED else key for key in LANGUAGE_FIGURES), *TO_TWINS, "slices"]
     lines = [_row(head), _row(["---"] * len(head))]
     names = list(dict.fromkeys(name for run in runs for name in run["lines"] if not name.startswith("twin")))
-    apart, values = [], []
+    apart, values, between = [], [], []
     for run in runs:
         twins = [line for name, line in run["lines"].items() if name.startswith("twin")]
-        values.append({key: np.mean([twin[key] for twin in twins]) for key in (*LANGUAGE_FIGURES, "rms φ")})
+        values.append({key: np.mean([twin[key] for twin in twins]) for key in LANGUAGE_FIGURES})
+        between += twins
         apart.append({key: np.ptp([twin[key] for twin in twins]) for key in LANGUAGE_FIGURES})
     mean = [f"{np.mean([v[key] for v in values]):.2f}" for key in LANGUAGE_FIGURES]
-    lines.append(_row(["twins", *mean, "", str(len(runs))]))
+    lines.append(_row(["twins", *mean, *[""] * len(TO_TWINS), str(len(runs))]))
     floor = [f"{np.mean([a[key] for a in apart]):.2f}" for key in LANGUAGE_FIGURES]
-    rms = f"{np.mean([v['rms φ'] for v in values]):.2f}"
-    lines.append(_row(["one twin to another", *floor, rms, str(len(runs))]))
+    lines.append(_row(["one twin to another", *floor, *_to_twins(between), str(len(runs))]))
     for name in names:
         found = [(run["lines"][name], value) for run, value in zip(runs, values, strict=True) if name in run["lines"]]
         away = [_distance([line[key] - value[key] for line, value in found], key) for key in LANGUAGE_FIGURES]
-        rms = f"{np.mean([line['rms φ'] for line, _ in found]):.2f}"
-        lines.append(_row([_name(name), *away, rms, str(len(found))]))
+        lines.append(_row([_name(name), *away, *_to_twins([line for line, _ in found]), str(len(found))]))
     return "\n".join(lines)
+
+
+def _to_twins(lines: list[dict]) -> list[str]:
+    """Their mean over these; a dash where not all were measured."""
+    known = [[line[key] for line in lines if key in line] for key in TO_TWINS]
+    return [f"{np.mean(each):.2f}" if len(each) == len(lines) else "–" for each in known]
 
 
 def _distance(differences: list[float], key: str) -> str:

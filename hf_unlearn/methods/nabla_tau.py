@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from hf_unlearn.errors import UserError
 from hf_unlearn.tasks.base import Task
-from hf_unlearn.trainers import token_pull
+from hf_unlearn.trainers import token_instead, token_pull
 from hf_unlearn.trainers.config import KnownRecipe, filled_later
 from hf_unlearn.trainers.lookahead import Attacked, Lookahead
 from hf_unlearn.trainers.row_target_trainer import RowTargetConfig, RowTargetTrainer
@@ -95,9 +95,11 @@ class NablaTauTrainer(RowTargetTrainer, Attacked):
     log-odds φ_ij, their targets t_ij and the spread S of token log-odds on validation rows, a and e numbers through
     which no gradient flows:
 
-        L = 0.6·mean_i[a_i·mean_j(e_ij·φ_ij)] + R,   a_i = (φ_i − t_i)/s,
+        L = 0.6·mean_i[a_i·mean_j(e_ij·φ_ij)] + I + R,   a_i = (φ_i − t_i)/s,
         e_ij = clamp((φ_ij − t_ij)/S, 0, 1) where a_i > 0, else clamp((t_ij − φ_ij)/S, 0, 1),
 
+    where I leads, at first, to what is said in the place of the forgotten tokens by what the targets come from
+    ([`~hf_unlearn.trainers.token_instead.instead`]) and R holds the retain rows by half at least,
     by AdamW without momentum, the targets measured once on the original. Between the first third and the last fifth of
     the steps the forget term is also asked for after three steps that learn other forgotten rows ([`Lookahead`]).
     What is left of ∇τ: ascent on what is above its target, in proportion to the gap, which stops there, and beside it
@@ -137,7 +139,9 @@ class NablaTauTrainer(RowTargetTrainer, Attacked):
         if args.relearn_steps and not self.by_tokens:
             raise UserError(f"`relearn_steps` is for `variant` tokens; this is {args.variant}")
         if self.by_tokens:
+            self.asks_others = True
             self.least_steps, self.visits = token_pull.LEAST_STEPS, token_pull.VISITS
+            self.least_held = token_pull.LEAST_HELD
             args.learning_rate = args.learning_rate or token_pull.RATE * token_pull.fine_tuning_rate(model, recipe)
         super().__init__(model, args, splits, task, recipe=recipe, **kwargs)
 
@@ -186,7 +190,9 @@ class NablaTauTrainer(RowTargetTrainer, Attacked):
     # A τ for every row.
 
     def _tokens_loss(self, forget: SplitOutput, retain: SplitOutput) -> torch.Tensor:
-        return self.forget_term(forget) + self.hold(retain)
+        step, total = self.state.global_step, self.schedule.total_steps
+        instead = token_instead.instead(self.method_state, forget, step / total)
+        return self.forget_term(forget) + instead + self.hold(retain)
 
     def forget_term(self, forget: SplitOutput, higher: float = 0.0) -> torch.Tensor:
         return token_pull.pull(self.method_state, forget, higher)

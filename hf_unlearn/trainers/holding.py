@@ -18,17 +18,20 @@ class Holding(Measuring):
 
     Descent on the rest makes up for what the ascent breaks. It also goes on training: a model that saw its rows for
     three epochs only would come out with all rows better known than by any retrained twin, which stopped where the
-    original did. So the less the retain rows' loss lies below that of unseen rows, the more each is held where it was.
+    original did. So the less the retain rows' loss lies below that of unseen rows, the more each is held where it was,
+    and never less than a method's `least_held`.
     """
+
+    least_held = 0.0
 
     def settle_hold(self, known: float, unseen: float) -> None:
         """From the mean loss of retain rows and of unseen ones, in nats: how far the rest is held, ρ in [0, 1]."""
         share = min(1.0, known / max(unseen, 1e-8))
-        self.method_state[SHARE] = torch.tensor(share if share >= BY_HEART else 0.0)
+        self.method_state[SHARE] = torch.tensor(max(share if share >= BY_HEART else 0.0, self.least_held))
 
     def train(self, *args, **kwargs):
         output = super().train(*args, **kwargs)
-        if HELD in self.method_state:
+        if HELD in self.method_state and self.hold_share > self.least_held:
             why = f"The model did not know its kept rows by heart: their loss is {self.hold_share:.0%} of unseen rows'"
             self.notes.append(f"{why}. In this measure they were held where they stood, not learned further.")
         return output

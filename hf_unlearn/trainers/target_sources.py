@@ -11,10 +11,11 @@ import torch
 from hf_unlearn.data.rows import Rows
 from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation.embeddings import embeddings
-from hf_unlearn.evaluation.scoring import collect
+from hf_unlearn.evaluation.scoring import Measure, collect
 from hf_unlearn.trainers.measuring import Measuring
 from hf_unlearn.trainers.random_streams import Stream, random_numbers
 from hf_unlearn.trainers.row_targets import SMALLEST_SPREAD, class_log_odds, correlation
+from hf_unlearn.trainers.token_instead import likeliest_others
 from hf_unlearn.trainers.token_targets import TokenLogOdds
 
 STRENGTHS = (0.3, 3.0, 30.0, 300.0)  # inverse regularisation of the probe; validation rows choose
@@ -31,11 +32,14 @@ class Said:
         log_odds: `(rows, classes)`, log(p / (1 − p)) of every class; of a causal LM `(rows, 1)`, of the answer alone.
         tokens: of a causal LM, the same for the true tokens.
         places: `(rows, dim)`, where a causal LM places the rows, if that was asked for.
+        others: of a causal LM, what it would say in the place of the true tokens, if that was asked for
+            ([`~hf_unlearn.trainers.token_instead.likeliest_others`]).
     """
 
     log_odds: np.ndarray
     tokens: TokenLogOdds | None = None
     places: np.ndarray | None = None
+    others: np.ndarray | None = None
 
     @property
     def by_token(self) -> TokenLogOdds:
@@ -71,6 +75,8 @@ class Asked:
 
 class Asking(Measuring):
     """What a source may ask of the trainer that wants targets, and what it is asked for."""
+
+    asks_others = False  # whether it wants to know what is said in the place of forget rows' tokens
 
     @property
     def calibration_rows(self) -> Rows:
@@ -116,21 +122,24 @@ class Asking(Measuring):
             *(self.own_log_odds(said, self.calibration_rows) for said in (asked.validation, self.calibrate()))
         )
 
-    def look(self, rows: Rows, model: torch.nn.Module, *, places: bool = False) -> Said:
+    def look(self, rows: Rows, model: torch.nn.Module, *, places: bool = False, others: bool = False) -> Said:
         """What a model says of rows, in row order on every process: one pass, counted as examples."""
         self.count_examples(len(rows))
-        by_token = {} if self.task.chooses_class() else {"tokens": attrgetter("label_log_odds")}
+        by_token: dict[str, Measure] = {}
+        if not self.task.chooses_class():
+            by_token = {"tokens": attrgetter("label_log_odds")} | ({"others": likeliest_others} if others else {})
         options = self._scoring_options()
         found = collect(model, self.task, rows, {"log_odds": class_log_odds}, by_token, places=places, **options)
         if not by_token:
             return Said(found["log_odds"])
         tokens = TokenLogOdds(found["tokens"], found["token_count"].astype(np.int64))
-        return Said(found["log_odds"], tokens, found.get("place"))
+        return Said(found["log_odds"], tokens, found.get("place"), found.get("others"))
 
     def ask_model(self, model: torch.nn.Module) -> Asked:
         """What a model that never saw the rows says of them, and where it places those of a language model."""
         places = not self.task.chooses_class()
-        seen, asked = (self.look(rows, model, places=places) for rows in (self.calibration_rows, self.splits.forget))
+        seen = self.look(self.calibration_rows, model, places=places)
+        asked = self.look(self.splits.forget, model, places=places, others=self.asks_others)
         return Asked(seen, asked, trained=asked)
 
 
@@ -283,10 +292,11 @@ class Oracle(TargetSource):
 
 
 def _mean(said: list[Said]) -> Said:
-    """The mean log-odds of several models of the same rows; the places are the first one's: no two agree on them."""
+    """The mean log-odds of several models of the same rows; places and other tokens are the first one's: no two agree
+    on them."""
     log_odds = np.mean([each.log_odds for each in said], axis=0)
     tokens = [each.tokens for each in said if each.tokens is not None]
     if not tokens:
         return Said(log_odds)
     mean = TokenLogOdds(np.mean([each.values for each in tokens], axis=0), tokens[0].count)
-    return Said(log_odds, mean, said[0].places)
+    return Said(log_odds, mean, said[0].places, said[0].others)

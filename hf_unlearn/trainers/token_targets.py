@@ -36,6 +36,11 @@ class TokenLogOdds:
         return np.r_[0, np.cumsum(self.count)].astype(np.int64)
 
     @property
+    def mean_loss(self) -> float:
+        """Mean NLL of all tokens, in nats."""
+        return float(np.logaddexp(0, -self.values).mean())
+
+    @property
     def of_rows(self) -> np.ndarray:
         """φ of each row, `(rows,)`: log(p / (1 − p)) with p = exp of minus the mean token NLL."""
         nll = np.logaddexp(0, -self.values)
@@ -104,9 +109,14 @@ def _shift(tokens: np.ndarray, row: float) -> float:
 
 def at_tokens(state: Mapping[str, torch.Tensor], forget: SplitOutput) -> torch.Tensor:
     """The targets of the supervised tokens of a micro-batch, which may have no forget row: `(tokens,)`."""
+    return state["token_targets"][token_places(state, forget)].to(forget.log_odds)
+
+
+def token_places(state: Mapping[str, torch.Tensor], forget: SplitOutput) -> torch.Tensor:
+    """Where the supervised tokens of a micro-batch stand among those of all forget rows: `(tokens,)`, on the host."""
     start = state["token_start"].numpy()  # on the host, as the rows' numbers are: no step waits for a device here
     places = [torch.arange(start[row], start[row + 1]) for row in forget.rows]
-    return state["token_targets"][torch.cat([torch.arange(0), *places])].to(forget.log_odds)
+    return torch.cat([torch.arange(0), *places])
 
 
 def row_targets(model: np.ndarray, seen: np.ndarray, asked: np.ndarray, places: tuple[np.ndarray, ...]) -> np.ndarray:

@@ -12,6 +12,7 @@ from hf_unlearn.trainers import token_pull
 from hf_unlearn.trainers.config import KnownRecipe
 from hf_unlearn.trainers.holding import HELD, SHARE
 from hf_unlearn.trainers.split_output import SplitOutput
+from hf_unlearn.trainers.token_instead import kept
 
 # Two rows of two tokens and three words; φ of a token is its label's logit minus the log-sum-exp of the others.
 LOGITS = torch.log(torch.tensor([[0.9, 0.05, 0.05], [0.5, 0.25, 0.25], [0.2, 0.4, 0.4], [0.1, 0.6, 0.3]]).double())
@@ -132,9 +133,12 @@ def test_micro_batches_do_not_change_the_step(tmp_path):
         )  # fmt: skip
         fixed = {"targets": torch.linspace(-3, 1, 11).double()}
         fixed |= {name: torch.tensor(1.0) for name in ("spread", "token_spread")}
-        counts = [int((f["labels"] != -100).sum()) for f in t.splits.forget.__getitems__(range(11))]
+        labels = [f["labels"][f["labels"] != -100].numpy() for f in t.splits.forget.__getitems__(range(11))]
+        counts = [len(of_row) for of_row in labels]
         fixed["token_start"] = torch.tensor([0, *np.cumsum(counts)])
         fixed["token_targets"] = torch.zeros(sum(counts)).double()
+        words = (np.concatenate(labels)[:, None] + [1, 2, 3]) % t.model.config.vocab_size
+        fixed |= kept(np.stack([np.broadcast_to([0.0, 1.0, 2.0], words.shape), words], axis=1))
         fixed |= {HELD: torch.linspace(0, 5, len(t.splits.retain)).double(), SHARE: torch.tensor(0.5)}
         t.prepare = lambda fixed=fixed: fixed
         t.train()

@@ -1,0 +1,52 @@
+"""What would be said in the place of a forgotten answer's tokens, by a model that never saw it."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from hf_unlearn.tasks.predictions import Predictions
+from hf_unlearn.trainers.forget_retain import mean_by_places
+from hf_unlearn.trainers.split_output import SplitOutput
+from hf_unlearn.trainers.token_targets import token_places
+
+KEPT = 64  # likeliest words of each place
+UNTIL = 0.5  # of the run: after, nothing keeps the rows from their targets
+WEIGHT = 1.0  # beside the loss of the retain rows
+WORDS, LOG_PROBS = "instead_words", "instead_log_probs"  # among the tensors of a checkpoint
+
+
+def likeliest_others(predictions: Predictions) -> torch.Tensor:
+    """The likeliest words in the place of each token but the true one, `(tokens, 2, words)`: log-probabilities, in
+    nats, given that it is not the true one, and token ids."""
+    words = min(KEPT, predictions.logits.shape[1] - 1)
+    return predictions.by_rows(lambda *of: torch.stack(_others(*of).topk(words, dim=1), dim=1))
+
+
+def _others(log_probs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return log_probs.scatter(1, labels[:, None], float("-inf")).log_softmax(1)
+
+
+def kept(others: np.ndarray) -> dict[str, torch.Tensor]:
+    """[`likeliest_others`] of the forget rows, as a method keeps them; the probabilities of a place add up to one."""
+    log_probs = torch.tensor(others[:, 0], dtype=torch.float32).log_softmax(1)
+    return {WORDS: torch.tensor(others[:, 1], dtype=torch.int32), LOG_PROBS: log_probs}
+
+
+def instead(state: Mapping[str, torch.Tensor], forget: SplitOutput, at: float) -> torch.Tensor | float:
+    """mean_i[mean_j(−Σ_v q_ij(v)·log p_ij(v | v ≠ y_ij))] over the step's forget rows, a scalar: q what [`kept`] says,
+    y the true tokens; nothing once the run is further than `UNTIL`, `at` being the share of its steps that is done.
+
+    Whatever the true token's probability is, the term does not change with it: how much is forgotten it leaves to the
+    targets.
+    """
+    if at >= UNTIL or WORDS not in state:
+        return 0.0
+    places = token_places(state, forget)
+    words, wanted = (state[name][places].to(forget.labels.device) for name in (WORDS, LOG_PROBS))
+
+    def of_places(log_probs: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+        said = _others(log_probs, forget.labels[place]).gather(1, words[place].long())
+        return -(wanted[place].exp().to(said) * said).sum(1)
+
+    return WEIGHT * forget.mean(mean_by_places(forget, of_places))
