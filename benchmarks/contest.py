@@ -5,7 +5,9 @@
     python benchmarks/contest.py --table
 
 `digits_*` need nothing. `banking77_*` are those of `pretrained.py`: ten intents, 40 rows of each, a BERT of 22 M
-weights and recipe r2; DIR has banking77/train.csv and test.csv, and minilm/. `fashion_*` are 3,000 images of
+weights and recipe r2; DIR has banking77/train.csv and test.csv, and minilm/. `tofu` is slice 0 of
+`language_models.py`, eight authors of eight questions, two of them forgotten, and its recipe with LoRA, in mixed
+precision, of a chat model of 135 M weights with three twins; DIR has tofu/full.json, and smollm2/. `fashion_*` are 3,000 images of
 `fashion_mnist` (zalando-datasets/fashion_mnist on the Hub: a folder of its parquet files) and a small vision
 transformer that is trained from scratch for ten epochs. Every method runs with its defaults, one original and four
 twins a seed; another twin, doing nothing and fine-tuning stand beside. What is stored is the command's own
@@ -21,6 +23,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import language_models
 import numpy as np
 import pretrained
 import yaml
@@ -36,6 +39,7 @@ REQUESTS = {
     "banking77_random": {"forget_fraction": 0.1, "group_column": "customer"},
     "banking77_class": {"forget_classes": ["pending_transfer"]},
     "banking77_planted": {"id_column": "row"},
+    "tofu": {"forget_fraction": 0.25, "group_column": "author"},
 }
 WORDS = {
     "digits_10": "digits, a random tenth",
@@ -45,6 +49,7 @@ WORDS = {
     "banking77_random": "pretrained BERT, a tenth of the rows, some customers",
     "banking77_class": "pretrained BERT, one intent",
     "banking77_planted": "pretrained BERT, a tenth with wrong labels",
+    "tofu": "chat model, two of eight authors",
 }
 GAPS = {"gap_forget_accuracy": "forget accuracy", "gap_membership": "AUC", "rms_z": "rms z"}
 LEVELS = {"retain_accuracy": "retain", "test_accuracy": "test"}
@@ -72,9 +77,30 @@ def write_banking77(folder: Path, data: Path, planted: bool) -> None:
                 writer.writerow([i, customers[i] if part == "train" else i, text, names[label]])
 
 
+def write_tofu(folder: Path, data: Path) -> None:
+    """`train.jsonl`, `validation.jsonl` and `test.jsonl` of slice 0 of `language_models.py`; authors are numbered."""
+    which = language_models.Slice(0)
+    rows, places = language_models.draw_rows(data, which)
+    parts = {"train": sorted(places["forget"] + places["retain"])} | {p: places[p] for p in ("validation", "test")}
+    for part, chosen in parts.items():
+        lines = [json.dumps(rows[i] | {"author": i // which.rows}, ensure_ascii=False) for i in chosen]
+        (folder / f"{part}.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def files(folder: Path, kind: str) -> dict[str, str]:
+    """The arguments that name what was written to the folder."""
+    return {f"{part}_file": str(folder / f"{part}.{kind}") for part in ("train", "validation", "test")}
+
+
 def settings(case: str, folder: Path, options) -> dict:
     """What the file for `hf-unlearn compare` says."""
     base = {"retrain": TWINS, "seed": 0, "use_cpu": True} | REQUESTS[case]
+    if case == "tofu":
+        write_tofu(folder, options.data / "tofu")
+        recipe = {"model": str(options.models / "smollm2"), "bf16": True} | language_models.RECIPE
+        recipe |= language_models.ADAPTER
+        more = {"retrain": 3, "task": "causal_lm", "bf16": True, "original": recipe}
+        return base | files(folder, "jsonl") | more
     if case.startswith("digits"):
         quickstart = yaml.safe_load((ROOT / "configs" / "quickstart.yaml").read_text())
         return base | {"dataset_name": "digits", "original": quickstart["original"]}
@@ -89,9 +115,7 @@ def settings(case: str, folder: Path, options) -> dict:
         base["forget_ids"] = str(folder / "forget.txt")
     epochs, rate = pretrained.RECIPES["r2"]
     return base | {
-        "train_file": str(folder / "train.csv"),
-        "validation_file": str(folder / "validation.csv"),
-        "test_file": str(folder / "test.csv"),
+        **files(folder, "csv"),
         "task": "text_classification",
         "text_column": "text",
         "label_column": "label",
@@ -162,15 +186,15 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", default=["digits_10", "digits_class"], choices=list(REQUESTS))
     parser.add_argument("--methods", nargs="+", default=["all"])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--data", type=Path, help="folder with banking77/ and fashion_mnist/")
-    parser.add_argument("--models", type=Path, help="folder with minilm/")
+    parser.add_argument("--data", type=Path, help="folder with banking77/, fashion_mnist/ and tofu/")
+    parser.add_argument("--models", type=Path, help="folder with minilm/ and smollm2/")
     parser.add_argument("--output", type=Path, help="keep the runs here, so that a stopped contest goes on")
     options = parser.parse_args()
     options.data, options.models = (
         None if path is None else path.resolve() for path in (options.data, options.models)
     )
     for case in options.cases:
-        if case.startswith("banking77") and (options.data is None or options.models is None):
+        if case.startswith(("banking77", "tofu")) and (options.data is None or options.models is None):
             parser.error(f"{case} needs --data and --models")
         if case.startswith("fashion") and options.data is None:
             parser.error(f"{case} needs --data")
