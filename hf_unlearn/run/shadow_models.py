@@ -1,6 +1,7 @@
 """The models of U-LiRA: trained by the recipe, unlearned by the method, and measured. What is measured is kept."""
 
 import copy
+import gc
 import hashlib
 import importlib.metadata
 import json
@@ -71,7 +72,13 @@ class ShadowMaker:
 
     def make(self, role: str, k: int, title: str) -> None:
         """Train model `k` of a role, unlearn each of its forget sets, and keep what φ then is: what it was, of a model
-        that has none of the rows."""
+        that has none of the rows. No model is left when it returns."""
+        self._keep(role, k, self._measured(role, k, title))
+        gc.collect()  # trainers hold themselves in rings, and with them their models
+        say(f"{title}: done")
+
+    def _measured(self, role: str, k: int, title: str) -> dict[str, np.ndarray]:
+        """φ of the audited rows, `(audited,)`, by `original` and `unlearned`."""
         division = self.plan.division(role, k)
         seed = SEEDS * ROLES.index(role) + 1 + k
         kept = self.plan.kept(division)
@@ -89,8 +96,9 @@ class ShadowMaker:
             model = trained.model if part == self.plan.sets - 1 else _copied(trained.model)
             model = self._unlearn(model, forget, np.setdiff1d(kept, forget), seed * self.plan.sets + part)
             unlearned[looked_at] = self._phi(model, self.plan.rows[looked_at])
-        self._keep(role, k, {"original": original, "unlearned": unlearned})
-        say(f"{title}: done")
+            del model
+            gc.collect()  # the next one is a copy
+        return {"original": original, "unlearned": unlearned}
 
     def _unlearn(self, model: torch.nn.Module, forget: np.ndarray, retain: np.ndarray, seed: int) -> torch.nn.Module:
         """The method on a model of its own, by the run's arguments but for the seed, and without a trace."""
