@@ -9,9 +9,8 @@ weights and recipe r2; DIR has banking77/train.csv and test.csv, and minilm/. `f
 `fashion_mnist` (zalando-datasets/fashion_mnist on the Hub: a folder of its parquet files) and a small vision
 transformer that is trained from scratch for ten epochs. `tofu` is slice 0 of `language_models.py`, eight authors of
 eight questions, and its recipe with LoRA in mixed precision: a chat model of 135 M weights forgets two authors; DIR
-has tofu/full.json, and smollm2/. Every method runs with its defaults, one original and four twins a seed (`tofu`: three);
-another twin, doing nothing and fine-tuning stand beside. What is stored is the command's own
-`contest.json`.
+has tofu/full.json, and smollm2/. Every method runs with its defaults, one original and four twins a seed (`tofu`:
+three); another twin, doing nothing and fine-tuning stand beside. What is stored is the command's own `contest.json`.
 """
 
 import argparse

@@ -266,9 +266,7 @@ def test_a_class_is_removed_from_every_second_model(tmp_path, monkeypatch):
 def test_a_text_classifier_knows_the_rows_that_it_has(tmp_path, monkeypatch):
     """Labels are drawn at random, so that only memory knows them; a method that does next to nothing forgets none."""
     made = []
-    monkeypatch.setattr(
-        command, "attack", lambda arguments, plan, maker, own: made.append(maker) or attack(arguments, plan, maker, own)
-    )
+    monkeypatch.setattr(command, "attack", lambda *args: made.append(args[2]) or attack(*args))
     values = tiny.own_data(tmp_path, "text_classification", method="fine_tune", cache_dir=str(tmp_path / "cache"))
     values["original"]["num_train_epochs"] = 60
     assert lira(tmp_path, values | {"learning_rate": 1e-9}, "--shadows", "4", "--targets", "1") == 0
