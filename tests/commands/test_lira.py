@@ -86,7 +86,7 @@ def planted():
     def run(forgets, targets=4, damage=0.0, fixed=False):
         plan = fixed_plan(np.arange(40), 400, seed=0) if fixed else make_plan(np.arange(400), 0.1, 4, seed=0)
         own = LiraArguments(shadows=32, targets=targets, forget_sets=4)
-        from hf_unlearn.run.arguments import parse_arguments
+        from hf_unlearn.run.parsing import parse_arguments
 
         arguments = parse_arguments(["--method", "fine_tune", "--use_cpu", "true"])
         return attack(arguments, plan, Planted(plan, forgets, damage), own)

@@ -7,8 +7,8 @@ from toy import lm_setup
 from hf_unlearn.data.build import training_rows
 from hf_unlearn.errors import UserError
 from hf_unlearn.models import lora
-from hf_unlearn.run.arguments import parse_arguments
 from hf_unlearn.run.loading import complete_recipe
+from hf_unlearn.run.parsing import parse_arguments
 from hf_unlearn.run.recipe import Recipe, train_recipe
 
 
