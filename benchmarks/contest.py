@@ -50,7 +50,10 @@ WORDS = {
     "banking77_planted": "pretrained BERT, a tenth with wrong labels",
     "tofu": "chat model, two of eight authors",
 }
-GAPS = {"gap_forget_accuracy": "forget accuracy", "gap_membership": "AUC", "rms_z": "rms z"}
+GAPS = {
+    "gap_forget_accuracy": "forget accuracy", "gap_forget_loss": "forget loss", "gap_membership": "AUC",
+    "rms_z": "rms z",
+}  # fmt: skip
 LEVELS = {"retain_accuracy": "retain", "test_accuracy": "test"}
 
 
@@ -149,14 +152,16 @@ def run(case: str, options) -> None:
 
 
 def table(case: str, folder: Path = RESULTS) -> str:
-    """Markdown, the closest row by row first: distances to the twins, accuracies less theirs (in points), cost; under
-    how many seeds a method was told apart from the twins and lost utility. The twins' line is one against the rest."""
+    """Markdown, the closest row by row first: distances to the twins, of language models also in nats, accuracies less
+    theirs (in points), cost; under how many seeds a method was told apart from the twins and lost utility. The twins'
+    line is one against the rest."""
     found = json.loads((folder / f"{case}.json").read_text())
     seeds = len(found["seeds"])
-    lines = [_row(["", *GAPS.values(), *LEVELS.values(), "examples", "told apart", "damaged"])]
-    lines.append(_row(["---"] * (len(GAPS) + len(LEVELS) + 4)))
     floor = found["floor"]
-    lines.append(_row(["one twin to the others", *(_number(floor[key]) for key in GAPS), "", "", "", "", ""]))
+    gaps = [key for key in GAPS if found["task"] == "causal_lm" or key != "gap_forget_loss"]
+    lines = [_row(["", *(GAPS[key] for key in gaps), *LEVELS.values(), "examples", "told apart", "damaged"])]
+    lines.append(_row(["---"] * (len(gaps) + len(LEVELS) + 4)))
+    lines.append(_row(["one twin to the others", *(_number(floor[key]) for key in gaps), "", "", "", "", ""]))
     done = [entry for entry in found["entries"] if entry["figures"]["rms_z"] is not None]
     for entry in sorted(done, key=lambda entry: entry["figures"]["rms_z"]["mean"]):
         figures, verdict = entry["figures"], entry["verdict"]
@@ -164,7 +169,7 @@ def table(case: str, folder: Path = RESULTS) -> str:
         levels = [f"{figures[key]['mean'] - floor[key]['mean']:+.1f}" for key in LEVELS]
         cost = "" if figures["cost"] is None else f"{figures['cost']['mean']:.0f} %"
         judged = [f"{verdict[key]} of {seeds}" if verdict[key] else "" for key in ("told_apart", "damaged")]
-        lines.append(_row([name, *(_number(figures[key]) for key in GAPS), *levels, cost, *judged]))
+        lines.append(_row([name, *(_number(figures[key]) for key in gaps), *levels, cost, *judged]))
     return "\n".join(lines)
 
 
