@@ -179,9 +179,16 @@ def build_original(arguments: Arguments, recipe: Recipe, task: Task, seed: int):
 
 
 def build_start(arguments: Arguments, task: Task, seed: int):
-    """The same with the adapter that the recipe trains, where it trains one."""
+    """The same with the adapter that the recipe trains, where it trains one, in the form in which it will come: none
+    of its weights are all 0, as B of a fresh one is, and its frozen copy stands beside it."""
     recipe = get_recipe(arguments)
-    return recipe.add_adapter(build_original(arguments, recipe, task, seed), task)
+    model = recipe.add_adapter(build_original(arguments, recipe, task, seed), task)
+    if recipe.use_peft:
+        for weight in model.parameters():
+            if weight.requires_grad and not weight.any():
+                torch.nn.init.constant_(weight, 1e-3)
+        lora.add_reference_adapter(model)
+    return model
 
 
 def _load_config(arguments: Arguments, name: str, task_class: type[Task] = Task):

@@ -20,6 +20,7 @@ from hf_unlearn.data.content import features_digest
 from hf_unlearn.errors import NonFiniteLossError, UserError
 from hf_unlearn.evaluation.scoring import score
 from hf_unlearn.evaluation.shadow_plan import ROLES, ShadowPlan
+from hf_unlearn.models.weights import copied
 from hf_unlearn.progress import say
 from hf_unlearn.run import stages
 from hf_unlearn.run.arguments import Arguments
@@ -93,7 +94,7 @@ class ShadowMaker:
             forget = self.plan.rows[looked_at & division.member]
             if not len(forget):
                 continue
-            model = trained.model if part == self.plan.sets - 1 else _copied(trained.model)
+            model = trained.model if part == self.plan.sets - 1 else copied(trained.model)
             model = self._unlearn(model, forget, np.setdiff1d(kept, forget), seed * self.plan.sets + part)
             unlearned[looked_at] = self._phi(model, self.plan.rows[looked_at])
             del model
@@ -131,11 +132,6 @@ class ShadowMaker:
 
     def _path(self, role: str, k: int) -> Path:
         return self.folder / f"{role}-{k:05d}.safetensors"
-
-
-def _copied(model: torch.nn.Module) -> torch.nn.Module:
-    """A copy to unlearn from: frozen weights, the base of an adapter say, are those of the model itself."""
-    return copy.deepcopy(model, {id(p): p for p in model.parameters() if not p.requires_grad})
 
 
 def _key(arguments: Arguments, data: Data, plan: ShadowPlan, fingerprint: str) -> str:
