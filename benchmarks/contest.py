@@ -135,16 +135,16 @@ def run(case: str, options) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.output.resolve() / f"{case}_rows" if options.output else Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        config = folder / "contest.yaml"
-        config.write_text(yaml.safe_dump(settings(case, folder, options)))
+        config, said = folder / "contest.yaml", settings(case, folder, options)
+        config.write_text(yaml.safe_dump(said))
         output = options.output / case if options.output else folder / "contest"
         command = [sys.executable, "-m", "hf_unlearn.cli", "compare", "--config", str(config), "--output_dir",
                    str(output), "--seeds", str(options.seeds), "--methods", *options.methods]  # fmt: skip
         subprocess.run(command, check=True)
         found = json.loads((output / "contest.json").read_text())
         found["source"] = WORDS[case]  # instead of a folder of this machine
-        if found["recipe"]:
-            found["recipe"]["model"] = Path(str(found["recipe"].get("model"))).name
+        if base := said["original"].get("model"):
+            found["recipe"]["model"] = Path(base).name
         RESULTS.mkdir(parents=True, exist_ok=True)
         (RESULTS / f"{case}.json").write_text(json.dumps(found, indent=1) + "\n")
         if options.output:
