@@ -32,6 +32,7 @@ AUTHOR_ROWS = 20  # TOFU's rows lie author by author
 HELD_OUT = 3  # authors for validation, and as many for test
 RECIPE = {"num_train_epochs": 5, "learning_rate": 3e-4, "batch_size": 8}
 LORA_RATE, LORA_RANK = 2e-3, 16
+ADAPTER = {"use_peft": True, "lora_r": LORA_RANK, "lora_alpha": 2 * LORA_RANK, "learning_rate": LORA_RATE}
 RELEARN_MARKS = (1, 2, 5, 10, 20)  # steps on a quarter of the forgotten rows
 FIGURES = (
     "forget loss", "forget acc", "retain acc", "test loss", "AUC", "ES", "rms φ", "KL", "steps", "examples", "CPU s",
@@ -106,11 +107,8 @@ class Bench:
 
         if self.which.layers is not None:
             model = shallow(model, self.which.layers, default_cache_dir() / f"{Path(model).name}_{self.which.layers}")
-        adapter = {
-            "use_peft": True, "lora_r": LORA_RANK, "lora_alpha": 2 * LORA_RANK, "learning_rate": LORA_RATE,
-        }  # fmt: skip
         precision = {"bf16": True} if self.which.bf16 else {}
-        return Recipe(model=model, **(RECIPE | (adapter if self.which.lora else {}) | precision))
+        return Recipe(model=model, **(RECIPE | (ADAPTER if self.which.lora else {}) | precision))
 
     def train(self, rows, seed: int):
         """A model that the recipe makes of these rows, or made of them before."""

@@ -119,7 +119,7 @@ def run_job(job: tuple[str, int, list[str]]) -> str:
     from hf_unlearn.evaluation.comparison import compare
     from hf_unlearn.report.evidence import environment, write_json
     from hf_unlearn.run import stages
-    from hf_unlearn.run.arguments import parse_arguments
+    from hf_unlearn.run.parsing import parse_arguments
     from hf_unlearn.run.rows import prepare_data
 
     torch.set_num_threads(1)

@@ -40,7 +40,7 @@ from hf_unlearn.methods.fine_tune import FineTuneConfig, FineTuneTrainer
 from hf_unlearn.models import noise
 from hf_unlearn.report.evidence import environment, write_json
 from hf_unlearn.run import stages
-from hf_unlearn.run.arguments import parse_arguments
+from hf_unlearn.run.parsing import parse_arguments
 from hf_unlearn.run.rows import prepare_data
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.trainers.base import UnlearningTrainer

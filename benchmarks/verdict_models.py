@@ -123,7 +123,7 @@ def recipe_models(case: str) -> Ensemble:
 
     from hf_unlearn.data.build import training_rows
     from hf_unlearn.run import stages
-    from hf_unlearn.run.arguments import parse_arguments
+    from hf_unlearn.run.parsing import parse_arguments
     from hf_unlearn.run.rows import prepare_data
 
     torch.set_num_threads(1)

@@ -8,7 +8,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def train(argv: list[str] | None = None) -> None:
-    from hf_unlearn.run.arguments import parse_arguments
+    from hf_unlearn.run.parsing import parse_arguments
 
     arguments = parse_arguments(argv)  # before the heavy imports: most mistakes are told at once
 

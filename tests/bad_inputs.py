@@ -242,6 +242,17 @@ PATHS = [
     Case("output is a file", "is a file; name a folder", config={"output_dir": "HERE/f"}, files={"f": "x"}),
     Case("output below a file", "lies below a file (f)", config={"output_dir": "HERE/f/out"}, files={"f": "x"}),
     Case("output is not empty", "is not empty", config={"output_dir": "HERE/d"}, files={"d/precious": "x"}),
+    *(
+        Case(f"output where nothing can be made, {name}", "--output_dir /proc/x cannot be written to", base=base,
+             config={"output_dir": "/proc/x"}, argv=["--config", "CONFIG", *argv], command=name)
+        for name, base, argv in (
+            ("train", "text", []),
+            ("compare", "text", ["--methods", "npo", "--retrain", "2"]),
+            ("audit", "given", []),
+            ("lira", "text", []),
+            ("evaluate", "text", ["--unlearned_model", "MODEL"]),
+        )
+    ),
     Case("output has too long a name", "is no name of a folder", config={"output_dir": "HERE/" + 300 * "a"}),
     Case("output with a null character", "is no name of a folder", config={"output_dir": "HERE/a\0b"}),
     Case("output is a link to nothing", "is a link to nothing", config={"output_dir": "HERE/link"},

@@ -133,7 +133,7 @@ def test_files_and_functions_are_short(path):
 def test_what_is_light_stays_light():
     """Neither the package nor its reports nor the first words of the command line, nor a push, wait for torch."""
     program = (
-        "import sys, hf_unlearn, hf_unlearn.cli, hf_unlearn.report, hf_unlearn.run.arguments; "
+        "import sys, hf_unlearn, hf_unlearn.cli, hf_unlearn.report, hf_unlearn.run.parsing; "
         "import hf_unlearn.commands.push, hf_unlearn.commands.cache, hf_unlearn.run.recipe_cache; print(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)

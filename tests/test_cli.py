@@ -13,7 +13,8 @@ from hf_unlearn.data import scored_rows
 from hf_unlearn.methods.nabla_tau import NablaTauConfig
 from hf_unlearn.progress import say
 from hf_unlearn.report.evidence import validate
-from hf_unlearn.run.arguments import DataArguments, _build_parser
+from hf_unlearn.run.arguments import DataArguments
+from hf_unlearn.run.parsing import _build_parser
 from hf_unlearn.run.short_help import EVERYDAY
 from hf_unlearn.train import main
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from hf_unlearn.run.arguments import parse_arguments
 from hf_unlearn.run.checks import check
+from hf_unlearn.run.parsing import parse_arguments
 from hf_unlearn.train import main
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))

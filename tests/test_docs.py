@@ -12,9 +12,9 @@ from toy import image_rows, image_task, vit
 
 from hf_unlearn.cli import main
 from hf_unlearn.commands.init import template
-from hf_unlearn.run.arguments import parse_arguments
 from hf_unlearn.run.checks import check
 from hf_unlearn.run.command_arguments import parse_with_own
+from hf_unlearn.run.parsing import parse_arguments
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

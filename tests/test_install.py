@@ -16,7 +16,7 @@ from toy import tokenizer
 import hf_unlearn
 from hf_unlearn.cli import main
 from hf_unlearn.commands.init import KINDS, template
-from hf_unlearn.run.arguments import parse_arguments
+from hf_unlearn.run.parsing import parse_arguments
 
 ROOT = Path(__file__).parents[1]
 

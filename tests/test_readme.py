@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from toy import text_rows, text_setup
 
-from hf_unlearn.run.arguments import parse_arguments
+from hf_unlearn.run.parsing import parse_arguments
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

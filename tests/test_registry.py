@@ -13,7 +13,7 @@ from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation.scores import SplitScores
 from hf_unlearn.methods import METHODS, get_method, method_names
 from hf_unlearn.methods.npo import NPOTrainer
-from hf_unlearn.run.arguments import parse_arguments
+from hf_unlearn.run.parsing import parse_arguments
 from hf_unlearn.tasks import TASKS, get_task, task_for, task_names
 
 METHOD = """

@@ -64,7 +64,8 @@ def compare(argv: list[str] | None = None) -> None:
             return results.print_nothing_written(base, data)
         folder = ContestFolder(Path(base.trainer.output_dir), plan, own.tune)
         runs = make_runs(own, plan, folder, data)
-        contest = build_contest(runs, retrain=base.recipe.retrain, tune=own.tune, passed_over=plan.passed_over)
+        numbers = {"retrain": base.recipe.retrain, "tune": own.tune}
+        contest = build_contest(runs, **numbers, passed_over=plan.passed_over, accuracy=data.task.accuracy_name)
         save(folder.folder, contest, base.run.json)
 
 

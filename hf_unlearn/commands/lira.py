@@ -80,6 +80,7 @@ def lira(argv: list[str] | None = None) -> None:
         _say_plan(arguments, plan, wanted, missing)
         if arguments.run.dry_run:
             return results.print_nothing_written(arguments, data)
+        data.model = None  # it was built to be looked at; each shadow has its own
         for role, k in missing:
             maker.make(role, k, f"{role} {k + 1} of {own.shadows if role == 'shadow' else own.targets}")
         result = attack(arguments, plan, maker, own)

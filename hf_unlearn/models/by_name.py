@@ -1,6 +1,7 @@
 """Models by name: on the Hub, or a folder; and in one line why one cannot be loaded."""
 
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,24 +28,56 @@ def load_by_name(name: str, task: type[Task] | None = None) -> Any:
         )
 
 
+@dataclass(frozen=True)
+class Head:
+    """What a configuration says that its model is made for.
+
+    Args:
+        architecture: the model's class; `None` where it names none, and of an adapter.
+        problem: the problem type.
+        adapter: of an adapter its task type.
+    """
+
+    architecture: str | None = None
+    problem: str | None = None
+    adapter: str | None = None
+
+    def __str__(self) -> str:
+        return self.architecture or self.adapter or "the model"
+
+    def tasks(self) -> list[type[Task]]:
+        """All that a model with it serves; several tasks may share a head."""
+        return [task for task in map(get_task, task_names()) if self._is_of(task)]
+
+    def _is_of(self, task: type[Task]) -> bool:
+        if self.adapter:
+            return self.adapter == task.peft_task_type
+        return bool(self.architecture) and task.serves_class(str(self.architecture))
+
+
+def head_of(name: str, **options: Any) -> Head:
+    """The head of a model, or of an adapter; no weights are read. Raises `UserError` if there is none of this name.
+
+    Args:
+        options: for the configuration's `from_pretrained`.
+    """
+    check_place(name)
+    with said_in_one_line(name):
+        if lora.is_adapter_folder(name):
+            from peft import PeftConfig
+
+            return Head(adapter=PeftConfig.from_pretrained(name).task_type)
+        config = Task.load_config(name, **options)
+        return Head(next(iter(getattr(config, "architectures", None) or []), None), config.problem_type)
+
+
 def task_by_name(name: str) -> type[Task]:
-    """The task that a model's configuration says it is made for, of an adapter its own. Raises `UserError`."""
-    from transformers import AutoConfig
-
-    tasks = [get_task(known) for known in task_names()]
-    if lora.is_adapter_folder(name):
-        from peft import PeftConfig
-
-        kind, problem = PeftConfig.from_pretrained(name).task_type, None
-        served = [task for task in tasks if kind and kind == task.peft_task_type]
-    else:
-        config = AutoConfig.from_pretrained(name)
-        kind, problem = next(iter(config.architectures or []), None), config.problem_type
-        served = [task for task in tasks if kind and task.serves_class(kind)]
-    found = of_problem(served, problem)
+    """The task that a model is made for, by its head alone. Raises `UserError`."""
+    head = head_of(name)
+    found = of_problem(head.tasks(), head.problem)
     if found is None:
         raise UserError(
-            f"{kind or name} belongs to no task that is known (a base without a head?); name one with task=: "
+            f"{head} belongs to no task that is known (a base without a head?); name one with task=: "
             f"{', '.join(task_names())}"
         )
     return found

@@ -1,5 +1,6 @@
 """Weights as they come from a folder or the Hub, and as they are trained: whole, and wide enough to move."""
 
+import copy
 import logging
 import re
 from collections.abc import Iterator
@@ -122,3 +123,9 @@ def widen(model: nn.Module) -> bool:
         return False
     model.float()
     return True
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A copy to unlearn from. Frozen weights, the base of an adapter say, are those of the model itself, so that a
+    large base is there once."""
+    return copy.deepcopy(model, {id(p): p for p in model.parameters() if not p.requires_grad})

@@ -14,6 +14,7 @@ from hf_unlearn.report.verdict import KINDS, OPEN, TOLD, WITHIN, damage, outcome
 Run = Mapping[str, Any]
 SCHEMA_VERSION = 1
 LEVEL = 0.95
+ACCURACY = "accuracy"
 NOTHING, TWIN, TUNED = "do nothing", "another twin", " tuned"
 DISTANCE = Metric(
     "distance",
@@ -21,10 +22,17 @@ DISTANCE = Metric(
     lambda run: forgetting(run["gap"]),
     floor=lambda run: forgetting(run["floor"]),
 )
+LOSS = Metric(
+    "gap_forget_loss",
+    "gap: forget loss",
+    lambda run: run["gap"]["forget_loss"],
+    floor=lambda run: run["floor"]["forget_loss"],
+    digits=3,
+)
 MEMORY = Metric("memory", "peak memory (MB)", lambda run: run["cost"].get("peak_memory_mb"), digits=0)
 
 
-def _answer(kind: str, figure: str, title: str, scale: float = 1.0, digits: int = 2) -> Metric:
+def _answer(kind: str, figure: str, title: str, scale: float = 1.0, digits: int = 2, higher: bool = False) -> Metric:
     def of(model: str) -> Callable[[Run], float | None]:
         def read(run: Run) -> float | None:
             figures = (run.get("answers") or {}).get("figures", {}).get(kind, {})
@@ -33,21 +41,28 @@ def _answer(kind: str, figure: str, title: str, scale: float = 1.0, digits: int 
 
         return read
 
-    return Metric(f"{kind}_{figure}", title, of("unlearned"), of("original"), of("twins"), digits=digits)
+    return Metric(
+        f"{kind}_{figure}", title, of("unlearned"), of("original"), of("twins"), digits=digits, higher=higher
+    )
 
 
 ANSWERS = (
     _answer("forgotten", "rouge", "ROUGE-L, forgotten", digits=3),
-    _answer("kept", "rouge", "ROUGE-L, kept", digits=3),
-    _answer("general", "rouge", "ROUGE-L, general", digits=3),
+    _answer("kept", "rouge", "ROUGE-L, kept", digits=3, higher=True),
+    _answer("general", "rouge", "ROUGE-L, general", digits=3, higher=True),
     _answer("forgotten", "repetition", "repetition, forgotten (%)", 100),
     _answer("forgotten", "refusals", "refusals, forgotten (%)", 100),
 )
-FIGURES: tuple[Metric, ...] = (DISTANCE, *METRICS, MEMORY, *ANSWERS)
+FIGURES: tuple[Metric, ...] = (DISTANCE, LOSS, *METRICS, MEMORY, *ANSWERS)
 
 
 def build_contest(
-    runs: Mapping[str, Sequence[Run]], *, retrain: int, tune: int, passed_over: Mapping[str, str]
+    runs: Mapping[str, Sequence[Run]],
+    *,
+    retrain: int,
+    tune: int,
+    passed_over: Mapping[str, str],
+    accuracy: str = ACCURACY,
 ) -> Contest:
     """The whole file from `runs[entry][seed]`, each an evidence with the block `contest`, or where a method broke
     down that block alone.
@@ -56,6 +71,7 @@ def build_contest(
         retrain: twins of each seed.
         tune: rates of the search; 0 without one.
         passed_over: why methods did not take part.
+        accuracy: what the task counts as one ([`Task.accuracy_name`]).
     """
     first = list(runs[NOTHING])
     stress = first[0].get("stress")
@@ -78,7 +94,7 @@ def build_contest(
         "passed_over": dict(passed_over),
         "recipe": first[0]["recipe"],
         "environment": first[0]["environment"],
-        "notes": _notes(runs, tune),
+        "notes": _notes(runs, tune, accuracy),
         **more,
     }
 
@@ -200,13 +216,15 @@ def _point(entry: Entry) -> dict[str, float] | None:
     return {"gap": gap, "accuracy": accuracy, "cost": cost}
 
 
-def _notes(runs: Mapping[str, Sequence[Run]], tune: int) -> list[str]:
+def _notes(runs: Mapping[str, Sequence[Run]], tune: int, accuracy: str) -> list[str]:
     seeds = len(runs[NOTHING])
+    unit = (runs[NOTHING][0].get("units") or {}).get("loss", "nats")
     notes = [
         "Distance: the mean of the gaps in forget accuracy and membership AUC to the mean of the twins, in points; "
         "twin: the same of each twin against the others. Another twin is one more, judged as if a method had made it.",
         "Marked: the best of a figure, and where less is better all within the floor, because what is as close as a "
         "twin cannot be told apart.",
+        f"Losses are in {unit}." if accuracy == ACCURACY else f"Accuracy is {accuracy} here; losses are in {unit}.",
     ]
     if seeds > 1:
         notes.append(

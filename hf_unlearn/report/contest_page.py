@@ -15,7 +15,8 @@ from hf_unlearn.report.table import ABSENT, number
 TITLE = "A contest of unlearning methods"
 TABLES = {
     "Distance to the twins": (
-        "distance", "gap_forget_accuracy", "gap_membership", "ks", "rms_z", "remembered", "over_forgotten",
+        "distance", "gap_forget_accuracy", "gap_membership", "gap_forget_loss", "ks", "rms_z", "remembered",
+        "over_forgotten",
     ),
     "Utility and cost": (
         "retain_accuracy", "test_accuracy", "gap_retain_accuracy", "gap_test_accuracy", "cost", "examples", "seconds",

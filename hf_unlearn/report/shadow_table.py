@@ -18,7 +18,8 @@ def shadow_rows(block: Mapping[str, Any] | None) -> list[Row]:
 
 def sentences(block: Mapping[str, Any]) -> list[str]:
     """How large the pool was."""
-    text = f"{block['audited_rows']:,} audited rows, {block['shadows']:,} shadow models, {block['targets']:,} targets"
+    targets = f"{block['targets']:,} target{'s' * (block['targets'] != 1)}"
+    text = f"{block['audited_rows']:,} audited rows, {block['shadows']:,} shadow models, {targets}"
     most = block.get("memorized_rows")
     return [f"{text}." if most is None else f"{text}; the {most:,} rows that shadows memorize most stand apart."]
 

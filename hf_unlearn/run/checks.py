@@ -3,6 +3,7 @@
 import difflib
 import importlib.util
 import os
+import tempfile
 from dataclasses import fields
 from pathlib import Path
 
@@ -318,7 +319,8 @@ def _check_output(arguments: Arguments, goes_on: bool) -> None:
 
 
 def check_folder(folder: Path, what: str) -> None:
-    """Raises `UserError` unless `folder` is one that can be written to, or can be made."""
+    """Raises `UserError` unless `folder` is one that can be written to, or can be made: it is tried, and nothing is
+    left."""
     try:
         if "\0" in str(folder):
             raise ValueError("it holds a null character")
@@ -331,8 +333,10 @@ def check_folder(folder: Path, what: str) -> None:
     if not there.is_dir():
         where = "is a file" if there == folder else f"lies below a file ({there.name})"
         raise UserError(f"{what} {where}; name a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"{what} cannot be written to; name another folder")
+    try:  # permissions do not tell it of every file system; under a name of its own, so that runs do not meet
+        os.rmdir(tempfile.mkdtemp(prefix=".hf-unlearn-", dir=there))
+    except OSError as error:
+        raise UserError(f"{what} cannot be written to ({error.strerror}); name another folder") from None
 
 
 def _check_launch(trainer) -> None:

@@ -4,8 +4,9 @@ import argparse
 import sys
 from typing import Any
 
-from hf_unlearn.run.arguments import Arguments, parse_arguments
+from hf_unlearn.run.arguments import Arguments
 from hf_unlearn.run.line_parser import LineParser, describe_negations
+from hf_unlearn.run.parsing import parse_arguments
 
 
 def parse_with_own(own_class: Any, command: str, argv: list[str] | None = None) -> tuple[Any, Arguments]:

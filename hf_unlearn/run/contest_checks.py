@@ -1,10 +1,10 @@
 """What of a contest can be refused, or whom it passes over, before anything is trained."""
 
-import copy
 import os
 import tempfile
 
 from hf_unlearn.errors import UserError
+from hf_unlearn.models.weights import copied
 from hf_unlearn.run import stages
 from hf_unlearn.run.checks import check
 from hf_unlearn.run.contest_plan import STRIDE, ContestPlan
@@ -66,7 +66,7 @@ def _rehearse(plan: ContestPlan, name: str, data: Data) -> None:
     with tempfile.TemporaryDirectory(prefix="hf-unlearn-") as scratch:
         arguments = plan.arguments(name, 0)
         arguments.trainer.output_dir, arguments.trainer.report_to = scratch, []
-        trainer = stages.make_trainer(arguments, data, Trained(copy.deepcopy(data.loaded)))
+        trainer = stages.make_trainer(arguments, data, Trained(copied(data.loaded)))
         trainer.plan()
         for lens in trainer.active_lenses:
             lens.plan()

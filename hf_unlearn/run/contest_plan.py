@@ -8,10 +8,11 @@ from typing import Any
 
 from hf_unlearn.errors import UserError
 from hf_unlearn.exits import nearest
-from hf_unlearn.run.arguments import Arguments, parse_arguments
+from hf_unlearn.run.arguments import Arguments
 from hf_unlearn.run.checks import check
 from hf_unlearn.run.config_file import read_config
 from hf_unlearn.run.line_parser import LineParser
+from hf_unlearn.run.parsing import parse_arguments
 
 BLOCK = "method_arguments"  # of the file: a block for each contestant
 ALL, BASELINE = "all", "fine_tune"

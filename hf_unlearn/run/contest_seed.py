@@ -20,6 +20,7 @@ from hf_unlearn.evaluation.scoring import score
 from hf_unlearn.evaluation.stress import Measured, StressTest
 from hf_unlearn.evaluation.tuning import rate_factors, validation_distance
 from hf_unlearn.methods import get_method
+from hf_unlearn.models.weights import copied
 from hf_unlearn.report.contest import NOTHING, TUNED, TWIN
 from hf_unlearn.report.contest_blocks import ContestRun, Tried
 from hf_unlearn.run import results, stages
@@ -242,7 +243,7 @@ class ContestSeed:
 
     def _trainer(self, arguments: Arguments) -> UnlearningTrainer:
         """The method's trainer around a copy of the original."""
-        original = replace(self._original, model=copy.deepcopy(self._original.model))
+        original = replace(self._original, model=copied(self._original.model))
         return stages.make_trainer(arguments, self.data, original)
 
     def _value(self, trainer: UnlearningTrainer, unlearning: stages.Unlearning) -> Tried:

@@ -7,7 +7,7 @@ import torch
 from hf_unlearn.data.sources import Source
 from hf_unlearn.errors import UserError
 from hf_unlearn.models import lora
-from hf_unlearn.models.by_name import check_place, said_in_one_line
+from hf_unlearn.models.by_name import Head, check_place, head_of, said_in_one_line
 from hf_unlearn.models.lora import base_name
 from hf_unlearn.models.weights import load_weights
 from hf_unlearn.run.arguments import Arguments
@@ -136,17 +136,10 @@ def load_label2id(arguments: Arguments, task_class: type[Task] = Task) -> dict[s
         return None if lora.is_adapter_folder(name) else _load_config(arguments, name, task_class).label2id
 
 
-def head_of(arguments: Arguments, name: str) -> tuple[str | None, str | None, str | None]:
-    """What a model is made for: the class in its configuration and its problem type there, of an adapter its task
-    type. Raises `UserError`."""
-    check_place(name)
-    with said_in_one_line(name):
-        if lora.is_adapter_folder(name):
-            from peft import PeftConfig
-
-            return None, None, PeftConfig.from_pretrained(name).task_type
-        config = _load_config(arguments, name)
-        return next(iter(getattr(config, "architectures", None) or []), None), config.problem_type, None
+def head_of_given(arguments: Arguments) -> Head | None:
+    """What the model that must forget is made for; `None` where none is given. Raises `UserError`."""
+    name = arguments.model.model_name_or_path
+    return None if name is None else head_of(name, **_config_options(arguments, name))
 
 
 def load_processor(arguments: Arguments, source: Source, task_class: type[Task]):
@@ -186,16 +179,26 @@ def build_original(arguments: Arguments, recipe: Recipe, task: Task, seed: int):
 
 
 def build_start(arguments: Arguments, task: Task, seed: int):
-    """The same with the adapter that the recipe trains, where it trains one."""
+    """The same with the adapter that the recipe trains, where it trains one, in the form in which it will come: none
+    of its weights are all 0, as B of a fresh one is, and its frozen copy stands beside it."""
     recipe = get_recipe(arguments)
-    return recipe.add_adapter(build_original(arguments, recipe, task, seed), task)
+    model = recipe.add_adapter(build_original(arguments, recipe, task, seed), task)
+    if recipe.use_peft:
+        for weight in model.parameters():
+            if weight.requires_grad and not weight.any():
+                torch.nn.init.constant_(weight, 1e-3)
+        lora.add_reference_adapter(model)
+    return model
 
 
 def _load_config(arguments: Arguments, name: str, task_class: type[Task] = Task):
+    return task_class.load_config(name, **_config_options(arguments, name))
+
+
+def _config_options(arguments: Arguments, name: str) -> dict[str, Any]:
+    """Those of [`load_options`] that are not of weights."""
     options = load_options(arguments, name)
-    for weights_only in ("attn_implementation", "device_map", "quantization_config"):
-        options.pop(weights_only, None)
-    return task_class.load_config(name, **options)
+    return {k: v for k, v in options.items() if k not in ("attn_implementation", "device_map", "quantization_config")}
 
 
 def _adapters_processor(name: str, task_class: type[Task], options: dict[str, Any]):

@@ -1,6 +1,7 @@
 """The models of U-LiRA: trained by the recipe, unlearned by the method, and measured. What is measured is kept."""
 
 import copy
+import gc
 import hashlib
 import importlib.metadata
 import json
@@ -19,6 +20,7 @@ from hf_unlearn.data.content import features_digest
 from hf_unlearn.errors import NonFiniteLossError, UserError
 from hf_unlearn.evaluation.scoring import score
 from hf_unlearn.evaluation.shadow_plan import ROLES, ShadowPlan
+from hf_unlearn.models.weights import copied
 from hf_unlearn.progress import say
 from hf_unlearn.run import stages
 from hf_unlearn.run.arguments import Arguments
@@ -71,7 +73,13 @@ class ShadowMaker:
 
     def make(self, role: str, k: int, title: str) -> None:
         """Train model `k` of a role, unlearn each of its forget sets, and keep what φ then is: what it was, of a model
-        that has none of the rows."""
+        that has none of the rows. No model is left when it returns."""
+        self._keep(role, k, self._measured(role, k, title))
+        gc.collect()  # trainers hold themselves in rings, and with them their models
+        say(f"{title}: done")
+
+    def _measured(self, role: str, k: int, title: str) -> dict[str, np.ndarray]:
+        """φ of the audited rows, `(audited,)`, by `original` and `unlearned`."""
         division = self.plan.division(role, k)
         seed = SEEDS * ROLES.index(role) + 1 + k
         kept = self.plan.kept(division)
@@ -86,11 +94,12 @@ class ShadowMaker:
             forget = self.plan.rows[looked_at & division.member]
             if not len(forget):
                 continue
-            model = trained.model if part == self.plan.sets - 1 else _copied(trained.model)
+            model = trained.model if part == self.plan.sets - 1 else copied(trained.model)
             model = self._unlearn(model, forget, np.setdiff1d(kept, forget), seed * self.plan.sets + part)
             unlearned[looked_at] = self._phi(model, self.plan.rows[looked_at])
-        self._keep(role, k, {"original": original, "unlearned": unlearned})
-        say(f"{title}: done")
+            del model
+            gc.collect()  # the next one is a copy
+        return {"original": original, "unlearned": unlearned}
 
     def _unlearn(self, model: torch.nn.Module, forget: np.ndarray, retain: np.ndarray, seed: int) -> torch.nn.Module:
         """The method on a model of its own, by the run's arguments but for the seed, and without a trace."""
@@ -123,11 +132,6 @@ class ShadowMaker:
 
     def _path(self, role: str, k: int) -> Path:
         return self.folder / f"{role}-{k:05d}.safetensors"
-
-
-def _copied(model: torch.nn.Module) -> torch.nn.Module:
-    """A copy to unlearn from: frozen weights, the base of an adapter say, are those of the model itself."""
-    return copy.deepcopy(model, {id(p): p for p in model.parameters() if not p.requires_grad})
 
 
 def _key(arguments: Arguments, data: Data, plan: ShadowPlan, fingerprint: str) -> str:

@@ -3,7 +3,7 @@
 from hf_unlearn.data.sources import Source
 from hf_unlearn.errors import UserError
 from hf_unlearn.run.arguments import Arguments
-from hf_unlearn.run.loading import head_of
+from hf_unlearn.run.loading import head_of_given
 from hf_unlearn.tasks import get_task, of_problem, task_names
 from hf_unlearn.tasks.base import Task
 
@@ -16,20 +16,13 @@ def which_task(arguments: Arguments, source: Source) -> str:
     if arguments.data.label_columns:
         return next(name for name in task_names() if get_task(name).has_label_sets)
     choice = f"name one of {', '.join(task_names())}"
-    if arguments.model.model_name_or_path is not None:
-        architecture, problem, kind = head_of(arguments, arguments.model.model_name_or_path)
-        tasks = {get_task(name): name for name in task_names()}
-        served = [
-            task
-            for task in tasks
-            if (architecture and task.serves_class(architecture)) or (kind and kind == task.peft_task_type)
-        ]
-        if problem is None:  # several tasks may share a head; then the columns tell
+    if (head := head_of_given(arguments)) is not None:
+        served = head.tasks()
+        if head.problem is None:  # several tasks may share a head; then the columns tell
             served = [task for task in served if _has_columns(task, arguments, source)] or served
-        if found := of_problem(served, problem):
-            return tasks[found]
-        what = f"{architecture or 'the model'} is made for none that is known (a base without a head?)"
-        raise UserError(f"no --task, and {what}; {choice}")
+        if found := of_problem(served, head.problem):
+            return next(name for name in task_names() if get_task(name) is found)
+        raise UserError(f"no --task, and {head} is made for none that is known (a base without a head?); {choice}")
     for name in task_names():
         if _has_columns(get_task(name), arguments, source):
             return name

@@ -1,25 +1,22 @@
 """The trainer that all methods share: joint batches in, a scalar from `unlearning_loss` out, the rest is Trainer's."""
 
 import math
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from accelerate.utils import extract_model_from_parallel
-from safetensors.torch import load_file, save_file
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, set_seed
 
 from hf_unlearn.data.rows import AnyRows
 from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.errors import NonFiniteLossError, UserError
 from hf_unlearn.evaluation.scores import SplitScores
-from hf_unlearn.models.lora import save_kwargs
 from hf_unlearn.models.weights import KEPT_NARROW, trains_narrow
 from hf_unlearn.saliency.shards import whole
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.tasks.forward import eval_mode, rows_of
+from hf_unlearn.trainers.checkpoints import Checkpoints
 from hf_unlearn.trainers.config import KnownRecipe, UnlearningConfig, default_learning_rate
 from hf_unlearn.trainers.engines import Engines
 from hf_unlearn.trainers.from_datasets import FromDatasets
@@ -31,22 +28,14 @@ from hf_unlearn.trainers.modes import has_batch_norm, set_training_mode
 from hf_unlearn.trainers.originals import Pass
 from hf_unlearn.trainers.pass_clock import PassClock
 from hf_unlearn.trainers.pushing import Pushing
-from hf_unlearn.trainers.resuming import (
-    METHOD_STATE,
-    check_identity,
-    find_checkpoint,
-    metadata,
-    run_identity,
-    write_checksums,
-)
 from hf_unlearn.trainers.saliency_lens import SaliencyLens
-from hf_unlearn.trainers.sampler import JointSampler, StreamSize
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase, Schedule
 from hf_unlearn.trainers.split_output import SplitOutput
 from hf_unlearn.trainers.step_means import StepMeans
+from hf_unlearn.trainers.streams import Streams
 
 
-class UnlearningTrainer(StepMeans, Measuring, Engines, Loading, Pushing, FromDatasets):
+class UnlearningTrainer(Streams, Checkpoints, StepMeans, Measuring, Engines, Loading, Pushing, FromDatasets):
     """A `transformers.Trainer` over joint batches of forget and retain rows.
 
     A method implements [`unlearning_loss`], may override [`phases`] (what is trained when) and [`prepare`] (what it
@@ -116,7 +105,6 @@ class UnlearningTrainer(StepMeans, Measuring, Engines, Loading, Pushing, FromDat
         self._recorded: dict[str, list[torch.Tensor]] = {}
         self._finite: torch.Tensor | None = None
         self._asked_at: dict[str, int] = {}
-        self._identity: dict[str, Any] = {}
         super().__init__(
             model=model,
             args=args,
@@ -191,56 +179,6 @@ class UnlearningTrainer(StepMeans, Measuring, Engines, Loading, Pushing, FromDat
         first = self._asked_at.get(key) != self.state.global_step
         self._asked_at[key] = self.state.global_step
         return first
-
-    # The joint stream.
-
-    def stream_sizes(self) -> dict[str, StreamSize]:
-        """Rows of each stream, and how many a whole optimizer step takes."""
-        parts = self.args.world_size * self.args.gradient_accumulation_steps
-        rows = self.train_dataset.streams
-        batch = {
-            FORGET: self.args.per_device_forget_batch_size,
-            RETAIN: self.args.per_device_train_batch_size,
-        }
-        return {name: StreamSize(len(r), min(len(r), batch[name] * parts)) for name, r in rows.items()}
-
-    def step_rows(self, stream: str) -> int:
-        """The number of rows that a step's mean over `stream` is divided by."""
-        return self.stream_sizes()[stream].batch
-
-    def passes(self, step: int) -> float:
-        """Passes over the retain rows (or the forget rows, where no phase reads retain) after `step` steps."""
-        sizes = self.stream_sizes()
-        stream = RETAIN if any(RETAIN in phase.streams for phase in self.schedule.phases) else FORGET
-        steps = self.schedule.stream_steps(step, stream)
-        return steps / sizes[stream].batches if self.ends_passes else steps * sizes[stream].batch / sizes[stream].rows
-
-    def _sampler(self) -> JointSampler:
-        args = self.args
-        seed = args.seed if args.data_seed is None else args.data_seed
-        accumulation = args.gradient_accumulation_steps
-        sizes = self.stream_sizes()
-        share = (accumulation, args.world_size, args.process_index)
-        lengths = self.train_dataset.lengths
-        return JointSampler(self.schedule, sizes, seed, *share, ends_passes=self.ends_passes, lengths=lengths)
-
-    def set_initial_training_values(self, args, dataloader):
-        # One Trainer epoch holds the whole schedule; PassClock counts the passes that people call epochs.
-        _, steps, examples, _, batch, steps_in_epoch, _ = super().set_initial_training_values(args, dataloader)
-        return 1, steps, examples, steps * batch, batch, steps_in_epoch, self.schedule.total_steps
-
-    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
-        if self.lr_scheduler is None and self.schedule.fixes_rates:
-            base = self.args.learning_rate
-
-            def factor(step: int) -> float:
-                phase, at = self.schedule.at(step)
-                rate = phase.rate(at)
-                return 1.0 if rate is None else rate / base
-
-            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
-            self._created_lr_scheduler = True
-        return super().create_scheduler(num_training_steps, optimizer)
 
     # One step.
 
@@ -327,10 +265,6 @@ class UnlearningTrainer(StepMeans, Measuring, Engines, Loading, Pushing, FromDat
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
         """As Trainer's; `resume_from_checkpoint=True` takes the newest whole one. Raises `UserError` for a checkpoint
         of another run, or one that is not whole."""
-        self._identity = run_identity(self)
-        if resume_from_checkpoint:
-            resume_from_checkpoint = find_checkpoint(resume_from_checkpoint, Path(self.args.output_dir))
-            check_identity(resume_from_checkpoint, self._identity)
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
         except NonFiniteLossError:
@@ -357,37 +291,8 @@ class UnlearningTrainer(StepMeans, Measuring, Engines, Loading, Pushing, FromDat
                 self.method_state.update(lens.prepare())
             set_seed(self.args.seed)  # whatever the preparation drew, the steps start from the same state
         else:
-            self.method_state = load_file(os.path.join(resume_from_checkpoint, METHOD_STATE))
-            for lens in self.active_lenses:
-                lens.restore(self.method_state)
+            self._load_method_state(resume_from_checkpoint)
         return super()._inner_training_loop(batch_size, args, resume_from_checkpoint, *rest, **kwargs)
-
-    def _save_checkpoint(self, model, trial):
-        # Before Trainer's own files: it rotates old checkpoints at the end.
-        folder = os.path.join(self.args.output_dir, f"checkpoint-{self.state.global_step}")
-        if self.args.should_save:
-            os.makedirs(folder, exist_ok=True)
-            state = {"side_examples": torch.zeros((), dtype=torch.int64), **self.method_state}
-            tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
-            save_file(tensors, os.path.join(folder, METHOD_STATE), metadata=metadata(self._identity))
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()  # every process writes its random state
-        if self.args.should_save:
-            write_checksums(Path(folder))
-
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        # Trainer would add training_args.bin, a pickle, and every adapter, the reference included.
-        if not self.args.should_save:
-            return
-        output_dir = output_dir or self.args.output_dir
-        model = self.accelerator.unwrap_model(self.model)
-        options = save_kwargs(model)
-        if not hasattr(model, "peft_config"):
-            # Resuming loads weights by the modules' names; the Hub's older names (ViT has some) would be skipped.
-            options["save_original_format"] = False
-        model.save_pretrained(output_dir, state_dict=state_dict, **options)
-        if self.processing_class is not None:
-            self.processing_class.save_pretrained(output_dir)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "learning_rate" in logs and self._recorded:

@@ -260,6 +260,7 @@ def test_a_given_original_and_answers(tmp_path):
     values |= {"model_name_or_path": str(tmp_path / "original")}
     argv = ("--methods", "npo", "--retrain", "2", "--num_train_epochs", "1", "--generate", "2")
     assert contest(tmp_path, values, *argv) == 0
+    assert any("token accuracy" in note for note in read(tmp_path / "out")["notes"])
     found = {entry["name"]: entry["figures"] for entry in read(tmp_path / "out")["entries"]}
     assert all(figures["forgotten_rouge"] is not None for figures in found.values())
     evidence = {

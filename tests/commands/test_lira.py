@@ -1,6 +1,7 @@
 """`hf-unlearn lira`: who is in which model, what is kept and taken up again, and what the four verdicts say."""
 
 import json
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +86,7 @@ def planted():
     def run(forgets, targets=4, damage=0.0, fixed=False):
         plan = fixed_plan(np.arange(40), 400, seed=0) if fixed else make_plan(np.arange(400), 0.1, 4, seed=0)
         own = LiraArguments(shadows=32, targets=targets, forget_sets=4)
-        from hf_unlearn.run.arguments import parse_arguments
+        from hf_unlearn.run.parsing import parse_arguments
 
         arguments = parse_arguments(["--method", "fine_tune", "--use_cpu", "true"])
         return attack(arguments, plan, Planted(plan, forgets, damage), own)
@@ -262,17 +263,41 @@ def test_a_class_is_removed_from_every_second_model(tmp_path, monkeypatch):
     assert not np.allclose(arrays[0]["original"], arrays[1]["original"])
 
 
+def test_a_text_classifier_knows_the_rows_that_it_has(tmp_path, monkeypatch):
+    """Labels are drawn at random, so that only memory knows them; a method that does next to nothing forgets none."""
+    made = []
+    monkeypatch.setattr(command, "attack", lambda *args: made.append(args[2]) or attack(*args))
+    values = tiny.own_data(tmp_path, "text_classification", method="fine_tune", cache_dir=str(tmp_path / "cache"))
+    values["original"]["num_train_epochs"] = 60
+    assert lira(tmp_path, values | {"learning_rate": 1e-9}, "--shadows", "4", "--targets", "1") == 0
+    (maker,) = made
+    for role, k in [("shadow", k) for k in range(4)] + [("target", 0)]:
+        phi, member = maker.load(role, k), maker.plan.division(role, k).member
+        assert phi["original"][member].mean() > phi["original"][~member].mean() + 1
+        assert np.abs(phi["unlearned"] - phi["original"]).max() < 1e-3
+    attacks = json.loads((tmp_path / "out" / "lira.json").read_text())["attacks"]
+    auc = {kind: found["pooled"]["auc"]["value"] for kind, found in attacks.items()}
+    assert auc["fine_tune"] == pytest.approx(auc["original"], abs=0.02)
+
+
 def test_language_models_are_adapters_on_one_frozen_base(tmp_path, monkeypatch):
-    """Forget sets are unlearned from copies of the adapter alone, and each copy starts from the same one."""
+    """Forget sets are unlearned from copies of the adapter alone, each copy starts from the same one, and no model is
+    left when the next one is made."""
     from toy import tokenizer
     from transformers import LlamaConfig, LlamaForCausalLM
 
     words, base = tokenizer(), tmp_path / "base"
     LlamaForCausalLM(LlamaConfig(vocab_size=len(words), **tiny.LLAMA)).save_pretrained(base)
     words.save_pretrained(base)
-    places, unlearn = [], shadow_models.ShadowMaker._unlearn
+    places, alive, unlearn = [], [], shadow_models.ShadowMaker._unlearn
+    train = stages.train_by_recipe
+
+    def noted_train(arguments, data, *args):
+        assert data.model is None and not any(model() is not None for model in alive)
+        return train(arguments, data, *args)
 
     def noted(self, model, forget, retain, seed):
+        alive.append(weakref.ref(model))
         weights = dict(model.named_parameters())
         before = {name: (p.data_ptr(), p.detach().clone()) for name, p in weights.items() if "lora" not in name}
         adapter = {name: p.detach().clone() for name, p in weights.items() if "lora" in name}
@@ -285,6 +310,7 @@ def test_language_models_are_adapters_on_one_frozen_base(tmp_path, monkeypatch):
         return found
 
     monkeypatch.setattr(shadow_models.ShadowMaker, "_unlearn", noted)
+    monkeypatch.setattr(stages, "train_by_recipe", noted_train)
     adapter = {"model": str(base), "use_peft": True, "lora_r": 2, "num_train_epochs": 2, "learning_rate": 1e-2}
     values = tiny.own_data(tmp_path, "causal_lm", method="npo", cache_dir=str(tmp_path / "cache"))
     values |= {"original": adapter | {"batch_size": 16}}
@@ -294,6 +320,7 @@ def test_language_models_are_adapters_on_one_frozen_base(tmp_path, monkeypatch):
     assert all((start[name] == again[name]).all() for name in start)
     result = json.loads((tmp_path / "out" / "lira.json").read_text())
     assert result["klom"]["npo"]["rows"] == result["audited_rows"] > 10
+    assert len(alive) == 10
 
 
 BAD = {

@@ -65,6 +65,35 @@ def test_who_is_best(runs):
     assert found.rows[-1][:2] == ("floor (a twin)", "2.50 ± 0.00")
 
 
+def test_answers_to_kept_questions_are_better_the_nearer_to_the_true_ones(runs):
+    """Of forgotten rows less is better, down to what twins say; of kept ones and general ones more."""
+    said = {"a": (0.2, 0.5), "b": (0.6, 0.9)}
+    for name, of in runs.items():
+        forgotten, kept = said.get(name, (0.4, 0.7))
+        for run in of:
+            figures = {"forgotten": forgotten, "kept": kept, "general": kept}
+            run["answers"] = {
+                "figures": {kind: {"rouge": {"unlearned": own, "twins": 0.8}} for kind, own in figures.items()}
+            }
+            run["answers"]["figures"]["forgotten"]["rouge"]["twins"] = 0.3
+    found = contest_table(made(runs), ["forgotten_rouge", "kept_rouge", "general_rouge"])
+    best = {row[0]: marks for row, marks in zip(found.rows[1:], found.best, strict=True) if any(marks)}
+    assert best == {"a": [True, False, False], "b": [False, True, True]}
+
+
+def test_what_is_said_of_units(runs):
+    for seed, of in enumerate(runs["a"]):
+        of["gap"]["forget_loss"] = 0.25 + 0.25 * seed
+    found = contest_table(made(runs), ["gap_forget_loss"])
+    assert found.rows[0][1] == "gap: forget loss" and found.rows[2][1].startswith("0.500")
+    assert "Losses are in nats." in made(runs)["notes"]
+    assert "Accuracy is token accuracy here; losses are in nats." in made(runs, accuracy="token accuracy")["notes"]
+    for of in runs.values():
+        for run in of:
+            run["units"] = {"accuracy": "noise found", "loss": "errors"}
+    assert "losses are in errors." in "".join(made(runs, accuracy="noise found")["notes"])
+
+
 def test_what_is_said(runs):
     text = contest_text(made(runs))
     assert max(map(len, text.splitlines())) <= 100 and "±: half the 95 % interval of the mean over 3 seeds" in text

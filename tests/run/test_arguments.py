@@ -3,7 +3,7 @@
 import pytest
 
 from hf_unlearn.errors import UserError
-from hf_unlearn.run.arguments import parse_arguments
+from hf_unlearn.run.parsing import parse_arguments
 
 
 def parse(tmp_path, text: str, *argv: str):

@@ -8,9 +8,9 @@ from toy import lm_setup
 
 from hf_unlearn.errors import UserError
 from hf_unlearn.models import lora
-from hf_unlearn.run.arguments import parse_arguments
 from hf_unlearn.run.checks import check
 from hf_unlearn.run.loading import load_options, merge_unquantized, placed
+from hf_unlearn.run.parsing import parse_arguments
 from hf_unlearn.run.stages import _with_adapter
 
 

@@ -8,7 +8,7 @@ import pytest
 import tiny
 
 from hf_unlearn.run import stages
-from hf_unlearn.run.arguments import parse_arguments
+from hf_unlearn.run.parsing import parse_arguments
 from hf_unlearn.run.rows import prepare_data
 from hf_unlearn.train import main
 

@@ -77,7 +77,7 @@ def test_a_broken_reference_is_seen_before_the_original(tmp_path, capsys, no_tra
 
 def stages_model(made: dict, folder: Path):
     """The recipe's untrained model."""
-    from hf_unlearn.run.arguments import parse_arguments
+    from hf_unlearn.run.parsing import parse_arguments
     from hf_unlearn.run.rows import prepare_data
 
     plain = {key: value for key, value in made.items() if key != "reference_model"}

@@ -11,7 +11,7 @@ from transformers import BertConfig, LlamaConfig, T5Config, ViTConfig
 
 from hf_unlearn.data.sources import Source
 from hf_unlearn.errors import UserError
-from hf_unlearn.run.arguments import parse_arguments
+from hf_unlearn.run.parsing import parse_arguments
 from hf_unlearn.run.which_task import which_task
 from hf_unlearn.train import main
 

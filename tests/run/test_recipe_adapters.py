@@ -7,9 +7,10 @@ from toy import lm_setup
 from hf_unlearn.data.build import training_rows
 from hf_unlearn.errors import UserError
 from hf_unlearn.models import lora
-from hf_unlearn.run.arguments import parse_arguments
-from hf_unlearn.run.loading import complete_recipe
+from hf_unlearn.run.loading import build_start, complete_recipe
+from hf_unlearn.run.parsing import parse_arguments
 from hf_unlearn.run.recipe import Recipe, train_recipe
+from hf_unlearn.saliency.lora_rows import is_fresh
 
 
 @pytest.fixture
@@ -48,6 +49,16 @@ def test_an_original_and_its_twins_are_adapters_on_the_same_base(base, tmp_path)
         "model": base[0], "lora_r": 2, "lora_alpha": 16, "lora_dropout": 0.0,
         "lora_target_modules": ["q_proj", "v_proj"],
     }  # fmt: skip
+
+
+def test_what_is_looked_at_before_the_training_is_no_fresh_adapter(base, tmp_path):
+    """Methods that refuse a fresh one (SSD, MSG), masks and proxies are planned as for the trained original."""
+    argv = ["--original_model", base[0], "--original_use_peft", "--use_cpu", "--method", "ssd"]
+    start = build_start(arguments(tmp_path, *argv), base[2], seed=0)
+    assert lora.came_with_adapter(start) and not lora.is_fresh(start) and not is_fresh(start)
+    trained = make(base, tmp_path, use_peft=True).model
+    shapes = [{name: (p.shape, p.requires_grad) for name, p in model.named_parameters()} for model in (start, trained)]
+    assert shapes[0] == shapes[1]
 
 
 def test_a_step_is_the_same_in_parts_and_with_recomputation(base, tmp_path):
