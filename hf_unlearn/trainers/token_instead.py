@@ -11,7 +11,7 @@ from hf_unlearn.trainers.split_output import SplitOutput
 from hf_unlearn.trainers.token_targets import token_places
 
 KEPT = 64  # likeliest words of each place
-UNTIL = 0.5  # of the run: after, nothing keeps the rows from their targets
+UNTIL = 1 / 3  # of the run: after, nothing keeps the rows from their targets
 WEIGHT = 1.0  # beside the loss of the retain rows
 WORDS, LOG_PROBS = "instead_words", "instead_log_probs"  # among the tensors of a checkpoint
 
