@@ -98,10 +98,10 @@ class NablaTauTrainer(RowTargetTrainer, Attacked):
         L = 0.6·mean_i[a_i·mean_j(e_ij·φ_ij)] + I + R,   a_i = (φ_i − t_i)/s,
         e_ij = clamp((φ_ij − t_ij)/S, 0, 1) where a_i > 0, else clamp((t_ij − φ_ij)/S, 0, 1),
 
-    where I leads, at first, to what is said in the place of the forgotten tokens by what the targets come from
-    ([`~hf_unlearn.trainers.token_instead.instead`]) and R holds the retain rows by half at least,
-    by AdamW without momentum, the targets measured once on the original. Between the first third and the last fifth of
-    the steps the forget term is also asked for after three steps that learn other forgotten rows ([`Lookahead`]).
+    where I leads, in the first third, to what the source of the targets says in the place of the forgotten tokens
+    ([`~hf_unlearn.trainers.token_instead.instead`]), and R holds the retain rows by half at least. By AdamW without
+    momentum, the targets measured once on the original. Between the first third and the last fifth of the steps the
+    forget term is also asked for after three steps that learn other forgotten rows ([`Lookahead`]).
     What is left of ∇τ: ascent on what is above its target, in proportion to the gap, which stops there, and beside it
     descent on rows that lose. A row that fell too far comes back the same way, from the first step on.
 
