@@ -111,7 +111,7 @@ def test_a_proxy_that_remembers_is_replaced_by_one_that_keeps_nothing(tmp_path, 
     trainer = NablaTauTrainer(model, args, splits, task, quiet=True)
     rng, seen = np.random.default_rng(0), []
 
-    def look(rows, proxy, places):
+    def look(rows, proxy, **asked):
         seen.append((proxy, rows))
         return Said(-rng.normal(forget_loss if rows is splits.forget else 1.0, 0.2, (len(rows), 1)).repeat(4, 1))
 

@@ -117,7 +117,7 @@ def test_forgotten_rows_are_led_to_the_words_of_the_source(tmp_path):
     t.source = Source(t, t.calibrate().by_token.mean_loss, words.numpy())
     before = read_forget_rows(t).logits.softmax(1).gather(1, words).sum(1).mean()
     t.train()
-    assert read_forget_rows(t).logits.softmax(1).gather(1, words).sum(1).mean() > 1.2 * before
+    assert read_forget_rows(t).logits.softmax(1).gather(1, words).sum(1).mean() > 1.1 * before
 
 
 def test_a_run_asks_its_proxy(tmp_path):
