@@ -44,6 +44,17 @@ def test_rows_are_held_the_more_the_less_they_are_known(tmp_path):
     assert found == pytest.approx({0.01: 0.0, 0.2: 0.2, 0.5: 0.5, 3.0: 1.0})
 
 
+def test_language_models_are_held_by_half_at_least_and_it_is_told_of_more(tmp_path, monkeypatch):
+    for known, share in ((0.01, 0.5), (0.3, 0.5), (0.8, 0.8)):
+        t = make(tmp_path / str(known), setup=lm_setup, variant="tokens", max_steps=1)
+        settle = t.settle_hold
+        monkeypatch.setattr(t, "settle_hold", lambda *_, settle=settle, known=known: settle(known, 1.0))
+        t.train()
+        assert t.hold_share == pytest.approx(share)
+        assert int((~torch.isnan(t.method_state[HELD])).sum()) == 4  # the rows of the step
+        assert any("not know its kept rows by heart" in note for note in t.notes) is (share > 0.5)
+
+
 def test_a_model_that_knows_its_rows_by_heart_goes_on_with_descent(tmp_path):
     t = make(tmp_path)
     t.method_state = {}
