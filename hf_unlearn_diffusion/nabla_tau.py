@@ -11,7 +11,7 @@ from hf_unlearn.errors import UserError
 from hf_unlearn.methods.nabla_tau import NablaTauTrainer
 from hf_unlearn.tasks.forward import unwrap
 from hf_unlearn.tasks.predictions import Predictions
-from hf_unlearn.trainers.row_target_trainer import MOST_CALIBRATION
+from hf_unlearn.trainers.calibrating import MOST_CALIBRATION
 from hf_unlearn.trainers.split_output import SplitOutput
 from hf_unlearn_diffusion.draws import DRAWS
 from hf_unlearn_diffusion.predictions import DenoisingPredictions, Noised

@@ -79,6 +79,12 @@ class UnlearningSplits:
         return f"UnlearningSplits({sizes}{removed})"
 
     @property
+    def validation(self) -> Rows:
+        """All validation rows, those for τ first; those for τ alone where the two parts are of different data sets."""
+        first, other = self.validation_tau, self.validation_stop
+        return first.at([*first.indices, *other.indices]) if first.source is other.source else first
+
+    @property
     def nonmembers(self) -> Rows:
         """Rows that were never trained on, of the kind that is forgotten: what membership inference compares with."""
         return self.test if self.unseen_forgotten is None else self.unseen_forgotten

@@ -67,15 +67,12 @@ def choose_rows(
     if reworded is not None:
         tuned_on[REWORDED] = reworded
     removed = splits.unseen_forgotten is not None
-    steering = splits.validation_stop
-    if splits.validation_tau.source is steering.source:
-        steering = steering.at([*splits.validation_tau.indices, *steering.indices])
     return DisturbingRows(
         tuned_on,
         sampled(measured, MEASURED, seed),
         sampled(splits.nonmembers, MEASURED, seed),
         sampled(splits.test, MEASURED, seed) if removed else None,
-        sampled(steering, 2 * MEASURED, seed),
+        sampled(splits.validation, 2 * MEASURED, seed),
     )
 
 

@@ -34,6 +34,11 @@ class Attacked(TrainerPart):
         """Of the attacker's steps: that of a fine-tune."""
         raise NotImplementedError
 
+    @property
+    def calibration_rows(self) -> Rows:
+        """Unseen rows that say what an attack gives to rows that were never learned."""
+        raise NotImplementedError
+
     def score(self, rows: Rows) -> SplitScores:
         """The rows under the current model; counted as examples."""
         raise NotImplementedError
@@ -122,17 +127,17 @@ class Lookahead(GradientLens):
         set_training_mode(trainer.model, disable_dropout=trainer.args.disable_dropout)
         parameters, gains = self._parameters(), []
         for learned, watched in zip(halves, reversed(halves), strict=True):
-            rows = trainer.splits.validation_tau.select(watched)
+            rows = trainer.calibration_rows.select(watched)
             before = trainer.score(rows).log_odds
             with _put_back(parameters):
-                self._relearn(trainer.splits.validation_tau, self._attacks_on(learned))
+                self._relearn(trainer.calibration_rows, self._attacks_on(learned))
                 gains.append(trainer.score(rows).log_odds - before)
             trainer.count_examples(sum(map(len, self._attacks_on(learned))))
         return {GAIN: torch.tensor(max(0.0, float(np.concatenate(gains).mean())) if gains else 0.0)}
 
     def _halves(self) -> list[np.ndarray]:
         """Places of some validation rows, in two parts; no parts of a single row."""
-        rows = len(self.trainer.splits.validation_tau)
+        rows = len(self.trainer.calibration_rows)
         drawn = random_numbers(self.trainer.args.seed, Stream.RELEARNED_ROWS).permutation(rows)[:GAIN_ROWS]
         return [np.sort(half) for half in np.array_split(drawn, 2)] if rows > 1 else []
 

@@ -52,7 +52,7 @@ def run_identity(trainer: TrainerPart) -> dict[str, Any]:
 def _rows(trainer: TrainerPart) -> str:
     """HMAC over who plays which role, and over the forgotten rows where their digest is known."""
     roles = {name: rows.indices for name, rows in trainer.train_dataset.streams.items()}
-    roles["validation"] = trainer.splits.validation_tau.indices
+    roles["validation"] = trainer.splits.validation.indices
     told = json.dumps([roles, trainer.forget_digest], sort_keys=True)
     return hmac.new(user_key(), told.encode(), hashlib.sha256).hexdigest()
 

@@ -8,20 +8,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from hf_unlearn.data.rows import Rows
 from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.tasks.base import Task
+from hf_unlearn.trainers.calibrating import Calibrating
 from hf_unlearn.trainers.config import KnownRecipe, default_learning_rate, filled_later
 from hf_unlearn.trainers.holding import SHARE, Holding
 from hf_unlearn.trainers.prolonging import MOST_ROWS, MOST_TIMES, Prolonging
 from hf_unlearn.trainers.proxy_source import ADAPTER_RATE, USUAL_MOMENTUM, Proxy
 from hf_unlearn.trainers.published import PAPER, PublishedConfig, PublishedTrainer
-from hf_unlearn.trainers.random_streams import Stream, random_numbers
 from hf_unlearn.trainers.restoring import Restoring, is_worse
 from hf_unlearn.trainers.row_targets import RegressedTargets, RowTargets, Unmet
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase
 from hf_unlearn.trainers.split_output import SplitOutput, on_host
-from hf_unlearn.trainers.target_sources import MOST_PROBE_ROWS, Asked, Asking, Blend, Probe, Said, TargetSource
+from hf_unlearn.trainers.target_sources import MOST_PROBE_ROWS, Asked, Blend, Probe, Said, TargetSource
 from hf_unlearn.trainers.token_targets import at_tokens, fit_tokens
 
 CHECKED_ROWS = 128  # forget and retain rows whose loss is compared with that of validation rows
@@ -33,7 +32,6 @@ SLACK = 0.2  # spreads that a row may fall below its target before it is led bac
 FORGET_SHARE = 0.5  # forget rows beside each retain row of a step
 BUDGET = {"proxy_epochs": (0.1, 6.0), "num_train_epochs": (1 / 15, 4.0)}  # share of the epochs of retraining, most
 RATE = 0.7  # of the recipe's peak learning rate, as far as the width of the model tells it where it is not known
-MOST_CALIBRATION = 2048  # validation rows that translate; more move no quantile by what matters
 HASTE = 2.0  # times the recipe's rate, for a proxy that is trained a fraction as long
 ENOUGH_PROXY_STEPS = 80  # from which a probe has nothing to add
 PROXY_STEPS, PROXY_SHARE = 160, 0.25  # of a proxy from a pretrained base; but at most this share of the recipe
@@ -76,7 +74,7 @@ class RowTargetConfig(PublishedConfig):
         super().__post_init__()
 
 
-class RowTargetTrainer(Holding, Restoring, Prolonging, PublishedTrainer, Asking):
+class RowTargetTrainer(Holding, Restoring, Prolonging, Calibrating, PublishedTrainer):
     """Gives a method [`row_targets`]: the log-odds that a model which never saw the row would give its label.
 
     A source that never saw the forget rows says how hard each is ([`TargetSource`]), and validation rows translate
@@ -101,7 +99,6 @@ class RowTargetTrainer(Holding, Restoring, Prolonging, PublishedTrainer, Asking)
 
     config_class = RowTargetConfig
     args: RowTargetConfig
-    source: TargetSource | None = None  # instead of the one that the recipe suggests
     wants_label_targets = False  # whether the method asks for `label_targets`
     least_steps, visits = LEAST_STEPS, VISITS
 
@@ -116,7 +113,6 @@ class RowTargetTrainer(Holding, Restoring, Prolonging, PublishedTrainer, Asking)
         **kwargs: Any,
     ):
         args.retrain_epochs = args.retrain_epochs or (recipe and recipe.epochs) or UNKNOWN_EPOCHS
-        self._calibrated: tuple[int, Said] | None = None
         for name, passes in self._usual_passes(args, splits, _starts_pretrained(recipe)).items():
             if getattr(args, name) is None:
                 setattr(args, name, passes)
@@ -169,6 +165,8 @@ class RowTargetTrainer(Holding, Restoring, Prolonging, PublishedTrainer, Asking)
         proxy, name = f"a proxy: {passes} over the rest", self.source_name
         words = {"proxy": proxy, "probe": "a probe on the frozen base", "probe and a proxy": f"a probe and {proxy}"}
         lines = [f"targets from {words.get(name, name)}; nothing of it sees the forget rows"]
+        if (rows := len(self.calibration_rows)) > len(self.splits.validation_tau):
+            lines.append(f"all {rows} validation rows measure targets, those for when to stop too: there are few")
         if self.schedule.most_steps > self.schedule.total_steps:
             lines.append(f"up to {self.schedule.most_steps:,} steps, as long as rows stand above their targets")
         if self.rows_of_refits() and self.keeps_states:
@@ -266,15 +264,6 @@ class RowTargetTrainer(Holding, Restoring, Prolonging, PublishedTrainer, Asking)
     def proxy_epochs(self) -> float:
         return self.args.proxy_epochs
 
-    @property
-    def calibration_rows(self) -> Rows:
-        """Validation rows that are scored to measure τ and the targets: all, or a seeded sample of them."""
-        rows = self.splits.validation_tau
-        if len(rows) <= MOST_CALIBRATION:
-            return rows
-        chosen = random_numbers(self.args.seed, Stream.CALIBRATION_ROWS).permutation(len(rows))[:MOST_CALIBRATION]
-        return rows.select(np.sort(chosen))
-
     def check_validation(self) -> None:
         """Note where the model's loss on validation rows does not stand out from that on its training rows, and settle
         how far the rest is held.
@@ -282,7 +271,7 @@ class RowTargetTrainer(Holding, Restoring, Prolonging, PublishedTrainer, Asking)
         That is what a model that generalises looks like. Rows that are in both are found by their content before
         anything is trained ([`~hf_unlearn.data.overlap.check_unseen`]).
         """
-        self._calibrated = None  # of an earlier training, perhaps
+        self.calibrate_anew()
         trained = []
         for rows in (self.splits.forget, self.splits.retain):
             some = np.linspace(0, len(rows) - 1, min(len(rows), CHECKED_ROWS)).astype(int)
@@ -324,13 +313,6 @@ class RowTargetTrainer(Holding, Restoring, Prolonging, PublishedTrainer, Asking)
             return self._losses(said), self.own_log_odds(said, self.calibration_rows) >= said.log_odds.max(1)
         tokens = np.split(said.by_token.values > 0, said.by_token.start[1:-1])
         return self._losses(said), np.array([each.mean() if self.task.generates else each.all() for each in tokens])
-
-    def calibrate(self) -> Said:
-        """What the model says of the calibration rows; looked at once a step."""
-        step = self.state.global_step
-        if self._calibrated is None or self._calibrated[0] != step:
-            self._calibrated = (step, self.look(self.calibration_rows, self.model_wrapped))
-        return self._calibrated[1]
 
     def _translation(self) -> RowTargets | RegressedTargets:
         kind = RowTargets if self.task.chooses_class() else RegressedTargets
@@ -375,13 +357,6 @@ class RowTargetTrainer(Holding, Restoring, Prolonging, PublishedTrainer, Asking)
             found = {"validation": asked.validation.by_token.values, "forget": tokens.values, "start": tokens.start}
             state |= {f"token_{name}": torch.tensor(values) for name, values in found.items()}
         return state
-
-    def ask(self) -> Asked:
-        source = self.source or self.target_source()
-        asked = source.ask(self)
-        words = f"on validation rows its log-odds go with the model's at r = {self.agreement(asked):.2f}"
-        self.notes.append(f"Targets come from a {source.name} that never saw the forgotten rows; {words}.")
-        return asked
 
 
 def _starts_pretrained(recipe: KnownRecipe | None) -> bool:

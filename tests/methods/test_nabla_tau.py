@@ -10,7 +10,7 @@ from toy import image_setup
 
 from hf_unlearn.errors import NonFiniteLossError, UserError
 from hf_unlearn.methods.nabla_tau import NablaTauConfig, NablaTauTrainer
-from hf_unlearn.trainers import row_target_trainer
+from hf_unlearn.trainers import calibrating
 from hf_unlearn.trainers.retain_only import RetainOnlyTrainer
 
 
@@ -48,7 +48,7 @@ def test_the_published_schedule_equals_a_plain_loop(tmp_path, forget_batch, forg
         epoch = step // forget_batches
         if step % forget_batches == 0 and epoch % 5 == 0:
             with torch.no_grad():
-                tau = by_hand(reference, task, splits.validation_tau, range(12)).mean().item()
+                tau = by_hand(reference, task, splits.validation, range(12 + 7)).mean().item()
             taus.append(tau)
         for group in optimizer.param_groups:
             group["lr"] = 1e-3 + (1e-4 - 1e-3) * epoch / epochs
@@ -143,7 +143,7 @@ def test_a_plan_counts_what_is_read(tmp_path, variant, saliency):
 
 @pytest.mark.parametrize("variant", ["held", "paper"])
 def test_tau_is_measured_on_no_more_rows_than_targets_are(tmp_path, monkeypatch, variant):
-    monkeypatch.setattr(row_target_trainer, "MOST_CALIBRATION", 5)
+    monkeypatch.setattr(calibrating, "MOST_CALIBRATION", 5)
     trainer = make(tmp_path, variant=variant, num_train_epochs=None)
     trainer.train()
     times = -(-trainer.forget_epochs // 5) if variant == "paper" else 1
@@ -156,8 +156,8 @@ def test_examples_count_everything_that_was_read(tmp_path):
     trainer.train()
     steps = trainer.schedule.total_steps
     forget = sum(len(trainer._sampler().rows(step)["forget"]) for step in range(steps))
-    proxy = 4 * 8 + (11 + 12)  # four steps of eight rows; one look at forget and validation rows
-    measured = 6 * 12  # the first time serves the check too, the last one says whether the model is damaged
+    proxy = 4 * 8 + (11 + 19)  # four steps of eight rows; one look at forget and validation rows
+    measured = 6 * 19  # the first time serves the check too, the last one says whether the model is damaged
     checked = 11 + 30  # forget and retain rows, to see whether validation rows are unseen
     held = 30  # where each retain row stood: a model that has learned nothing knows none by heart
     assert trainer.examples == steps * 8 + forget + proxy + measured + checked + held

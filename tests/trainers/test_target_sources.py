@@ -119,8 +119,8 @@ def test_a_probe_trains_nothing_and_counts_what_it_reads(tmp_path, monkeypatch, 
     before.source = Probe(trainer.recipe.start(0))
     before.settle_hold(0.0, 1.0)  # nothing is held, so that nothing else is read
     before.ask_source()
-    calibrated = len(splits.validation_tau)
-    read = len(splits.retain) + len(splits.validation_tau) + len(splits.forget)
+    calibrated = len(before.calibration_rows)
+    read = len(splits.retain) + calibrated + len(splits.forget)
     assert int(before.method_state["side_examples"]) == read + calibrated
 
 
@@ -136,7 +136,7 @@ class Says(TargetSource):
 
 def test_a_blend_comes_as_near_to_the_model_as_its_sources_can(tmp_path):
     trainer, rng = make(tmp_path, text_setup()), np.random.default_rng(0)
-    rows, count = trainer.splits.validation_tau, len(trainer.splits.forget)
+    rows, count = trainer.calibration_rows, len(trainer.splits.forget)
     own = np.arange(len(rows)), trainer.labels_of(rows)
     model = trainer.look(rows, trainer.model).log_odds
     unit = model[own].std()
@@ -172,7 +172,7 @@ def test_many_rows_say_how_far_each_source_is_believed_and_few_rows_hardly():
 
 def test_a_source_that_goes_against_the_model_gets_no_weight(tmp_path):
     trainer = make(tmp_path, text_setup())
-    seen = trainer.look(trainer.splits.validation_tau, trainer.model).log_odds
+    seen = trainer.look(trainer.calibration_rows, trainer.model).log_odds
     said = seen, np.zeros((len(trainer.splits.forget), 4))
     signs = {"with": 1, "against": -1}
     for order in (("against", "with"), ("with", "against")):
@@ -201,7 +201,7 @@ def test_an_oracle_is_the_mean_of_its_twins(tmp_path):
     asked = Oracle(twins).ask(trainer)
     each = [trainer.look(trainer.splits.forget, twin).log_odds for twin in twins]
     assert np.allclose(asked.forget.log_odds, np.mean(each, axis=0)) and not np.allclose(*each)
-    assert asked.validation.log_odds.shape == (len(trainer.splits.validation_tau), 4)
+    assert asked.validation.log_odds.shape == (len(trainer.calibration_rows), 4)
 
 
 FORMS = {
@@ -248,9 +248,9 @@ def test_every_row_is_looked_at_once_by_the_proxy_and_counted(tmp_path, monkeypa
     monkeypatch.setattr(task, "predict", counting)
     monkeypatch.setattr(task, "embed", None)  # places come from the same pass
     trainer.method_state |= trainer.prepare()
-    assert seen["proxy"] == len(splits.forget) + len(splits.validation_tau)
+    assert seen["proxy"] == len(splits.forget) + len(trainer.calibration_rows)
     checked = len(splits.forget) + len(splits.retain)
-    assert seen["model"] == checked + len(splits.validation_tau) + trainer.rows_of_retain()
+    assert seen["model"] == checked + len(trainer.calibration_rows) + trainer.rows_of_retain()
     assert int(trainer.method_state["side_examples"]) == sum(seen.values())
 
 
@@ -372,3 +372,29 @@ def test_damage_is_judged_row_by_row():
         best + noise + 0.4, best
     )  # two standard errors are 0.32
     assert is_worse(best + 0.001, best) and not is_worse(best, best) and not is_worse(best - 1, best)
+
+
+def test_few_validation_rows_all_measure_targets_and_many_in_halves(tmp_path, monkeypatch):
+    trainer = make(tmp_path, text_setup())
+    splits = trainer.splits
+    assert trainer.calibration_rows.indices == [*splits.validation_tau.indices, *splits.validation_stop.indices]
+    assert any("all 19 validation rows measure targets" in line for line in trainer.plan())
+    monkeypatch.setattr("hf_unlearn.trainers.calibrating.FEW_CALIBRATION", len(splits.validation_tau))
+    trainer = make(tmp_path, text_setup())
+    assert trainer.calibration_rows.indices == splits.validation_tau.indices
+    assert not any("measure targets" in line for line in trainer.plan())
+
+
+def test_a_note_says_how_far_all_targets_may_be_off(tmp_path):
+    """95 % of the mean of so many rows, whose log-odds are left around the source's line by √(1 − r²) of their own."""
+    trainer = make(tmp_path, text_setup())
+    rows = trainer.calibration_rows
+    model = trainer.look(rows, trainer.model).log_odds
+    own = model[np.arange(len(rows)), trainer.labels_of(rows)]
+    said = model + np.random.default_rng(0).normal(size=model.shape)
+    trainer.source = Says("somebody", said, np.zeros((len(trainer.splits.forget), 4)))
+    trainer.ask()
+    r = np.corrcoef(said[np.arange(len(rows)), trainer.labels_of(rows)], own)[0, 1]
+    level = 1.96 * own.std() * np.sqrt((1 - r**2) / len(rows))
+    assert f"on 19 validation rows its log-odds go with the model's at r = {r:.2f}" in trainer.notes[-1]
+    assert trainer.notes[-1].count(f"is known to ± {level:.2g} nats") == 1

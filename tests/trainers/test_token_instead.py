@@ -67,7 +67,7 @@ class Source:
     name = "somebody"
 
     def __init__(self, trainer, loss, words=None):
-        rows = (trainer.splits.validation_tau, trainer.splits.forget)
+        rows = (trainer.calibration_rows, trainer.splits.forget)
         self.counts = [trainer.look(each, trainer.model).by_token.count for each in rows]
         self.loss, self.words = loss, words
 
