@@ -164,7 +164,8 @@ class NablaTauTrainer(RowTargetTrainer, Attacked):
     def plan(self) -> list[str]:
         passes = self.passes(self.schedule.total_steps)
         proxy = super().plan() if self.args.variant in ("rows", "tokens") else []
-        return [f"variant {self.args.variant}, {passes:.2f} passes over the retain rows", *proxy]
+        words = [token_instead.PLAN] if self.by_tokens else []
+        return [f"variant {self.args.variant}, {passes:.2f} passes over the retain rows", *proxy, *words]
 
     def rows_of_targets(self) -> int:
         if self.args.variant in ("rows", "tokens"):

@@ -13,6 +13,7 @@ from hf_unlearn.trainers.token_targets import token_places
 KEPT = 64  # likeliest words of each place
 UNTIL = 1 / 3  # of the run: after, nothing keeps the rows from their targets
 WEIGHT = 1.0  # beside the loss of the retain rows
+PLAN = f"what a source says instead of forgotten tokens is kept, {8 * KEPT:,} bytes a token, and in checkpoints too"
 WORDS, LOG_PROBS = "instead_words", "instead_log_probs"  # among the tensors of a checkpoint
 
 
