@@ -16,6 +16,11 @@ the rate or the batch by a factor of two gets:
 
     python benchmarks/pretrained.py --models DIR --data DIR --recipes r2 --cases random planted --methods varied
 
+What is forgotten may be a few rows or half of them:
+
+    python benchmarks/pretrained.py --models DIR --data DIR --recipes r2 --cases random --seeds 0 --forget_rows 200 \
+        --methods "do nothing" "∇τ" SalUn "∇τ LoRA"
+
 A second base, beside a BERT that was trained to embed sentences and so favours a probe: DIR/smollm2 is a chat model of
 135 M weights (Llama), here under a fresh classification head and in bfloat16:
 
@@ -347,16 +352,40 @@ def varied_table(folder: Path = RESULTS) -> str:
         run = json.loads(path.read_text())
         if not VARIED.keys() <= run["methods"].keys():
             continue
-        mean = {key: np.mean([twin["accuracy"][key] for twin in run["twins"]]) for key in ("forget", "test")}
-        auc = np.mean([twin["auc"] for twin in run["twins"]])
         words = f"{WORDS[run['case']]}, seed {run['seed']}"
         for name in ("another twin", *VARIED):
-            m = run["methods"][name]
-            away = m["accuracy"]["forget"] - mean["forget"], m["auc"] - auc, m["accuracy"]["test"] - mean["test"]
-            z = m["rows"]["rms_z"] / m["floor_rows"]["rms_z"]
-            lines.append(f"| {words} | {name} | " + " | ".join(f"{100 * x:+.1f}" for x in away) + f" | {z:.2f} |")
+            lines.append(f"| {words} | {name} | {' | '.join(_away(run['methods'][name], run))} |")
             words = ""
     return "\n".join(lines)
+
+
+def shares_table(folder: Path = RESULTS) -> str:
+    """Markdown: what is forgotten, from a hundredth to half of the rows; columns as in [`varied_table`]."""
+    paths = [*folder.glob("share*_random_r2_*.json"), folder / f"result_random_r2_{TRAIN}_0.json"]
+    runs = [json.loads(path.read_text()) for path in paths]
+    lines = ["| forgotten | | forget | AUC | test | rms z | examples |", "| --- | --- | --- | --- | --- | --- | --- |"]
+    for run in sorted(runs, key=lambda run: (run["splits"]["forget"], run["seed"])):
+        share = run["splits"]["forget"] / (run["splits"]["forget"] + run["splits"]["retain"])
+        words = f"{100 * share:.0f} %"
+        for name in ("another twin", "do nothing", "∇τ", "SalUn", "∇τ LoRA"):
+            method = run["methods"][name]
+            cost = f"{100 * method['examples'] / run['retrain']['examples']:.0f} %" if "examples" in method else ""
+            lines.append(f"| {words} | {name} | {' | '.join(_away(method, run))} | {cost} |")
+            words = ""
+    return "\n".join(lines)
+
+
+def _away(method: dict, run: dict) -> list[str]:
+    """Forget accuracy, AUC and test accuracy less the twins' means in points, and rms z in one more twin's."""
+    mean = {key: np.mean([twin["accuracy"][key] for twin in run["twins"]]) for key in ("forget", "test")}
+    auc = np.mean([twin["auc"] for twin in run["twins"]])
+    away = [
+        method["accuracy"]["forget"] - mean["forget"],
+        method["auc"] - auc,
+        method["accuracy"]["test"] - mean["test"],
+    ]
+    z = method["rows"]["rms_z"] / method["floor_rows"]["rms_z"]
+    return [*(f"{100 * x:+.1f}" for x in away), f"{z:.2f}"]
 
 
 def _cost(pairs: list[tuple[dict, dict]]) -> str:
@@ -377,7 +406,7 @@ def _cells(found: list[dict]) -> str:
 
 def main() -> None:
     if "--table" in sys.argv:
-        print(table(), varied_table(), sep="\n\n")
+        print(table(), varied_table(), shares_table(), sep="\n\n")
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=Path, required=True)
@@ -403,6 +432,8 @@ def main() -> None:
                 result = run(options, kind, recipe, seed)
                 RESULTS.mkdir(parents=True, exist_ok=True)
                 which = options.set if options.base == "minilm" else f"{options.base}_{options.set}"
+                if options.forget_rows and options.set == "result":
+                    which = f"share{options.forget_rows}"
                 path = RESULTS / f"{which}_{kind}_{recipe}_{options.rows_per_intent}_{seed}.json"
                 if path.is_file():
                     earlier = json.loads(path.read_text())

@@ -75,6 +75,13 @@ def pretrained() -> str:
     return table()
 
 
+def shares() -> str:
+    """The pretrained BERT forgets few rows, or half of them: see `pretrained.py`."""
+    from pretrained import shares_table
+
+    return shares_table()
+
+
 def varied() -> str:
     """∇τ on the BERT with a default multiplied: see `pretrained.py`."""
     from pretrained import varied_table
@@ -162,6 +169,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "pretrained BERT": pretrained,
     "from scratch": lambda: from_scratch(("∇τ", "SalUn", "UNSIR")),
     "varied": varied,
+    "shares": shares,
     "durability": durability,
     "relearned": relearned,
     "drawn digits": lambda: drawn_digits("pixels"),
