@@ -1,8 +1,10 @@
 """What is said in the places of tokens: KL by hand, and a sample that is the same however a pass is divided."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
+from threading import Barrier
 from types import SimpleNamespace
 
 import numpy as np
@@ -112,6 +114,36 @@ def test_a_chunk_is_widened_at_a_time_and_little_is_kept(monkeypatch):
     listener = Listener(9)
     collect(model, TokenTask(), rows, {}, hear=listener.hear, batch_size=8)
     assert len(listener.kept) == 9 and all(kept.base is None for kept in listener.kept.values())
+
+
+def test_processes_hand_each_other_no_more_than_is_kept():
+    """Each has the lowest numbers of its own rows, and of these only the lowest of all are sent."""
+    rows, model, task = TokenRows(23), make_model(), TokenTask()
+    listeners, shares, sent, meet = [Listener(9), Listener(9)], [None, None], [], Barrier(2)
+    for listener, own in zip(listeners, (range(0, 12), range(12, 23)), strict=True):
+        with torch.no_grad():
+            listener.hear(own, task.predict(model, task.collate(rows.__getitems__(own))))
+        assert len(listener.kept) == 9
+
+    def said(rank: int) -> Said:
+        def gather(own):
+            shares[rank] = own
+            sent.append(own)
+            meet.wait(60)
+            found = list(shares)
+            meet.wait(60)
+            return found
+
+        return listeners[rank].said(gather)
+
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(said, range(2)))
+    expected = heard(model, rows, 9)
+    for found in both:
+        np.testing.assert_allclose(found.log_probs, expected.log_probs, atol=1e-3)
+        assert found.of == expected.of
+    words = [own for own in sent if any(isinstance(value, np.ndarray) for value in getattr(own, "values", list)())]
+    assert len(words) == 2 and sum(map(len, words)) == 9
 
 
 def test_nothing_is_kept_unless_it_is_asked_for():
