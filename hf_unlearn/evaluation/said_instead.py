@@ -50,8 +50,8 @@ def said_instead_block(
 def divergence(twins: Sequence[Said], model: Said) -> np.ndarray:
     """KL(twin‖model) of each token over all words, in nats, `(tokens,)`; the mean over `twins`.
 
-    Log-probabilities that were rounded to half precision are normalised again, so that it is at least 0. Of
-    vocabularies that are padded to different sizes it is taken over the words that both have.
+    Log-probabilities that were rounded to half precision are normalised again: it is never below 0. Of vocabularies
+    that are padded to different sizes it is taken over the words that both have.
     """
     return np.mean([_kl(twin.log_probs, model.log_probs) for twin in twins], axis=0)
 
@@ -63,7 +63,7 @@ def _kl(twin: np.ndarray, model: np.ndarray) -> np.ndarray:
     found = []
     for parts in zip(*(rounded.split(size) for rounded in both), strict=True):
         target, said = (part.float().log_softmax(1) for part in parts)
-        found.append(kl_div(said, target, reduction="none", log_target=True).sum(1))
+        found.append(kl_div(said, target, reduction="none", log_target=True).sum(1).clamp(min=0))
     return torch.cat(found).double().numpy()
 
 

@@ -54,6 +54,14 @@ def test_divergence_by_hand():
     assert both == pytest.approx([(0.3132617 + 1.3132617) / 2, 0.1201145 / 2], abs=1e-6)
 
 
+def test_models_that_hardly_differ_are_not_less_than_nothing_apart():
+    twin = np.random.default_rng(0).integers(-8, 0, (200, 500)).astype(np.float16)
+    model = twin.copy()
+    model[:, 0] += np.float16(2**-8)
+    apart = divergence([Said(twin, 200)], Said(model, 200))
+    assert apart.min() >= 0 and apart.max() < 1e-5
+
+
 def test_words_that_one_model_lacks_are_left_out():
     """Embeddings are padded to different sizes; logits of −∞ stand for words that are never said."""
     assert divergence([words([0, 0, -2])], words([0, -1])) == pytest.approx([0.1201145], abs=1e-6)
