@@ -140,14 +140,13 @@ class Bench:
         return {name: score_tokens(model, self.task, getattr(self.splits, name), batch_size=16) for name in names}
 
     def said(self, model):
-        """Log-probabilities of all words in the places of the forgotten tokens, `(tokens, words)`, in half precision:
-        a divergence takes a mean over them."""
-        import torch
-
+        """What the model says in the places of all forgotten tokens."""
+        from hf_unlearn.evaluation.said import Listener
         from hf_unlearn.evaluation.scoring import collect
 
-        of_tokens = {"said": lambda predictions: predictions.logits.float().log_softmax(1).half()}
-        return torch.tensor(collect(model, self.task, self.splits.forget, {}, of_tokens, batch_size=8)["said"]).half()
+        listener = Listener(most=sys.maxsize)
+        collect(model, self.task, self.splits.forget, {}, hear=listener.hear, batch_size=8)
+        return listener.said()
 
     def relearned(self, model) -> list[float]:
         """Loss in nats of three quarters of the forgotten rows, before and while `model` is fine-tuned on the rest."""
@@ -181,11 +180,12 @@ def shallow(model: str, layers: int, folder: Path) -> str:
     return str(folder)
 
 
-def divergence(said, twins: list) -> dict[str, float]:
+def distance(said, twins: list) -> dict[str, float]:
     """`KL`: mean over the forgotten tokens and these twins of KL(twin‖model), in nats: all words count, not the true
     one alone."""
-    of_twins = [(twin.float().exp() * (twin.float() - said.float())).sum(1).mean() for twin in twins]
-    return {"KL": float(np.mean(of_twins))}
+    from hf_unlearn.evaluation.said_instead import divergence
+
+    return {"KL": float(divergence(twins, said).mean())}
 
 
 def figures(scores: dict, twins: list[dict]) -> dict[str, float]:
@@ -252,10 +252,10 @@ def study(bench: Bench, options: argparse.Namespace, keep: Callable[[dict], None
     twins = bench.twins()
     twin_scores, twins_said = ([of(twin) for twin in twins] for of in (bench.score, bench.said))
     original = bench.original()
-    lines = {"original": figures(bench.score(original), twin_scores) | divergence(bench.said(original), twins_said)}
+    lines = {"original": figures(bench.score(original), twin_scores) | distance(bench.said(original), twins_said)}
     for k, scores in enumerate(twin_scores):
         others = [i for i in range(len(twins)) if i != k] or [k]
-        apart = divergence(twins_said[k], [twins_said[i] for i in others])
+        apart = distance(twins_said[k], [twins_said[i] for i in others])
         lines[f"twin {k + 1}"] = figures(scores, [twin_scores[i] for i in others]) | apart
     curves = {}
     if options.relearn:
@@ -279,7 +279,7 @@ def study(bench: Bench, options: argparse.Namespace, keep: Callable[[dict], None
     }
     for run in options.runs:
         model, read, seconds, result["settings"][run] = unlearn(bench, original, run)
-        told = figures(bench.score(model), twin_scores) | divergence(bench.said(model), twins_said)
+        told = figures(bench.score(model), twin_scores) | distance(bench.said(model), twins_said)
         lines[run] = told | read | {"CPU s": seconds}
         report({run: lines[run]})
         if options.relearn:

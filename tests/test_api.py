@@ -143,6 +143,15 @@ def test_retrained_models_are_the_yardstick():
     assert result.evidence["models"]["retrained"]["twins"] == 2 and result.evidence["floor"]["average"] is not None
 
 
+def test_what_a_language_model_says_instead_is_held_against_the_twins_that_are_given():
+    model, processor, data, more = setup("lm")
+    twin = type(model)(model.config)
+    result = unlearn(model, processor, data, forget=[1, 2, 3], retrained=[twin], **QUICK, **more)
+    said = result.evidence["said_instead"]
+    assert said["tokens"] == said["of"] > 0 and said["unlearned"] > 0 and said["twins"] is None
+    assert "said instead (KL, nats/token)" in repr(result)
+
+
 def test_splits_and_columns_by_name_or_by_argument():
     import datasets
 

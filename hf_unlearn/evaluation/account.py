@@ -9,12 +9,14 @@ import torch
 from hf_unlearn.evaluation.attack_comparison import compare_attacks
 from hf_unlearn.evaluation.comparison import ModelScores, compare
 from hf_unlearn.evaluation.distributions import distributions
+from hf_unlearn.evaluation.said_instead import said_instead_block
 from hf_unlearn.evaluation.sampled import sampled_block
 from hf_unlearn.models import lora
 from hf_unlearn.report.blocks import Cost, Data, Evidence, Method, Model, Seeds
 from hf_unlearn.report.evidence import build_evidence, environment
 
 SCORED = ("forget", "retain", "test", "nonmembers")
+SAID = ("forget",)  # where it matters which words a language model says
 
 
 @dataclass
@@ -71,6 +73,9 @@ def make_evidence(
     sampled = sampled_block(*models, evidence["data"]["splits"])
     if sampled is not None:
         evidence["sampled"] = sampled
+    said = said_instead_block(*models)
+    if said is not None:
+        evidence["said_instead"] = said
     return evidence
 
 

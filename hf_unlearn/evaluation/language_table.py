@@ -88,7 +88,7 @@ def measure(model: torch.nn.Module, data: LanguageData, names: tuple[str, ...], 
     for name in names:
         rows = getattr(splits, name)
         if id(rows) not in seen:
-            seen[id(rows)] = score_tokens(model, task, rows, **options)
+            seen[id(rows)] = score_tokens(model, task, rows, said=name == "forget", **options)
         found.scores[name], found.tokens[name] = seen[id(rows)]
     if data.generates:
         for role, name in ROLES.items():

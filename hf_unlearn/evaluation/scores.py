@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hf_unlearn.evaluation.said import Said
+
 
 @dataclass
 class SplitScores:
@@ -20,6 +22,7 @@ class SplitScores:
         label: class id (-1 for rows without a class).
         true_labels, said_labels: `(n, labels)`, 1 where a label is true, and where the model says it; of tasks whose
             rows have sets of labels.
+        said: of language models, all words in the places of a sample of tokens.
 
     From `modified_entropy` on they are `None` where a task has none, or scores were put together without them.
     """
@@ -33,6 +36,7 @@ class SplitScores:
     label: np.ndarray | None = None
     true_labels: np.ndarray | None = None
     said_labels: np.ndarray | None = None
+    said: Said | None = None
 
     def __len__(self) -> int:
         return len(self.loss)

@@ -1,6 +1,6 @@
 """The one scoring pass: a split runs through a model once, and every metric is computed from the arrays it leaves."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from operator import attrgetter
 from typing import Any
@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from hf_unlearn.data.rows import AnyRows, Rows
 from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.evaluation.row_order import back_in_order, in_batches, longest_first, tokens_in_order
+from hf_unlearn.evaluation.said import Listener
 from hf_unlearn.evaluation.scores import SplitScores
 from hf_unlearn.evaluation.token_scores import TokenScores
 from hf_unlearn.tasks.base import Task
@@ -36,6 +37,7 @@ def score(
     task: Task,
     rows: Rows,
     *,
+    said: bool = False,
     batch_size: int = 64,
     device: torch.device | str | None = None,
     num_workers: int = 0,
@@ -54,6 +56,7 @@ def score(
         model (`torch.nn.Module`): wrapped by DDP, FSDP or nothing.
         task (`Task`): collates rows and turns the model's output into predictions.
         rows (`Rows`): what to score; may be empty.
+        said (`bool`): of language models, also keep all words in the places of a sample of tokens.
         batch_size (`int`): rows per forward on each process, at most: language models take fewer of long rows, so that
             the logits of a batch stay below 1 GiB.
         device: where batches go; by default where the model's first parameter is.
@@ -61,32 +64,38 @@ def score(
         autocast: gives the context manager of one forward (mixed precision). Logits are widened to float32 either way.
         progress: called after each forward with the number of rows this process put through the model.
     """
-    measures = {name: attrgetter(name) for name in (*ARRAYS, *task.arrays)}
+    measures, listener = {name: attrgetter(name) for name in (*ARRAYS, *task.arrays)}, Listener()
     arrays = collect(
         model,
         task,
         rows,
         measures,
+        hear=listener.hear if said else None,
         batch_size=batch_size,
         device=device,
         num_workers=num_workers,
         autocast=autocast,
         progress=progress,
     )
-    return SplitScores(**arrays)
+    return SplitScores(**arrays, said=listener.said(_of_all) if said else None)
 
 
-def score_tokens(model: torch.nn.Module, task: Task, rows: Rows, **options) -> tuple[SplitScores, TokenScores]:
+def score_tokens(
+    model: torch.nn.Module, task: Task, rows: Rows, *, said: bool = False, **options
+) -> tuple[SplitScores, TokenScores]:
     """[`score`], and from the same pass the figures of every supervised token (causal LMs).
 
     `options` are those of [`score`].
     """
     measures = {name: attrgetter(name) for name in ARRAYS}
     token_measures = {name: attrgetter(source) for name, source in TOKEN_ARRAYS.items()}
-    arrays = collect(model, task, rows, measures, token_measures, **options)
+    listener = Listener()
+    hear = listener.hear if said else None
+    arrays = collect(model, task, rows, measures, token_measures, hear=hear, **options)
     count = arrays.pop("token_count").astype(int)
     tokens = {name: arrays.pop(name) for name in token_measures}
-    return SplitScores(**arrays), TokenScores(**tokens, count=count)
+    scores = SplitScores(**arrays, said=listener.said(_of_all) if said else None)
+    return scores, TokenScores(**tokens, count=count)
 
 
 def collect(
@@ -97,6 +106,7 @@ def collect(
     token_measures: Mapping[str, Measure] | None = None,
     *,
     places: bool = False,
+    hear: Callable[[Sequence[int], Predictions], None] | None = None,
     batch_size: int = 64,
     device: torch.device | str | None = None,
     num_workers: int = 0,
@@ -107,7 +117,8 @@ def collect(
 
     With `token_measures`, which give a figure for each row of logits, also `(tokens,)` float64 for each of these,
     example by example, and `token_count`, `(rows,)`. With `places` also `place`, `(rows, dim)`, where the model places
-    the rows ([`Task.embed`]).
+    the rows ([`Task.embed`]). `hear` gets each batch: the numbers of its rows, where weights are spread over processes
+    some of them once more, and what was said of them.
     """
     of_tokens: dict[str, Measure] = dict(token_measures or {})
     count: dict[str, Measure] = {"token_count": attrgetter("token_count")} if of_tokens else {}
@@ -120,22 +131,21 @@ def collect(
     order = longest_first(rows, own)
     lengths = None if lockstep or not isinstance(rows, Rows) else rows.lengths(order)  # in lockstep all sizes agree
     batches = in_batches(order + filling, lengths, batch_size, vocabulary_of(model))
-    # `iter()` of a DataLoader draws a seed, here from a generator of its own instead of the global one.
-    dataset: Any = rows
     pinned = num_workers > 0 and torch.device(device).type == "cuda"
-    ways: Any = {"num_workers": num_workers, "pin_memory": pinned, "generator": torch.Generator()}
-    loader: DataLoader[Any] = DataLoader(dataset, batch_sampler=batches, collate_fn=task.collate, **ways)
+    loader = _loader(rows, task, batches, num_workers, pinned)
     of_rows = [*per_example, *(["place"] if places else [])]
     parts: dict[str, list[np.ndarray]] = {name: [] for name in [*of_rows, *of_tokens]}
     # no_grad, not inference_mode: what a module caches in its forward must stay usable in a later training step.
     with eval_mode(model), torch.no_grad():
-        for batch in loader:
+        for numbers, batch in zip(batches, loader, strict=True):
             batch = {k: v.to(device, non_blocking=pinned) if torch.is_tensor(v) else v for k, v in batch.items()}
             with autocast() if autocast is not None else nullcontext():
                 predictions, found = _forward(model, task, batch, places)
             found |= {name: measure(predictions) for name, measure in (per_example | of_tokens).items()}
             for name, values in found.items():
                 parts[name].append(values.cpu().double().numpy())  # .cpu() first: some accelerators have no float64
+            if hear is not None:
+                hear(numbers, predictions)
             if progress is not None:
                 progress(predictions.size)
     arrays = {name: np.concatenate(part) if part else np.empty(0) for name, part in parts.items()}
@@ -145,7 +155,14 @@ def collect(
         counts = arrays["token_count"].astype(np.int64)
         arrays |= {name: tokens_in_order(arrays[name][: counts.sum()], counts, order) for name in of_tokens}
     arrays |= {name: back_in_order(arrays[name], order) for name in of_rows}
-    return _gathered(arrays, world) if world > 1 else arrays
+    return _gathered(arrays) if world > 1 else arrays
+
+
+def _loader(rows: AnyRows, task: Task, batches: list[list[int]], num_workers: int, pinned: bool) -> DataLoader[Any]:
+    # `iter()` of a DataLoader draws a seed, here from a generator of its own instead of the global one.
+    dataset: Any = rows
+    ways: Any = {"num_workers": num_workers, "pin_memory": pinned, "generator": torch.Generator()}
+    return DataLoader(dataset, batch_sampler=batches, collate_fn=task.collate, **ways)
 
 
 def _forward(
@@ -158,19 +175,25 @@ def _forward(
 
 
 def score_splits(
-    model: torch.nn.Module, task: Task, splits: UnlearningSplits, names: Iterable[str], **options
+    model: torch.nn.Module,
+    task: Task,
+    splits: UnlearningSplits,
+    names: Iterable[str],
+    *,
+    said: Collection[str] = (),
+    **options,
 ) -> dict[str, SplitScores]:
     """[`score`] for several roles, by name (`"forget"`, `"retain"`, `"test"`, `"nonmembers"`, …).
 
     Roles that are the same rows (`nonmembers` is `test` unless classes are removed) are run through the model once.
-    `options` are those of [`score`].
+    Of the roles in `said` also what language models say is kept. `options` are those of [`score`].
     """
     scored: dict[int, SplitScores] = {}
     result = {}
     for name in names:
         rows = getattr(splits, name)
         if id(rows) not in scored:
-            scored[id(rows)] = score(model, task, rows, **options)
+            scored[id(rows)] = score(model, task, rows, said=name in said and task.generates, **options)
         result[name] = scored[id(rows)]
     return result
 
@@ -192,14 +215,20 @@ def _share(size: int, rank: int, world: int, lockstep: bool) -> tuple[list[int],
     return list(range(start, end)), [size - 1] * missing
 
 
-def _gathered(arrays: dict[str, np.ndarray], world: int) -> dict[str, np.ndarray]:
-    shares: list = [None] * world
-    dist.all_gather_object(shares, arrays)
-    joined = {}
+def _gathered(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    shares, joined = _of_all(arrays), {}
     for name in arrays:
         filled = [share[name] for share in shares if len(share[name])]  # an empty share does not know its width
         joined[name] = np.concatenate(filled) if filled else np.empty(0)
     return joined
+
+
+def _of_all(own: Any) -> list[Any]:
+    """What each process has, in the order of their ranks."""
+    shares: list[Any] = [own] * _rank_and_world()[1]
+    if len(shares) > 1:
+        dist.all_gather_object(shares, own)
+    return shares
 
 
 def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:

@@ -1,4 +1,4 @@
-"""What models answered and drew, in figures: two blocks of `evidence.json`."""
+"""What models answered, drew and say, in figures: three blocks of `evidence.json`."""
 
 from typing import Any, TypedDict
 
@@ -24,3 +24,18 @@ class Drawn(TypedDict):
     judge: dict[str, Any]
     shown: list[str]
     picture: str | None
+
+
+class SaidInstead(TypedDict):
+    """What language models say in the places of forgotten tokens: KL(twin‖model) over all words, in nats per token, of
+    `original` and `unlearned` the mean over twins; of `each` twin that to the others, and `twins` is their mean. It is
+    measured in the places of `tokens`, drawn at random `of` so many. `standard_errors`, over tokens, are by model, and
+    of the `change` from the original to the unlearned model."""
+
+    tokens: int
+    of: int
+    original: float | None
+    unlearned: float | None
+    twins: float | None
+    each: list[float | None]
+    standard_errors: dict[str, float | None]

@@ -7,7 +7,7 @@ listed here; what is listed must be there, and of its type.
 from dataclasses import dataclass
 from typing import Annotated, Any, TypedDict
 
-from hf_unlearn.report.answer_blocks import Answers, Drawn
+from hf_unlearn.report.answer_blocks import Answers, Drawn, SaidInstead
 from hf_unlearn.report.stress_blocks import Stress
 
 
@@ -367,6 +367,7 @@ class Further(TypedDict, total=False):
     stress: Stress
     lira: Lira
     sampled: Sampled
+    said_instead: SaidInstead
 
 
 class Evidence(Further):

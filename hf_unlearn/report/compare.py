@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hf_unlearn.errors import UserError
+from hf_unlearn.report.said_instead import LABEL, kl_of
 from hf_unlearn.report.table import WIDTH, number
 from hf_unlearn.report.verdict import headline, original_gap
 
@@ -69,6 +70,10 @@ def _ks(key: str, model: str) -> Callable[[Evidence], float | None]:
     return lambda run: (((run.get("distributions") or {}).get("ks") or {}).get(model) or {}).get(key)
 
 
+def _said(model: str) -> Callable[[Evidence], float | None]:
+    return lambda run: kl_of(run, model)
+
+
 def _cost(key: str) -> Callable[[Evidence], float | None]:
     return lambda run: run["cost"].get(key)
 
@@ -98,6 +103,7 @@ METRICS = (
         _ks("distance", "original"),
         _ks("floor", "unlearned"),
     ),
+    Metric("said_instead", LABEL, _said("unlearned"), _said("original"), _said("twins"), digits=3),
     _accuracy("retain accuracy (%)", "retain"),
     _accuracy("test accuracy (%)", "test"),
     Metric("seconds", "seconds", _cost("unlearn_seconds"), floor=_cost("retrain_seconds"), digits=1),

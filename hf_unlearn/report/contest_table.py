@@ -12,13 +12,14 @@ from hf_unlearn.report.table import ABSENT, WIDTH, number
 SHORT = {  # what is shown on the terminal, by how it is called there
     "distance": "distance",
     "rms_z": "rms z",
+    "said_instead": "KL",
     "retain_accuracy": "retain %",
     "test_accuracy": "test %",
     "cost": "cost %",
     "seconds": "seconds",
     "memory": "MB",
 }
-BARE = ("cost", "seconds", "examples", "memory")  # shown without an interval
+BARE = ("said_instead", "cost", "seconds", "examples", "memory")  # shown without an interval
 FLOOR = "floor (a twin)"
 
 
@@ -46,7 +47,10 @@ def contest_table(contest: Contest, keys: Sequence[str], titles: Sequence[str] |
 
 def contest_text(contest: Contest) -> str:
     """The table for the screen, the best marked with a star, then what it allows to say."""
-    found = contest_table(contest, list(SHORT), list(SHORT.values()))
+    says_words = any(entry["figures"].get("said_instead") for entry in contest["entries"])
+    left_out = "memory" if says_words else None  # there is no room for both
+    short = {key: title for key, title in SHORT.items() if key != left_out}
+    found = contest_table(contest, list(short), list(short.values()))
     header, *body = found.rows
     marked = [(header[0], *(f"{title}  " for title in header[1:]))]
     for (name, *cells), marks in zip(body, found.best, strict=True):

@@ -1,20 +1,25 @@
-"""What is said of figures that come from a sample of rows."""
+"""What is said of figures that come from a sample of rows or tokens."""
 
 from collections.abc import Mapping
 from typing import Any
+
+from hf_unlearn.report.said_instead import sampled_tokens
 
 NAMES = {"retain": "retain", "test": "test", "nonmembers": "unseen"}
 
 
 def sampled_words(evidence: Mapping[str, Any]) -> list[str]:
-    """A sentence with sizes and standard errors, or nothing where all rows were scored."""
-    block = evidence.get("sampled")
+    """Sentences with sizes and standard errors, or nothing where all rows were scored and all tokens listened to."""
+    return [text for text in (_sampled_rows(evidence.get("sampled")), sampled_tokens(evidence)) if text]
+
+
+def _sampled_rows(block: Mapping[str, Any] | None) -> str | None:
     if not block:
-        return []
+        return None
     sizes = [f"{role['rows']:,} of {role['of']:,} {NAMES[name]} rows" for name, role in block.items()]
     errors = [words for name, role in block.items() if (words := _errors(NAMES[name], role["standard_errors"]))]
     told = f" Standard error of sampling: {'; '.join(errors)}." if errors else ""
-    return [f"Scored were {_listed(sizes)}, drawn by the seed (--score_all: every row).{told}"]
+    return f"Scored were {_listed(sizes)}, drawn by the seed (--score_all: every row).{told}"
 
 
 def _errors(name: str, errors: Mapping[str, Any]) -> str:

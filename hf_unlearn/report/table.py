@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from hf_unlearn.report.drawn import drawn_rows, drawn_sentences
+from hf_unlearn.report.said_instead import LABEL, kl_of
 from hf_unlearn.report.sampled import sampled_words
 from hf_unlearn.report.verdict import headline, verdict
 
@@ -61,10 +62,10 @@ def legend(evidence: Mapping[str, Any], *, costs: bool = True) -> str:
     sets = "accuracy: rows with all labels right. " if any(model.get("f1") for model in known) else ""
     if not evidence["models"]["retrained"]:
         return f"{sets}retrained, gap, floor: no twin was trained or given."
+    also = ", KS distance and what is said instead" if evidence.get("said_instead") else " and KS distance"
     return (
         f"{sets}gap: unlearned to the mean of the twins; floor: a twin to the others; in points, losses in "
-        f"{unit_of(evidence, 'loss')}. Row "
-        "figures and KS distance are against the twins, and theirs each against the others."
+        f"{unit_of(evidence, 'loss')}. Row figures{also} are against the twins, and theirs each against the others."
     ) + (" ±: standard error over rows. In brackets: share of one retraining." if costs else "")
 
 
@@ -108,6 +109,8 @@ def table_rows(evidence: Mapping[str, Any], *, intervals: bool = False) -> list[
         cells = [number((ks.get(name) or {}).get("distance")) for name in ("original", "unlearned")]
         floors = [found["floor"] for found in ks.values() if found]
         rows.append(("KS distance of forget losses", *cells, number(floors[0] if floors else None), ABSENT, ABSENT))
+    said = [number(kl_of(evidence, name), 3) for name in ("original", "unlearned", "twins")]
+    rows.append((LABEL, *said, ABSENT, ABSENT))
     for label, keys in COST_KEYS.items():
         values = [None if key is None else evidence["cost"].get(key) for key in keys]
         cells = [number(value, 1 if label == "seconds" else 0) for value in values]

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hf_unlearn.report.said_instead import odd_words
+
 ALPHA = 0.03  # of the verdict as a whole; measured false alarms stay below 5 %, see benchmarks
 FEW_ROWS = 50
 LOST = 2.0  # points of accuracy beside the original that count as damage where no twins say what is normal
@@ -151,7 +153,8 @@ def verdict(evidence: Mapping[str, Any]) -> list[str]:
     else:
         sentences += judged_sentences(outcomes(evidence), retrained["twins"])
         sentences += [NOTHING] if _tells_nothing(evidence) else []
-    return sentences + [text for text in (_few_rows(evidence), dear(cost_share(evidence))) if text]
+    more = (odd_words(evidence), _few_rows(evidence), dear(cost_share(evidence)))
+    return sentences + [text for text in more if text]
 
 
 def judged_sentences(found: Sequence[Outcome], twins: int) -> list[str]:

@@ -20,7 +20,7 @@ from hf_unlearn.data.rows import Rows
 from hf_unlearn.data.scored_rows import scored_rows
 from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.errors import NonFiniteLossError, UserError
-from hf_unlearn.evaluation.account import SCORED, Scored
+from hf_unlearn.evaluation.account import SAID, SCORED, Scored
 from hf_unlearn.evaluation.answers import UNLEARNED
 from hf_unlearn.evaluation.comparison import ModelScores
 from hf_unlearn.evaluation.references import check_apart, check_reference
@@ -167,7 +167,7 @@ def score_model(arguments: Arguments, data: Data, model: torch.nn.Module, title:
         say(f"scoring {title}")
     model, args = placed(model, arguments.trainer.device), arguments.trainer
     options = {"batch_size": args.per_device_eval_batch_size, "num_workers": args.dataloader_num_workers}
-    scores = score_splits(model, data.task, scored_splits(arguments, data), SCORED, **options)
+    scores = score_splits(model, data.task, scored_splits(arguments, data), SCORED, said=SAID, **options)
     ask(arguments, data, model, title)
     return scores
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from hf_unlearn.data.scored_rows import scored_rows
 from hf_unlearn.errors import UserError
-from hf_unlearn.evaluation.account import SCORED, Scored, describe_model, make_evidence
+from hf_unlearn.evaluation.account import SAID, SCORED, Scored, describe_model, make_evidence
 from hf_unlearn.evaluation.comparison import ModelScores
 from hf_unlearn.evaluation.scoring import score_splits
 from hf_unlearn.hub.staging import ADAPTER, REMOVED_CLASSES, WEIGHTS
@@ -41,6 +41,7 @@ def score_model(trainer: TrainerPart, model: torch.nn.Module | None = None) -> M
         trainer.task,
         scored_rows(trainer.splits, args.seed, every=args.score_all),
         SCORED,
+        said=SAID,
         batch_size=args.per_device_eval_batch_size,
         device=args.device,
         num_workers=args.dataloader_num_workers,

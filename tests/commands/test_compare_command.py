@@ -263,10 +263,15 @@ def test_a_given_original_and_answers(tmp_path):
     assert any("token accuracy" in note for note in read(tmp_path / "out")["notes"])
     found = {entry["name"]: entry["figures"] for entry in read(tmp_path / "out")["entries"]}
     assert all(figures["forgotten_rouge"] is not None for figures in found.values())
-    evidence = {
-        name: json.loads((tmp_path / "out" / "seed_0" / name / "evidence.json").read_text())["answers"]["figures"]
+    runs = {
+        name: json.loads((tmp_path / "out" / "seed_0" / name / "evidence.json").read_text())
         for name in ("do-nothing", "another-twin")
     }
+    said = {name: run["said_instead"] for name, run in runs.items()}
+    assert said["do-nothing"]["unlearned"] == said["do-nothing"]["original"] != said["another-twin"]["unlearned"]
+    assert said["another-twin"]["each"] == said["do-nothing"]["each"] and len(said["do-nothing"]["each"]) == 2
+    assert all(figures["said_instead"] is not None for figures in found.values())
+    evidence = {name: run["answers"]["figures"] for name, run in runs.items()}
     for kind, figures in evidence["do-nothing"].items():
         assert all(values["unlearned"] == values["original"] for values in figures.values()), kind
     assert evidence["another-twin"]["kept"]["rouge"]["twins"] == evidence["do-nothing"]["kept"]["rouge"]["twins"]

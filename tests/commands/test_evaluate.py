@@ -128,6 +128,23 @@ def test_language_models(tmp_path):
     assert "<h2>Language model" in text and not any(q in text + json.dumps(evidence) for q in questions)
 
 
+def test_what_is_said_instead_is_what_train_found(tmp_path, capsys):
+    """Twins one by one, and all at once; the words themselves stay where they are."""
+    config = tiny.own_data(tmp_path, "causal_lm", method="fine_tune", retrain=2, num_train_epochs=1)
+    config |= {"cache_dir": str(tmp_path / "cache")}
+    config["original"] |= {"num_train_epochs": 3}
+    del config["proxy_epochs"]
+    assert train(["--config", tiny.write_config(tmp_path, config)]) == 0
+    assert "said instead (KL, nats/token)" in capsys.readouterr().out
+    argv = ("--unlearned_model", str(tmp_path / "out"), "--max_new_tokens", "0")
+    judged = evaluate(tmp_path, config | {"output_dir": str(tmp_path / "judged")}, *argv)["said_instead"]
+    made = json.loads((tmp_path / "out" / "evidence.json").read_text())["said_instead"]
+    assert made["tokens"] == made["of"] == 12 * 4 and len(made["each"]) == 2  # three words, and the end
+    for name in ("original", "unlearned", "twins"):
+        assert judged[name] == pytest.approx(made[name], rel=1e-3) and made[name] > 1e-3
+    assert {type(value) for value in made.values()} == {int, float, list, dict}
+
+
 def test_tofu_brings_its_own_wrong_answers_and_definitions(tmp_path):
     """By a folder of its files; of a pretrained base also real authors and world facts."""
     config = tiny.own_data(tmp_path, "causal_lm", dataset_name=str(tiny.tofu_folder(tmp_path / "tofu")), retrain=2)

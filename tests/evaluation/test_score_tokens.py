@@ -6,6 +6,7 @@ import numpy as np
 import processes
 import pytest
 import torch
+from toy_tokens import TokenRows, TokenTask, make_model
 
 from hf_unlearn.evaluation.language_attacks import loss_score
 from hf_unlearn.evaluation.language_metrics import exact_memorization
@@ -13,45 +14,6 @@ from hf_unlearn.evaluation.scoring import score, score_tokens
 from hf_unlearn.tasks.predictions import Predictions
 
 NAMES = ("log_prob", "is_argmax", "mean_log_prob", "sd_log_prob", "count")
-
-
-class TokenRows:
-    """Rows of one to four tokens each."""
-
-    def __init__(self, size):
-        generator = torch.Generator().manual_seed(1)
-        lengths = [1 + i % 4 for i in range(size)]
-        self.rows = [
-            {"x": torch.randn(n, 4, generator=generator), "y": torch.randint(0, 6, (n,), generator=generator)}
-            for n in lengths
-        ]
-
-    def __len__(self):
-        return len(self.rows)
-
-    def __getitems__(self, batch):
-        return [self.rows[i] for i in batch]
-
-
-class TokenTask:
-    arrays = ()
-
-    def __init__(self):
-        self.forwards = 0
-
-    def collate(self, features):
-        example = torch.cat([torch.full((len(row["y"]),), i) for i, row in enumerate(features)])
-        x, y = (torch.cat([row[key] for row in features]) for key in ("x", "y"))
-        return {"x": x, "y": y, "example": example, "size": torch.tensor(len(features))}
-
-    def predict(self, model, batch):
-        self.forwards += int(batch["size"])
-        return Predictions(model(batch["x"]), batch["y"], int(batch["size"]), batch["example"])
-
-
-def make_model():
-    torch.manual_seed(0)
-    return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 6))
 
 
 def stacked(tokens):
