@@ -19,14 +19,11 @@ from hf_unlearn_diffusion.held import ALPHA, AVERAGE, PASSES, RETAIN_FOR_FORGET,
 from hf_unlearn_diffusion.lead import LeadingTrainer
 from hf_unlearn_diffusion.predictions import DenoisingPredictions
 from hf_unlearn_diffusion.steps import OneFormConfig
+from hf_unlearn_diffusion.task import UNLED
 from hf_unlearn_diffusion.weight_average import WeightAverage
 
 UNSEEN = ("own", "other")
 LEADS = OTHERS, NONE = ("others", "none")
-UNLED = (
-    "Nothing leads the ascent: losses may rise to τ and beyond while the class is still drawn, and kept ones worse; "
-    "--lead others is for whole classes."
-)
 
 
 @dataclass
@@ -125,7 +122,7 @@ class DiffusionNablaTauTrainer(LeadingTrainer):
         if args.weight_average:
             self.add_callback(WeightAverage(self, args.weight_average))
         if splits.forgotten_classes and not self.is_led:
-            self.notes.append(UNLED)
+            self.notes.append(f"{UNLED}: --lead others is for whole classes.")
 
     def usual_passes(self, splits) -> float:
         return PASSES if self.is_led else super().usual_passes(splits)
@@ -145,7 +142,7 @@ class DiffusionNablaTauTrainer(LeadingTrainer):
         lines = [*super().plan(), f"the ascent stops at the loss of unseen images{under}, by timestep"]
         if self.is_led:
             lines.append("it leads to what the original says under the classes that are kept, which are held")
-        return [*lines, UNLED] if self.splits.forgotten_classes and not self.is_led else lines
+        return lines
 
     def rows_beside_steps(self) -> int:
         led = self.rows_of_lead() + self.rows_of_held() if self.is_led else 0
