@@ -5,11 +5,12 @@
     python benchmarks/drawn_digits.py --models pixels --seeds 10 --lines SalUn --images 200
     python benchmarks/drawn_digits.py --table                      # what is stored
 
-The recipes are those of `configs/ddpm_digits_salun.yaml` (`pixels`) and `configs/latent_digits_salun.yaml`
-(`prompts`); every method has its own defaults. Of each seed there are an original, two retrained twins, and 40 images
-of each class from the same noises under each model. Figures are stored in `benchmarks/results/drawn_digits/`, a file
-a model and seed, line by line: a stopped run goes on where it was. With another number of images they have a folder of
-their own. Needs the extra `diffusion`.
+The recipes are those of `configs/ddpm_digits_salun.yaml` (`pixels`), `configs/latent_digits_salun.yaml` (`prompts`)
+and `configs/ddpm_digits_rows.yaml` (`rows`: without classes, a tenth of the images goes, and nothing is drawn); every
+method has its own defaults. Of each seed there are an original, two retrained twins, and 40 images of each class from
+the same noises under each model. Figures are stored in `benchmarks/results/drawn_digits/`, a file a model and seed,
+line by line: a stopped run goes on where it was. With another number of images they have a folder of their own. Needs
+the extra `diffusion`.
 """
 
 import argparse
@@ -20,7 +21,8 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-MODELS = {"pixels": "ddpm_digits_salun.yaml", "prompts": "latent_digits_salun.yaml"}
+ROWS = "rows"  # the model without classes, which draws nothing that a classifier could be asked about
+MODELS = {"pixels": "ddpm_digits_salun.yaml", "prompts": "latent_digits_salun.yaml", ROWS: "ddpm_digits_rows.yaml"}
 RESULTS = Path(__file__).parent / "results" / "drawn_digits"
 SEEDS = (10, 20, 30)
 NOISE = ["--per_device_forget_batch_size", "64", "--retain_target", "noise", "--weight_average", "0"]  # as published
@@ -37,11 +39,13 @@ LINES = {
     "random labels": ["--method", "diffusion_salun", "--saliency", "1"],
     "SalUn, LoRA": ["--method", "diffusion_salun", *LORA],
     "∇τ": ["--method", "diffusion_nabla_tau", "--saliency", "1"],
+    "∇τ, nothing leads": ["--method", "diffusion_nabla_tau", "--saliency", "1", "--lead", "none"],
     "concept ablation": ["--method", "concept_ablation", "--saliency", "1"],
     "ESD": ["--method", "esd", "--saliency", "1"],
     "ESD, no kept rows": ["--method", "esd", "--saliency", "1", "--alpha", "0"],
     "fine-tuning": ["--method", "fine_tune", "--saliency", "1"],
 }
+OF_ROWS = ("∇τ", "fine-tuning")
 FIGURES = {  # of the block `drawn`: kind, figure, and whether it is a share
     "drawn as forgotten": ("forgotten_classes", "recognised", True),
     "drawn as asked, kept": ("kept_classes", "recognised", True),
@@ -59,22 +63,26 @@ def run(model: str, seed: int, arguments: list[str], images: int = IMAGES) -> di
     with tempfile.TemporaryDirectory() as folder:
         output = str(Path(folder) / "out")
         given = ["--config", config, "--output_dir", output, "--original_seed", str(seed), "--seed", str(seed)]
-        train([*given, "--retrain", str(TWINS), "--generate", str(images), "--use_cpu", "true", *arguments])
+        drawn = [] if model == ROWS else ["--generate", str(images)]
+        train([*given, "--retrain", str(TWINS), *drawn, "--use_cpu", "true", *arguments])
         return dict(read_evidence(Path(output)))
 
 
 def complete(model: str, seed: int, lines: tuple[str, ...] = tuple(LINES), images: int = IMAGES) -> None:
     """Run those `lines` of a seed that are not stored yet."""
     path = folder_of(images) / f"{model}_seed{seed}.json"
-    result: dict = {"seed": seed, "class": "3", "images": images, "twins": TWINS, "lines": {}}
+    asked = {} if model == ROWS else {"class": "3", "images": images}
+    result: dict = {"seed": seed, **asked, "twins": TWINS, "lines": {}}
     if path.is_file():
         result = json.loads(path.read_text(encoding="utf-8"))
     for line in lines:
-        if line in result["lines"]:
+        if line in result["lines"] or (model == ROWS and line not in OF_ROWS):
             continue
         evidence = run(model, seed, LINES[line], images)
         result["lines"][line] = row(evidence)
-        result |= {"environment": evidence["environment"], "judge": evidence["drawn"]["judge"]}
+        result["environment"] = evidence["environment"]
+        if "drawn" in evidence:
+            result["judge"] = evidence["drawn"]["judge"]
         path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(result, indent=1, ensure_ascii=False)
         path.with_suffix(".tmp").write_text(text + "\n", encoding="utf-8")
@@ -83,8 +91,8 @@ def complete(model: str, seed: int, lines: tuple[str, ...] = tuple(LINES), image
 
 def row(evidence: dict) -> dict:
     """The figures of one run that the table shows; of original, unlearned model, twins, and floor."""
-    figures = evidence["drawn"]["figures"]
-    found = {name: figures[kind][figure] for name, (kind, figure, _) in FIGURES.items()}
+    figures = evidence["drawn"]["figures"] if "drawn" in evidence else {}
+    found = {name: figures[kind][figure] for name, (kind, figure, _) in FIGURES.items() if kind in figures}
     for split in ("forget", "test"):
         models = {key: evidence["models"][name]["loss"][split] for key, name in _NAMES.items()}
         found[f"{split} loss"] = models | {"floor": evidence["floor"].get(f"{split}_loss")}
@@ -99,7 +107,7 @@ _NAMES = {"original": "original", "unlearned": "unlearned", "twins": "retrained"
 def table(model: str, images: int = IMAGES) -> str:
     """Means over the stored seeds, Markdown: of original, twins and floor (one twin to another), then of each line."""
     results = stored(model, images)
-    columns = [*FIGURES, "forget loss", "test loss", "AUC"]
+    columns = [*(() if model == ROWS else FIGURES), "forget loss", "test loss", "AUC"]
     head = [f"{name} (%)" if name == "AUC" or FIGURES.get(name, ("", "", False))[2] else name for name in columns]
     lines = [_row(["", *head, "examples", "seeds"]), _row(["---", *["---:"] * (len(columns) + 2)])]
     first = [next(iter(result["lines"].values())) for result in results]

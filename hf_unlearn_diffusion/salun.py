@@ -8,22 +8,19 @@ import torch
 
 from hf_unlearn.errors import UserError
 from hf_unlearn.methods.salun import SHARE, SalUnTrainer
-from hf_unlearn.tasks.forward import eval_mode, unwrap
+from hf_unlearn.tasks.forward import unwrap
 from hf_unlearn.tasks.row_chunks import wide_type
 from hf_unlearn.trainers.config import filled_later
 from hf_unlearn.trainers.published import PAPER
-from hf_unlearn.trainers.schedule import FORGET, RETAIN
+from hf_unlearn.trainers.schedule import FORGET
 from hf_unlearn.trainers.split_output import SplitOutput
+from hf_unlearn_diffusion.held import ALPHA, AVERAGE, PASSES, RETAIN_FOR_FORGET, HeldTrainer, check_average
 from hf_unlearn_diffusion.predictions import DenoisingPredictions, Noised
-from hf_unlearn_diffusion.steps import DenoisingConfig, DenoisingTrainer
+from hf_unlearn_diffusion.steps import DenoisingConfig
 from hf_unlearn_diffusion.task import ImageGeneration
 from hf_unlearn_diffusion.weight_average import WeightAverage
 
-ALPHA = 3.07  # 1e-3 as published, on a retain loss that is summed over the 3,072 values of an image
-PASSES = 6  # over the retain rows, where nothing else is said
-RETAIN_FOR_FORGET = 4  # retain rows of a step for each forget row, where nothing else is said
 RETAIN_TARGETS = ORIGINAL, NOISE = ("original", "noise")
-AVERAGE = 0.9  # of the mean of the weights, about the last ten steps
 
 
 @dataclass
@@ -86,18 +83,12 @@ class DiffusionSalUnConfig(DenoisingConfig):
             self.retain_target = NOISE if self.variant == PAPER else ORIGINAL
         if self.retain_target not in RETAIN_TARGETS:
             raise UserError(f"`retain_target` is '{self.retain_target}'; it is one of {', '.join(RETAIN_TARGETS)}")
-        if not 0 <= self.weight_average < 1:
-            raise UserError(f"`weight_average` is {self.weight_average}; it is 0 or more, and less than 1")
-        if self.weight_average and self.load_best_model_at_end:
-            raise UserError(
-                "`load_best_model_at_end` takes the weights of one checkpoint, and `weight_average` a mean: leave the "
-                "one out, or set the other to 0"
-            )
+        check_average(self)
         if self.saliency is None and not self.saliency_mask:
             self.saliency = SHARE
 
 
-class DiffusionSalUnTrainer(DenoisingTrainer):
+class DiffusionSalUnTrainer(HeldTrainer):
     """SalUn for conditional denoisers (Fan et al. 2024, arXiv 2310.12508, equation 6):
 
         L = mean_f ‖ε_θ(x_t, t, c) − sg ε_θ(x_t, t, c′)‖² + α·mean_r ‖ε − ε_θ(x_t, t, c)‖²,   c′ ≠ c,
@@ -140,24 +131,11 @@ class DiffusionSalUnTrainer(DenoisingTrainer):
 
     def rows_beside_steps(self) -> int:
         """Also the forgotten rows under another class, and the kept ones under the original, once in every step."""
-        held = self.rows_of_steps(RETAIN) if self.keeps_start else 0
-        return super().rows_beside_steps() + self.rows_of_steps(FORGET) + held
+        return super().rows_beside_steps() + self.rows_of_steps(FORGET) + self.rows_of_held()
 
     def unlearning_loss(self, forget: SplitOutput, retain: SplitOutput) -> torch.Tensor:
         kept = self.held_losses(retain) if self.keeps_start else retain.loss
         return forget.mean(self.forget_losses(forget)) + self.args.alpha * retain.mean(kept)
-
-    def held_losses(self, retain: SplitOutput) -> torch.Tensor:
-        """‖ε_θ(x_t, t, c) − ε_θ₀(x_t, t, c)‖² of each row, `(size,)`."""
-        said = retain.predictions
-        assert isinstance(said, DenoisingPredictions)
-        model: Any = unwrap(self.model)
-        wanted = said.logits.detach()
-        if len(retain):
-            with torch.no_grad(), self.original_weights(), eval_mode(self.model):
-                wanted = model.denoise(said.noised).flatten(1)
-        self.count_examples(len(retain) * self.args.world_size)
-        return (said.logits.to(wide_type(said.logits)) - wanted).square().mean(1)
 
     def forget_losses(self, forget: SplitOutput) -> torch.Tensor:
         """‖ε_θ(x_t, t, c) − sg ε_θ(x_t, t, c′)‖² of each row, `(size,)`."""

@@ -68,13 +68,17 @@ class DenoisingTrainer(PublishedTrainer):
         if self.of_classes and not splits.forgotten_classes:
             raise UserError(f"`method` {self.method} forgets whole classes, not some of their rows: name them")
         if args.passes_follow_request:
-            args.num_train_epochs = FORGET_PASSES * len(splits.forget) / max(1, len(splits.retain))
+            args.num_train_epochs = self.usual_passes(splits)
         super().__init__(model, args, splits, task, **kwargs)
 
     @classmethod
     def check_task(cls, task) -> None:
         if task.says_labels:
             raise UserError(f"`method` {cls.method} is for models that take noise away; the task is {task.name}")
+
+    def usual_passes(self, splits) -> float:
+        """Passes over the retain rows, where nothing is said of them."""
+        return FORGET_PASSES * len(splits.forget) / max(1, len(splits.retain))
 
     def default_forget_batch(self) -> int:
         return self.args.per_device_train_batch_size

@@ -15,6 +15,7 @@ from hf_unlearn_diffusion.config import PixelDenoiserConfig
 from hf_unlearn_diffusion.draws import fixed_draws, seed_of
 from hf_unlearn_diffusion.predictions import DenoisingPredictions, Noised, is_without
 
+UNLED = "Nothing leads the ascent: the loss may rise to τ and beyond while the class is still drawn, and others worse"
 CORE_METHODS = ("fine_tune", "gradient_ascent", "nabla_tau", "neg_grad_plus", "ssd")  # need nothing but a loss
 
 
@@ -107,6 +108,11 @@ class ImageGeneration(ImageClassification):
             f"`method` {name} asks how likely labels are, and a denoiser says nothing of that; for {self.name} there "
             f"are {own}, {', '.join(CORE_METHODS)}"
         )
+
+    def advice(self, method: type, of_classes: bool) -> list[str]:
+        if of_classes and getattr(method, "method", None) == "nabla_tau":
+            return [f"{UNLED}: diffusion_nabla_tau is for whole classes."]
+        return []
 
     def conditions_of(self, classes: torch.Tensor) -> torch.Tensor:
         """c of classes `(rows,)`, as the model reads it: here the class itself."""

@@ -46,7 +46,7 @@ def _model_and_steps(arguments: Arguments, trainer: UnlearningTrainer, kind: str
         text = f"{phase.name}: {phase.steps:,} steps of {rows or 'no rows'}, learning rate {rate:.2g}"
         found.append(("phase", text))
     lines = [*trainer.plan(), *(line for lens in trainer.active_lenses for line in lens.plan())]
-    return found + [("method", line) for line in lines]
+    return found + [("method", line) for line in lines] + [("note", note) for note in trainer.notes]
 
 
 def _costs(arguments: Arguments, data: Data, trainer: UnlearningTrainer) -> Plan:

@@ -107,12 +107,16 @@ class Recipe:
         )
 
     def load(self, folder: Path, task: Task, **load_kwargs):
-        """What an earlier run of the recipe left in `folder`."""
-        if not self.use_peft:
-            return load_weights(task.auto_model(), str(folder), dtype=self.dtype, **load_kwargs)
-        labels: dict[str, Any] = {"num_labels": len(task.label_names)} if task.label_names else {}
-        model = lora.load_adapter_model(str(folder), task.auto_model(), dtype=self.dtype, **labels, **load_kwargs)
-        task.prepare_model(model)  # an adapter's folder records nothing of its base's configuration
+        """What an earlier run of the recipe left in `folder`, prepared as [`build_model`] prepares its model, since
+        folders do not record all that a task settles."""
+        if self.use_peft:
+            labels: dict[str, Any] = {"num_labels": len(task.label_names)} if task.label_names else {}
+            model: Any = lora.load_adapter_model(
+                str(folder), task.auto_model(), dtype=self.dtype, **labels, **load_kwargs
+            )
+        else:
+            model = load_weights(task.auto_model(), str(folder), dtype=self.dtype, **load_kwargs)
+        task.prepare_model(model)
         return model
 
     def _config(self, task: Task):

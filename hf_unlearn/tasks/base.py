@@ -152,6 +152,15 @@ class Task(ABC):
     def check_method(self, method: type) -> None:  # noqa: B027
         """Raises `UserError` for a method, an `UnlearningTrainer`, that asks more of predictions than there is."""
 
+    def advice(self, method: type, of_classes: bool) -> list[str]:
+        """What a user should know of a method that serves this task badly, in sentences; they stand in the plan and in
+        the run's notes.
+
+        Args:
+            of_classes: whether whole classes are forgotten, not some of their rows.
+        """
+        return []
+
     @classmethod
     def serves(cls, model: torch.nn.Module) -> bool:
         """Whether the class of `model`, inside all wrappers, is one that `auto_model` loads."""

@@ -100,6 +100,7 @@ class UnlearningTrainer(Streams, Checkpoints, StepMeans, Measuring, Engines, Loa
         self.splits = splits
         self.task = task
         self.notes: list[str] = [KEPT_NARROW] if trains_narrow(model) else []
+        self.notes += task.advice(type(self), bool(splits.forgotten_classes))
         self.method_state: dict[str, torch.Tensor] = {}
         self.last_scores: dict[str, SplitScores] = {}
         self._recorded: dict[str, list[torch.Tensor]] = {}

@@ -15,6 +15,7 @@ from hf_unlearn.models import lora
 from hf_unlearn_diffusion.concept_ablation import ConceptAblationConfig, ConceptAblationTrainer
 from hf_unlearn_diffusion.draws import DRAWS, fixed_draws
 from hf_unlearn_diffusion.esd import ESDConfig, ESDTrainer
+from hf_unlearn_diffusion.lead import strides
 from hf_unlearn_diffusion.nabla_tau import DiffusionNablaTauConfig, DiffusionNablaTauTrainer, hinges
 from hf_unlearn_diffusion.predictions import Noised
 from hf_unlearn_diffusion.salun import ALPHA, DiffusionSalUnConfig, DiffusionSalUnTrainer
@@ -131,6 +132,81 @@ def test_every_eighth_of_the_schedule_has_a_hinge_of_its_own(tmp_path):
     assert hinges(means).item() == pytest.approx(0.5 * 0.5**2)
 
 
+def test_a_stride_ends_where_the_error_is_tau():
+    rng = np.random.default_rng(0)
+    error, way = rng.normal(size=(2, 4, 1000)) * [[[1.0]], [[0.5]]]
+    moments = np.stack([(error**2).mean(1), (error * way).mean(1), (way**2).mean(1)], 1)
+    wanted = np.array([1.0, 1.3, 1.7, 2.0])
+    tau = ((error + wanted[:, None] * way) ** 2).mean(1)
+    assert np.allclose(strides(moments, tau), wanted)
+    assert (strides(moments, tau * 9) == 2).all() and (
+        strides(moments, tau / 9) == 1
+    ).all()  # never short of the others
+
+
+def test_a_class_is_led_along_the_line_to_kept_classes(tmp_path, monkeypatch):
+    trainer = make(
+        tmp_path,
+        "diffusion_nabla_tau",
+        gone=(1,),
+        per_device_forget_batch_size=8,
+        model_values={"condition_dropout": 0.5},
+    )
+    original = copy.deepcopy(trainer.model)
+    trainer.method_state = trainer._measure_originals() | dict(trainer.prepare())
+    stride = trainer.method_state["stride"]
+    assert stride.shape == (DRAWS,) and trainer.others.tolist() == [0, 2, 3]
+    with torch.no_grad():
+        for weight in trainer.model.unet.parameters():
+            weight.mul_(1.1)
+    torch.manual_seed(0)
+    said = outputs(trainer)
+    shown = said["forget"].predictions.noised
+    monkeypatch.setattr(torch, "randint", lambda most, size: torch.arange(size[0]) % most)
+    classes, part = torch.tensor([0, 2, 3, 0, 2, 3, 0, 2]), shown.timesteps * DRAWS // 1000
+    trainer.method_state["stride"] = stride = torch.linspace(1, 2, DRAWS, dtype=torch.float64)
+    with torch.no_grad():
+        now, own = trainer.model.denoise(shown), original.denoise(shown)
+        other = original.denoise(Noised(shown.images, shown.timesteps, classes))
+        kept = said["retain"].predictions.noised
+        held = (trainer.model.denoise(kept) - original.denoise(kept)).square().mean()
+    by_hand = (now - own - stride[part].view(-1, 1, 1, 1) * (other - own)).square().flatten(1).mean(1)
+    dropped = shown.conditions == 4
+    by_hand[dropped] = 0
+    assert 0 < dropped.sum() < len(dropped) and len(set(part.tolist())) > 2
+    assert trainer.unlearning_loss(**said).item() == pytest.approx((by_hand.mean() + ALPHA * held).item())
+
+
+def test_the_moments_are_those_of_the_mean_over_kept_classes(tmp_path):
+    trainer = make(tmp_path, "diffusion_nabla_tau", gone=(1,))
+    model, rows = trainer.model, trainer.splits.forget
+    batch = trainer.task.collate([rows[i] for i in range(3)])
+    with torch.no_grad():
+        said = trainer.task.predict(model, batch)
+        found, shown = trainer.moments(said), said.noised
+        answers = [model.denoise(Noised(shown.images, shown.timesteps, torch.full((24,), c))) for c in (0, 2, 3)]
+    point = said.logits + 1.5 * (torch.stack(answers).mean(0).flatten(1) - said.logits)
+    errors = (point - said.wanted).square().mean(1).view(3, DRAWS)
+    assert torch.allclose(found @ torch.tensor([1, 3.0, 2.25], dtype=torch.float64), errors, rtol=1e-9)
+
+
+def test_an_ascent_that_nothing_leads_is_noted_where_a_class_is_forgotten(tmp_path):
+    led = make(tmp_path, "diffusion_nabla_tau", gone=(1,), max_steps=-1)
+    assert led.is_led and not led.notes and led.args.per_device_forget_batch_size == 2
+    assert led.passes(led.schedule.total_steps) == pytest.approx(6, rel=0.1)
+    led.train()
+    assert int(led.method_state["side_examples"]) == led.rows_beside_steps()
+    alone = make(tmp_path, "diffusion_nabla_tau", gone=(1,), lead="none")
+    assert not alone.is_led and alone.args.per_device_forget_batch_size == 8 and alone.args.weight_average == 0
+    assert "--lead others is for whole classes" in alone.notes[0]
+    core = make(tmp_path, "nabla_tau", gone=(1,))
+    assert "diffusion_nabla_tau is for whole classes" in core.notes[0] and not make(tmp_path, "nabla_tau").notes
+    rows = make(tmp_path, "diffusion_nabla_tau")
+    assert not rows.is_led and not rows.notes
+    with pytest.raises(UserError, match="`lead` others is for whole classes"):
+        make(tmp_path, "diffusion_nabla_tau", lead="others")
+
+
 def test_the_target_of_esd_is_that_of_the_paper(tmp_path):
     trainer = make(tmp_path, "esd", eta=1.5, alpha=0.25, model_values={"condition_dropout": 0.5})
     original = copy.deepcopy(trainer.model)
@@ -216,9 +292,9 @@ def test_a_resumed_run_of_whole_weights_is_the_run(tmp_path):
     assert torch.equal(weights(whole.model), weights(again.model)) and again.examples == whole.examples
 
 
-@pytest.mark.parametrize("method", OWN)
-def test_a_resumed_run_is_the_run_and_lora_moves_the_adapter_alone(tmp_path, method):
-    options = {"adapter": True, "saliency": None if method == "diffusion_nabla_tau" else 1.0}
+@pytest.mark.parametrize(("method", "gone"), [*((method, None) for method in OWN), ("diffusion_nabla_tau", (1,))])
+def test_a_resumed_run_is_the_run_and_lora_moves_the_adapter_alone(tmp_path, method, gone):
+    options = {"adapter": True, "saliency": None if method == "diffusion_nabla_tau" else 1.0, "gone": gone}
     whole = make(tmp_path / "whole", method, save_strategy="steps", save_steps=1, **options)
     start = {name: p.detach().clone() for name, p in whole.model.named_parameters()}
     trained = {name for name, p in whole.model.named_parameters() if p.requires_grad}
@@ -267,6 +343,8 @@ def test_steps_as_published(tmp_path):
         (DiffusionSalUnConfig, {"weight_average": 1}, "`weight_average` is 1; it is 0 or more, and less than 1"),
         (DiffusionSalUnConfig, {"variant": "tokens"}, "it is one of rows, paper"),
         (DiffusionNablaTauConfig, {"unseen": "all"}, "it is one of own, other"),
+        (DiffusionNablaTauConfig, {"lead": "one"}, "it is one of others, none"),
+        (DiffusionNablaTauConfig, {"weight_average": -1}, "`weight_average` is -1; it is 0 or more, and less than 1"),
         (DiffusionNablaTauConfig, {"variant": "paper"}, "this method has rows alone"),
         (ESDConfig, {"eta": -1}, "`eta` is -1; it is 0 or more"),
         (ConceptAblationConfig, {"alpha": -0.5}, "`alpha` is -0.5; it is 0 or more"),

@@ -17,6 +17,7 @@ from hf_unlearn.errors import RowError, UserError
 from hf_unlearn.evaluation.scoring import score
 from hf_unlearn.hub.staging import stage
 from hf_unlearn.models import lora
+from hf_unlearn.run.recipe import Recipe, train_recipe
 from hf_unlearn.run.recipe_cache import base_identity
 from hf_unlearn.trainers.config import default_learning_rate
 from hf_unlearn_diffusion.draws import DRAWS
@@ -80,6 +81,16 @@ def test_from_scratch_all_parts_learn_and_unlearning_moves_the_network_alone(tmp
     moved = {name: p != start[name] for name, p in trainer.model.named_parameters()}
     assert sum(int(m.sum()) for m in moved.values()) > 100
     assert not any((m & ~masks[name]).any() if name in masks else m.any() for name, m in moved.items())
+
+
+def test_an_original_from_the_cache_knows_the_empty_prompt(tmp_path):
+    _, splits, task = latent_setup()
+    kind = {"model_type": "latent_text_to_image", "model_config": json.dumps(PARTS)}
+    recipe = Recipe(**kind, num_train_epochs=1, learning_rate=1e-3, batch_size=8)
+    made = [train_recipe(recipe, task, splits.retain, 0, cache_dir=tmp_path, use_cpu=True) for _ in range(2)]
+    assert [each.cached for each in made] == [False, True]
+    empty = task.processor.tokens([""])[0]
+    assert all(torch.equal(each.model.no_condition, empty) for each in made)
 
 
 def test_lora_is_on_the_network_s_attention_alone(tmp_path):
