@@ -56,7 +56,8 @@ class Slice:
     def name(self) -> str:
         depth = f"_{self.layers}layers" if self.layers else ""
         kind = "_lora" if self.lora else ""
-        return f"{self.authors}x{self.rows}{depth}{kind}_{self.seed}"
+        precision = "" if self.bf16 else "_float32"
+        return f"{self.authors}x{self.rows}{depth}{kind}{precision}_{self.seed}"
 
 
 def draw_rows(path: Path, which: Slice) -> tuple[list[dict], dict[str, list[int]]]:

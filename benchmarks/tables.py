@@ -25,10 +25,12 @@ SHORT = {"learning_rate": "rate", "known": "base known", "lora": "LoRA rank"}
 BATCHES = ("per_device_train_batch_size", "per_device_forget_batch_size", "num_train_epochs")  # ∇τ's own steps
 
 
-def language_models(pattern: str) -> str:
-    """Distances to the mean of the twins, averaged over slices, those marked ± with their signs; the second line says
-    how far one twin is from the other."""
-    runs = [json.loads(path.read_text()) for path in sorted((RESULTS / "language_models").glob(pattern))]
+def language_models(*patterns: str) -> str:
+    """Distances to the mean of the twins of the same file, averaged over files, those marked ± with their signs; the
+    second line says how far one twin is from the other. A slice may have a file for each precision."""
+    folder = RESULTS / "language_models"
+    runs = [json.loads(path.read_text()) for pattern in patterns for path in sorted(folder.glob(pattern))]
+    slices = str(len({run["slice"]["seed"] for run in runs}))
     head = ["", *(f"{key} ±" if key in SIGNED else key for key in LANGUAGE_FIGURES), *TO_TWINS, "slices"]
     lines = [_row(head), _row(["---"] * len(head))]
     names = list(dict.fromkeys(name for run in runs for name in run["lines"] if not name.startswith("twin")))
@@ -39,13 +41,14 @@ def language_models(pattern: str) -> str:
         between += twins
         apart.append({key: np.ptp([twin[key] for twin in twins]) for key in LANGUAGE_FIGURES})
     mean = [f"{np.mean([v[key] for v in values]):.2f}" for key in LANGUAGE_FIGURES]
-    lines.append(_row(["twins", *mean, *[""] * len(TO_TWINS), str(len(runs))]))
+    lines.append(_row(["twins", *mean, *[""] * len(TO_TWINS), slices]))
     floor = [f"{np.mean([a[key] for a in apart]):.2f}" for key in LANGUAGE_FIGURES]
-    lines.append(_row(["one twin to another", *floor, *_to_twins(between), str(len(runs))]))
+    lines.append(_row(["one twin to another", *floor, *_to_twins(between), slices]))
     for name in names:
         found = [(run["lines"][name], value) for run, value in zip(runs, values, strict=True) if name in run["lines"]]
         away = [_distance([line[key] - value[key] for line, value in found], key) for key in LANGUAGE_FIGURES]
-        lines.append(_row([_name(name), *away, *_to_twins([line for line, _ in found]), str(len(found))]))
+        count = slices if name == "original" else str(len(found))
+        lines.append(_row([_name(name), *away, *_to_twins([line for line, _ in found]), count]))
     return "\n".join(lines)
 
 
@@ -164,8 +167,8 @@ def _row(cells: list[str]) -> str:
 
 CONTESTS = [path.stem for path in sorted((RESULTS / "contest").glob("*.json"))]
 TABLES: dict[str, Callable[[], str]] = {
-    "chat model": lambda: language_models("12x10_[0-9].json"),
-    "chat model, LoRA": lambda: language_models("12x10_lora_[0-9].json"),
+    "chat model": lambda: language_models("12x10_[0-9].json", "12x10_float32_[0-9].json"),
+    "chat model, LoRA": lambda: language_models("12x10_lora_[0-9].json", "12x10_lora_float32_[0-9].json"),
     "pretrained BERT": pretrained,
     "from scratch": lambda: from_scratch(("∇τ", "SalUn", "UNSIR")),
     "varied": varied,
@@ -174,6 +177,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "relearned": relearned,
     "drawn digits": lambda: drawn_digits("pixels"),
     "digits from prompts": lambda: drawn_digits("prompts"),
+    "digits, rows": lambda: drawn_digits("rows"),
     **{f"contest {case}": partial(contest, case) for case in CONTESTS},
 }
 
