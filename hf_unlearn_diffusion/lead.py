@@ -1,5 +1,6 @@
 """Where an ascent leads: from what the original says under a condition towards what it says under others."""
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ class LeadingTrainer(HeldTrainer):
     and k the part of the schedule that t lies in. s_k is such that the error of that mean point is τ_k, in [1, 2].
     """
 
-    @property
+    @cached_property
     def others(self) -> np.ndarray:
         """Kept classes, `(n,)`: all, or some of many."""
         gone = set(self.splits.forgotten_classes)

@@ -151,7 +151,7 @@ class DiffusionNablaTauTrainer(LeadingTrainer):
     @property
     def unseen_rows(self) -> Rows:
         """Validation rows that τ is measured on: all, or a seeded sample of them."""
-        return self.some_rows(self.splits.validation_tau, MOST_CALIBRATION)
+        return self.some_rows(self.splits.measuring, MOST_CALIBRATION)
 
     def prepare(self) -> dict[str, torch.Tensor]:
         rows = self.unseen_rows

@@ -8,6 +8,8 @@ from hf_unlearn.data.rows import Rows
 from hf_unlearn.errors import UserError
 from hf_unlearn.tasks.base import Task
 
+FEW_MEASURING = 64  # rows for τ; fewer put all targets too high or too low
+
 
 @dataclass
 class UnlearningSplits:
@@ -16,7 +18,7 @@ class UnlearningSplits:
     Args:
         forget: training rows whose influence must go.
         retain: the other training rows.
-        validation_tau: unseen rows that measure τ and calibrate targets.
+        validation_tau: unseen rows that measure τ and calibrate targets; where they are few, those for stopping help.
         validation_stop: unseen rows for stopping and tuning.
         test: unseen rows that only report (kept classes only, when classes are removed).
         unseen_forgotten: for class removal, unseen rows of the removed classes; they only report. `None` otherwise.
@@ -83,6 +85,12 @@ class UnlearningSplits:
         """All validation rows, those for τ first; those for τ alone where the two parts are of different data sets."""
         first, other = self.validation_tau, self.validation_stop
         return first.at([*first.indices, *other.indices]) if first.source is other.source else first
+
+    @property
+    def measuring(self) -> Rows:
+        """Validation rows that τ and targets are measured on: those for that, and of few those for stopping too."""
+        rows = self.validation_tau
+        return self.validation if len(rows) < FEW_MEASURING else rows
 
     @property
     def nonmembers(self) -> Rows:

@@ -145,7 +145,7 @@ def _key(arguments: Arguments, data: Data, plan: ShadowPlan, fingerprint: str) -
         {name: value for name, value in args.to_dict().items() if name not in NOT_SHAPING},
         asdict(arguments.lora),
         task.name, task.columns, task.label_names, processor_text(task.processor),
-        fingerprint, features_digest(data.splits.validation_tau),
+        fingerprint, features_digest(data.splits.validation),
         type(plan).__name__, plan.audited.tolist(), plan.unit.tolist(), plan.sets, plan.seed,
         {name: importlib.metadata.version(name) for name in PACKAGES},
         os.environ.get("WORLD_SIZE", "1"),

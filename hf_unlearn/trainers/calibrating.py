@@ -9,7 +9,6 @@ from hf_unlearn.trainers.random_streams import Stream, random_numbers
 from hf_unlearn.trainers.target_sources import Asked, Asking, Said, TargetSource
 
 MOST_CALIBRATION = 2048  # validation rows that translate; more move no quantile by what matters
-FEW_CALIBRATION = 64  # below, those for stopping translate too: few rows put all targets too high or too low
 
 
 class Calibrating(Asking):
@@ -24,11 +23,8 @@ class Calibrating(Asking):
 
     @cached_property
     def calibration_rows(self) -> Rows:
-        """Validation rows that are scored to measure τ and the targets: those for that, or a seeded sample of them; of
-        few, those for stopping too."""
-        rows = self.splits.validation_tau
-        if len(rows) < FEW_CALIBRATION:
-            rows = self.splits.validation
+        """Validation rows that are scored to measure τ and the targets: all that are for that, or a seeded sample."""
+        rows = self.splits.measuring
         if len(rows) <= MOST_CALIBRATION:
             return rows
         chosen = random_numbers(self.args.seed, Stream.CALIBRATION_ROWS).permutation(len(rows))[:MOST_CALIBRATION]
@@ -51,8 +47,9 @@ class Calibrating(Asking):
         asked = source.ask(self)
         together, rows = self.agreement(asked), self.calibration_rows
         words = f"on {len(rows)} validation rows its log-odds go with the model's at r = {together:.2f}"
-        spread = self.own_log_odds(self.calibrate(), rows).std()
-        level = 1.96 * spread * ((1 - together**2) / len(rows)) ** 0.5
-        words += f", so that the level of all targets together is known to ± {level:.2g} nats"
+        if not self.splits.forgotten_classes:  # targets of removed classes do not come from rows' own labels
+            spread = self.own_log_odds(self.calibrate(), rows).std()
+            level = 1.96 * spread * ((1 - together**2) / len(rows)) ** 0.5
+            words += f", so that the level of all targets together is known to ± {level:.2g} nats"
         self.notes.append(f"Targets come from a {source.name} that never saw the forgotten rows; {words}.")
         return asked

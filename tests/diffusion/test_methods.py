@@ -98,7 +98,7 @@ def test_tau_is_that_of_unseen_images_by_eighths_of_the_schedule(tmp_path):
         trainer = make(tmp_path, "diffusion_nabla_tau", unseen=unseen)
         trainer.method_state = dict(trainer.prepare())
         found[unseen] = trainer.method_state["tau"]
-        model, rows = trainer.model, trainer.splits.validation_tau
+        model, rows = trainer.model, trainer.splits.measuring
         times, noises = fixed_draws([rows[i]["seed"] for i in range(len(rows))], (1, 8, 8), 1000)
         images = torch.stack([rows[i]["pixel_values"] for i in range(len(rows))]).double()
         labels = torch.tensor([rows[i]["labels"] for i in range(len(rows))])

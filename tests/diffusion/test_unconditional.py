@@ -50,7 +50,7 @@ def test_the_ascent_goes_to_the_loss_of_unseen_images(tmp_path):
     model, splits, task = setup()
     config = DiffusionNablaTauConfig(output_dir=str(tmp_path), max_steps=3, **QUICK)
     trainer = DiffusionNablaTauTrainer(model, config, splits, task, quiet=True)
-    before = score(model, task, splits.validation_tau).loss.mean()
+    before = score(model, task, splits.measuring).loss.mean()
     start = {name: p.detach().clone() for name, p in model.named_parameters()}
     trainer.train()
     assert float(trainer.method_state["tau"].mean()) == pytest.approx(before, rel=1e-5)

@@ -379,7 +379,7 @@ def test_few_validation_rows_all_measure_targets_and_many_in_halves(tmp_path, mo
     splits = trainer.splits
     assert trainer.calibration_rows.indices == [*splits.validation_tau.indices, *splits.validation_stop.indices]
     assert any("all 19 validation rows measure targets" in line for line in trainer.plan())
-    monkeypatch.setattr("hf_unlearn.trainers.calibrating.FEW_CALIBRATION", len(splits.validation_tau))
+    monkeypatch.setattr("hf_unlearn.data.splits.FEW_MEASURING", len(splits.validation_tau))
     trainer = make(tmp_path, text_setup())
     assert trainer.calibration_rows.indices == splits.validation_tau.indices
     assert not any("measure targets" in line for line in trainer.plan())

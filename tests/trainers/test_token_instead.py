@@ -126,6 +126,7 @@ def test_forgotten_rows_are_led_to_the_words_of_the_source(tmp_path):
 
 def test_a_run_asks_its_proxy(tmp_path):
     t = make(tmp_path, max_steps=2)
+    assert token_instead.PLAN in t.plan() and token_instead.PLAN not in make(tmp_path, variant="rows").plan()
     t.train()
     said = read_forget_rows(t)
     places, words = said.logits.shape
