@@ -122,7 +122,7 @@ def test_salun_pulls_to_another_prompt(tmp_path):
 def test_tau_under_another_prompt(tmp_path):
     trainer = make(tmp_path, DiffusionNablaTauTrainer, gone=(1,))
     tau = trainer.prepare()["tau"]
-    model, rows, task = trainer.model, trainer.splits.validation_tau, trainer.task
+    model, rows, task = trainer.model, trainer.splits.measuring, trainer.task
     batch = task.collate([rows[i] for i in range(len(rows))])
     with torch.no_grad():
         said = task.predict(model, batch)
