@@ -30,10 +30,12 @@ class Said:
         log_probs: `(tokens, words)` float16, in nats. Of all models that read the same rows these are the same tokens,
             in one order.
         of: tokens that the sample was drawn from.
+        rows: `(tokens,)` int, the row that each token is of.
     """
 
     log_probs: np.ndarray
     of: int
+    rows: np.ndarray
 
     def __len__(self) -> int:
         return len(self.log_probs)
@@ -50,19 +52,20 @@ class Listener:
     def __init__(self, most: int = MOST_TOKENS):
         self.most = most
         self.counts: dict[int, int] = {}
-        self.kept: dict[float, np.ndarray] = {}
+        self.kept: dict[float, tuple[int, np.ndarray]] = {}  # by a token's number its row, and what is said there
 
     def hear(self, rows: Sequence[int], predictions: Predictions) -> None:
         """One batch: the numbers of its rows, and what the model said of them."""
         counts = predictions.counts
         self.counts |= dict(zip(rows, counts, strict=True))
         numbers = [np.random.default_rng([SEED, row]).random(self.counts[row]) for row in rows]
-        drawn = np.concatenate(numbers)
+        drawn, of = np.concatenate(numbers), np.repeat(rows, [len(own) for own in numbers])
         bound = max(self.kept) if len(self.kept) >= self.most else np.inf
         places = np.flatnonzero(drawn < bound)
         places = places[np.argsort(drawn[places])][: self.most]
-        fresh = zip(drawn[places].tolist(), _log_probs(predictions.logits, places), strict=True)
-        self.kept = dict(heapq.nsmallest(self.most, (self.kept | dict(fresh)).items()))
+        found = zip(of[places].tolist(), _log_probs(predictions.logits, places), strict=True)
+        fresh = dict(zip(drawn[places].tolist(), found, strict=True))
+        self.kept = dict(heapq.nsmallest(self.most, (self.kept | fresh).items()))
 
     def said(self, gather: Callable[[Any], list[Any]] = lambda own: [own]) -> Said | None:
         """What was heard; `None` without a token. Every process must call it, and gets the same.
@@ -75,7 +78,8 @@ class Listener:
             return None
         own = {number: words for number, words in self.kept.items() if number <= lowest[-1]}
         kept, counts = ({k: v for share in gather(each) for k, v in share.items()} for each in (own, self.counts))
-        return Said(np.stack([kept[number] for number in lowest]), sum(counts.values()))
+        rows, words = zip(*(kept[number] for number in lowest), strict=True)
+        return Said(np.stack(words), sum(counts.values()), np.array(rows))
 
 
 def _log_probs(logits: torch.Tensor, places: np.ndarray) -> Iterator[np.ndarray]:

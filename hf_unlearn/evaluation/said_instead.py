@@ -43,7 +43,7 @@ def said_instead_block(
         "unlearned": means["unlearned"],
         "twins": means["twins"],
         "each": [float(values.mean()) for values in apart],
-        "standard_errors": {name: _standard_error(values) for name, values in of_tokens.items()},
+        "standard_errors": {name: _standard_error(values, said.rows) for name, values in of_tokens.items()},
     }
 
 
@@ -71,6 +71,10 @@ def _said(scores: ModelScores) -> Said | None:
     return scores["forget"].said if "forget" in scores else None
 
 
-def _standard_error(values: np.ndarray | None) -> float | None:
-    """Of the mean over tokens; `None` with fewer than two."""
-    return None if values is None or len(values) < 2 else float(values.std(ddof=1) / np.sqrt(len(values)))
+def _standard_error(values: np.ndarray | None, rows: np.ndarray) -> float | None:
+    """Of the mean over tokens, whose deviations may go together within a row; `None` of fewer than two rows."""
+    found, of = np.unique(rows, return_inverse=True)
+    if values is None or len(found) < 2:
+        return None
+    by_row = np.bincount(of, weights=values - values.mean())
+    return float(np.sqrt(len(found) / (len(found) - 1) * (by_row**2).sum()) / len(values))

@@ -29,8 +29,8 @@ class Drawn(TypedDict):
 class SaidInstead(TypedDict):
     """What language models say in the places of forgotten tokens: KL(twin‖model) over all words, in nats per token, of
     `original` and `unlearned` the mean over twins; of `each` twin that to the others, and `twins` is their mean. It is
-    measured in the places of `tokens`, drawn at random `of` so many. `standard_errors`, over tokens, are by model, and
-    of the `change` from the original to the unlearned model."""
+    measured in the places of `tokens`, drawn at random `of` so many. `standard_errors`, over tokens whose deviations
+    may go together within a row, are by model, and of the `change` from the original to the unlearned model."""
 
     tokens: int
     of: int

@@ -24,9 +24,9 @@ from hf_unlearn.tasks.predictions import Predictions
 ROUNDING = 5e-3  # nats: what half precision does to the KL of a token, at most
 
 
-def words(*logits) -> Said:
-    """Logits that half precision holds exactly."""
-    return Said(np.array(logits, np.float16), len(logits))
+def words(*logits, rows=None) -> Said:
+    """Logits that half precision holds exactly, each of a row of its own unless `rows` are named."""
+    return Said(np.array(logits, np.float16), len(logits), np.arange(len(logits)) if rows is None else np.array(rows))
 
 
 def heard(model, rows, most: int = 10**6, **options) -> Said:
@@ -58,7 +58,7 @@ def test_models_that_hardly_differ_are_not_less_than_nothing_apart():
     twin = np.random.default_rng(0).integers(-8, 0, (200, 500)).astype(np.float16)
     model = twin.copy()
     model[:, 0] += np.float16(2**-8)
-    apart = divergence([Said(twin, 200)], Said(model, 200))
+    apart = divergence([words(*twin)], words(*model))
     assert apart.min() >= 0 and apart.max() < 1e-5
 
 
@@ -88,9 +88,11 @@ def test_the_sample_does_not_depend_on_the_batches(most):
     tokens = sum(len(row["y"]) for row in rows.rows)
     whole = heard(model, rows, batch_size=23)
     assert whole.of == len(whole) == tokens and whole.log_probs.dtype == np.float16
+    assert np.bincount(whole.rows).tolist() == [len(row["y"]) for row in rows.rows]
     for batch_size in (1, 4, 23):
         found = heard(model, rows, most, batch_size=batch_size)
         assert found.of == tokens and len(found) == min(most, tokens)
+        np.testing.assert_array_equal(found.rows, whole.rows[:most])
         np.testing.assert_allclose(found.log_probs, whole.log_probs[:most], atol=1e-3)
 
 
@@ -121,7 +123,7 @@ def test_a_chunk_is_widened_at_a_time_and_little_is_kept(monkeypatch):
     assert max(seen) == 2
     listener = Listener(9)
     collect(model, TokenTask(), rows, {}, hear=listener.hear, batch_size=8)
-    assert len(listener.kept) == 9 and all(kept.base is None for kept in listener.kept.values())
+    assert len(listener.kept) == 9 and all(kept.base is None for _, kept in listener.kept.values())
 
 
 def test_processes_hand_each_other_no_more_than_is_kept():
@@ -149,8 +151,9 @@ def test_processes_hand_each_other_no_more_than_is_kept():
     expected = heard(model, rows, 9)
     for found in both:
         np.testing.assert_allclose(found.log_probs, expected.log_probs, atol=1e-3)
+        np.testing.assert_array_equal(found.rows, expected.rows)
         assert found.of == expected.of
-    words = [own for own in sent if any(isinstance(value, np.ndarray) for value in getattr(own, "values", list)())]
+    words = [own for own in sent if any(isinstance(value, tuple) for value in getattr(own, "values", list)())]
     assert len(words) == 2 and sum(map(len, words)) == 9
 
 
@@ -199,6 +202,16 @@ def test_the_block():
     assert block["standard_errors"] == pytest.approx(
         {"original": abs(change) / 2, "unlearned": 0, "twins": 0, "change": abs(change) / 2}, abs=1e-6
     )
+
+
+def test_tokens_of_a_row_are_not_taken_as_independent():
+    """Two rows of two tokens: 0.1201145 each in one, 0 in the other. By row the deviations from the mean, 0.0600572,
+    add up to ±0.1201145: √(2/1 · 2 · 0.1201145²)/4; independent tokens would have 0.0600572·√(4/3)/2 = 0.0346741."""
+    even, model = words(*[[0, 0]] * 4), words([0, -1], [0, -1], [0, 0], [0, 0], rows=[3, 3, 8, 8])
+    block = said_instead_block(None, scores_of(model), [scores_of(even)])
+    assert block["standard_errors"]["unlearned"] == pytest.approx(0.0600572, abs=1e-6)
+    same = said_instead_block(None, scores_of(words([0, -1], [0, 0], rows=[3, 3])), [scores_of(words([0, 0], [0, 0]))])
+    assert same["standard_errors"]["unlearned"] is None  # one row says nothing of others
 
 
 def test_what_cannot_be_known_is_not_there():
