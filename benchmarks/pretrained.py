@@ -78,6 +78,7 @@ METHODS = {
     "UNSIR": {"method": "unsir"},
     "∇τ other rows": {"method": "nabla_tau", "others": True},  # kept rows gone: public texts that the model labels
 }
+POOLED = ("another twin", "do nothing", "∇τ", "SalUn", "∇τ LoRA")  # in tables over cases and shares
 VARIED = {  # ∇τ with one of its defaults multiplied
     "∇τ": {},
     "rate × ½": {"learning_rate": 0.5},
@@ -345,6 +346,23 @@ def table(folder: Path = RESULTS) -> str:
     return "\n".join(lines)
 
 
+def pooled_table(folder: Path = RESULTS) -> str:
+    """Markdown: means of the distances to the twins over all cases and seeds of a recipe, test accuracy with its sign,
+    in points; `rms z` in units of one more twin's."""
+    lines = ["| recipe | | forget | AUC | test ± | rms z | examples | runs |", f"|{' --- |' * 8}"]
+    for recipe, (epochs, rate) in RECIPES.items():
+        runs = [json.loads(path.read_text()) for path in sorted(folder.glob(f"result_*_{recipe}_{TRAIN}_*.json"))]
+        words = f"{epochs:g} epochs at {rate:.0e}".replace("e-0", "e-")
+        for name in POOLED:
+            methods = [(run["methods"][name], run) for run in runs]
+            forget, auc, test, z = np.transpose([_distances(*pair) for pair in methods])
+            shown = f"{abs(forget).mean():.1f} | {abs(auc).mean():.1f} | {test.mean():+.1f} | {z.mean():.2f}"
+            cost = _cost(methods) if "examples" in methods[0][0] else ""
+            lines.append(f"| {words} | {name} | {shown} | {cost} | {len(runs)} |")
+            words = ""
+    return "\n".join(lines)
+
+
 def varied_table(folder: Path = RESULTS) -> str:
     """Markdown: gaps to the twins' means in points, rms z in units of one more twin's, for each run that has them."""
     lines = ["| | | forget | AUC | test | rms z |", "| --- | --- | --- | --- | --- | --- |"]
@@ -367,7 +385,7 @@ def shares_table(folder: Path = RESULTS) -> str:
     for run in sorted(runs, key=lambda run: (run["splits"]["forget"], run["seed"])):
         share = run["splits"]["forget"] / (run["splits"]["forget"] + run["splits"]["retain"])
         words = f"{100 * share:.0f} %"
-        for name in ("another twin", "do nothing", "∇τ", "SalUn", "∇τ LoRA"):
+        for name in POOLED:
             method = run["methods"][name]
             cost = f"{100 * method['examples'] / run['retrain']['examples']:.0f} %" if "examples" in method else ""
             lines.append(f"| {words} | {name} | {' | '.join(_away(method, run))} | {cost} |")
@@ -376,16 +394,19 @@ def shares_table(folder: Path = RESULTS) -> str:
 
 
 def _away(method: dict, run: dict) -> list[str]:
+    """[`_distances`] as they are shown."""
+    *points, z = _distances(method, run)
+    return [*(f"{x:+.1f}" for x in points), f"{z:.2f}"]
+
+
+def _distances(method: dict, run: dict) -> tuple[float, float, float, float]:
     """Forget accuracy, AUC and test accuracy less the twins' means in points, and rms z in one more twin's."""
-    mean = {key: np.mean([twin["accuracy"][key] for twin in run["twins"]]) for key in ("forget", "test")}
-    auc = np.mean([twin["auc"] for twin in run["twins"]])
-    away = [
-        method["accuracy"]["forget"] - mean["forget"],
-        method["auc"] - auc,
-        method["accuracy"]["test"] - mean["test"],
-    ]
-    z = method["rows"]["rms_z"] / method["floor_rows"]["rms_z"]
-    return [*(f"{100 * x:+.1f}" for x in away), f"{z:.2f}"]
+    twins = run["twins"]
+    forget, test = (
+        method["accuracy"][key] - np.mean([twin["accuracy"][key] for twin in twins]) for key in ("forget", "test")
+    )
+    auc = method["auc"] - np.mean([twin["auc"] for twin in twins])
+    return 100 * forget, 100 * auc, 100 * test, method["rows"]["rms_z"] / method["floor_rows"]["rms_z"]
 
 
 def _cost(pairs: list[tuple[dict, dict]]) -> str:

@@ -78,6 +78,13 @@ def pretrained() -> str:
     return table()
 
 
+def pretrained_pooled() -> str:
+    """The pretrained BERT over all cases of a recipe."""
+    from pretrained import pooled_table
+
+    return pooled_table()
+
+
 def shares() -> str:
     """The pretrained BERT forgets few rows, or half of them: see `pretrained.py`."""
     from pretrained import shares_table
@@ -172,6 +179,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "pretrained BERT": pretrained,
     "from scratch": lambda: from_scratch(("∇τ", "SalUn", "UNSIR")),
     "varied": varied,
+    "pretrained BERT, pooled": pretrained_pooled,
     "shares": shares,
     "durability": durability,
     "relearned": relearned,
