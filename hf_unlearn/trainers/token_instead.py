@@ -8,7 +8,7 @@ import torch
 from hf_unlearn.tasks.predictions import Predictions
 from hf_unlearn.trainers.forget_retain import mean_by_places
 from hf_unlearn.trainers.split_output import SplitOutput
-from hf_unlearn.trainers.token_targets import token_places
+from hf_unlearn.trainers.token_targets import at_tokens, token_places
 
 KEPT = 64  # likeliest words of each place
 UNTIL = 1 / 3  # of the run: after, nothing keeps the rows from their targets
@@ -35,19 +35,21 @@ def kept(others: np.ndarray) -> dict[str, torch.Tensor]:
 
 
 def instead(state: Mapping[str, torch.Tensor], forget: SplitOutput, at: float) -> torch.Tensor | float:
-    """mean_i[mean_j(−Σ_v q_ij(v)·log p_ij(v | v ≠ y_ij))] over the step's forget rows, a scalar: q what [`kept`] says,
-    y the true tokens; nothing once the run is further than `UNTIL`, `at` being the share of its steps that is done.
+    """mean_i[mean_j(−(1 − σ(t_ij))·Σ_v q_ij(v)·log p_ij(v | v ≠ y_ij))] over the step's forget rows, a scalar: y the
+    true tokens, t the targets of their log-odds, q what [`kept`] says; nothing once the run is further than `UNTIL`,
+    `at` being the share of its steps that is done.
 
-    Whatever the true token's probability is, the term does not change with it: how much is forgotten it leaves to the
-    targets.
+    The chain rule of a divergence from a model that never saw the rows: whether the true token is said, which is left
+    to the targets and does not change with this term, and what is said instead, as often as another token is.
     """
     if at >= UNTIL or WORDS not in state:
         return 0.0
     places = token_places(state, forget)
     words, wanted = (state[name][places].to(forget.labels.device) for name in (WORDS, LOG_PROBS))
+    often = torch.sigmoid(-at_tokens(state, forget))  # (tokens,)
 
     def of_places(log_probs: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
         said = _others(log_probs, forget.labels[place]).gather(1, words[place].long())
-        return -(wanted[place].exp().to(said) * said).sum(1)
+        return -often[place].to(said) * (wanted[place].exp().to(said) * said).sum(1)
 
     return WEIGHT * forget.mean(mean_by_places(forget, of_places))

@@ -37,17 +37,19 @@ def test_the_term_and_its_gradient_by_hand():
     words = np.array([[0, 1], [1, 2], [2, 3]])
     shares = np.array([[0.9, 0.1], [0.5, 0.5], [0.25, 0.75]])
     state = token_instead.kept(np.stack([np.log(shares) - 3.0, words], axis=1))  # of a place, they add up to one
-    state["token_start"] = torch.tensor([0, 1, 3])
+    targets = np.array([-2.0, 1.5, -0.5])  # log-odds of the true tokens, to be said in 12, 82 and 38 % of cases
+    state |= {"token_start": torch.tensor([0, 1, 3]), "token_targets": torch.tensor(targets)}
     loss = token_instead.instead(state, forget, at=0.0)
     q = np.zeros((3, 4))  # by token of the batch
     q[[0, 0], [1, 2]], q[[1, 1], [2, 3]], q[[2, 2], [0, 1]] = (shares[1], shares[2], shares[0])
     others = P.copy()
     others[np.arange(3), LABELS] = 0
     others /= others.sum(1, keepdims=True)
-    of_tokens = -(q * np.log(np.where(others > 0, others, 1))).sum(1)
+    often = 1 / (1 + np.exp(targets[[1, 2, 0]]))
+    of_tokens = -often * (q * np.log(np.where(others > 0, others, 1))).sum(1)
     assert loss.item() == pytest.approx((of_tokens[:2].mean() + of_tokens[2]) / 2, rel=1e-6)
     loss.backward()
-    by_hand = (others - q) * np.array([1 / 4, 1 / 4, 1 / 2])[:, None]
+    by_hand = (others - q) * (often * [1 / 4, 1 / 4, 1 / 2])[:, None]
     assert np.allclose(logits.grad.numpy(), by_hand, atol=1e-7)
     assert logits.grad.gather(1, LABELS[:, None]).abs().max() < 1e-15  # how much is forgotten is not its business
 
@@ -55,7 +57,7 @@ def test_the_term_and_its_gradient_by_hand():
 def test_it_acts_in_the_first_third_and_where_somebody_was_asked():
     _, forget = output()
     state = token_instead.kept(np.stack([np.zeros((3, 2)), np.array([[1, 2]] * 3)], axis=1))
-    state["token_start"] = torch.tensor([0, 1, 3])
+    state |= {"token_start": torch.tensor([0, 1, 3]), "token_targets": torch.zeros(3)}
     assert token_instead.instead(state, forget, at=0.33) > 0
     assert token_instead.instead(state, forget, at=token_instead.UNTIL) == 0.0
     assert token_instead.instead({"token_start": state["token_start"]}, forget, at=0.0) == 0.0
