@@ -15,6 +15,7 @@ from hf_unlearn.methods import METHODS, get_method
 from hf_unlearn.tasks import get_task
 from hf_unlearn_diffusion.draws import DRAWS, fixed_draws, seed_of
 from hf_unlearn_diffusion.pipeline import ClassConditionalPipeline
+from hf_unlearn_diffusion.predictions import DenoisingPredictions
 from hf_unlearn_diffusion.task import CORE_METHODS, ImageGeneration
 
 
@@ -160,3 +161,14 @@ def test_sizes_of_images_follow_the_network():
     task = ImageGeneration(processor, {"image": "image", "label": "label"}, label_names=NAMES)
     rows = {"image": [np.zeros((9, 5), np.uint8), np.zeros((20, 30, 3), np.uint8)], "label": [0, 1]}
     assert task.collate(task.encode(rows, [0, 1]))["pixel_values"].shape == (2, 3, 16, 16)
+
+
+def test_log_odds_of_large_errors_are_finite():
+    """An ascent has no bound: e^loss overflows at 89, and log-odds would be −∞ with gradients that are no numbers."""
+    said = torch.tensor([[0.001], [1.0], [9.0], [20.0]], requires_grad=True)
+    found = DenoisingPredictions(said, torch.zeros(4, dtype=torch.int64), 4, wanted=torch.zeros(4, 1))
+    loss = found.loss.detach().double()
+    wanted = -(loss + torch.log1p(-torch.exp(-loss)))
+    assert torch.allclose(found.log_odds.double(), wanted, rtol=1e-5) and loss.max() == 400
+    found.log_odds.sum().backward()
+    assert torch.isfinite(said.grad).all()
