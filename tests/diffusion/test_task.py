@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
 from toy_diffusion import NAMES, NETWORK, denoiser, denoising_setup
+from toy_latent import latent_setup
 
 from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation.scoring import score
@@ -84,6 +85,17 @@ def test_a_saved_model_is_a_folder_of_diffusers(tmp_path):
     assert np.array_equal(*(score(each, task, splits.test).loss for each in (model, again)))
     processor = ImageGeneration.load_processor(str(tmp_path))
     assert (processor.size["height"], processor.size["width"]) == (8, 8) and list(processor.image_mean) == [0.5]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+@pytest.mark.parametrize("setup", [denoising_setup, latent_setup])
+def test_a_model_from_a_folder_is_trained_as_before(tmp_path, setup, share):
+    """As many rows are shown without their condition: an original from the cache is the one that was made."""
+    model, _, task = setup(condition_dropout=share)
+    task.save_model(model, tmp_path)
+    back = task.auto_model().from_pretrained(str(tmp_path))
+    assert back.config.condition_dropout == share
+    assert not {"training.json"} & set(task.model_files(tmp_path))  # it is not pushed
 
 
 def test_a_network_alone_is_a_model_too(tmp_path):
