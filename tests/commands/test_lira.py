@@ -13,8 +13,10 @@ from hf_unlearn.commands import lira as command
 from hf_unlearn.commands.lira import LiraArguments, attack, render_lira
 from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation.shadow_plan import fixed_plan, make_plan
+from hf_unlearn.methods import get_method
 from hf_unlearn.report.evidence import validate
 from hf_unlearn.run import shadow_models, stages
+from hf_unlearn.run.recipe_cache import outside_code
 
 SECRET = "xyzzy"
 
@@ -220,6 +222,21 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     values["output_dir"] = str(tmp_path / "third")
     assert lira(tmp_path, values, "--shadows", "4", "--targets", "2") == 2
     assert "is damaged" in capsys.readouterr().err and not (tmp_path / "third").exists()
+
+
+def test_a_method_of_others_that_was_changed_is_measured_again(tmp_path, monkeypatch):
+    """What the models of another version of it made of rows says nothing of this one."""
+    keys, key = [], shadow_models._key
+    monkeypatch.setattr(shadow_models, "_key", lambda *of: keys.append(key(*of)) or keys[-1])
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "softly_tuned.py"
+    code = "from hf_unlearn.methods.fine_tune import FineTuneTrainer\n\n\nclass Softly(FineTuneTrainer):\n    {}\n"
+    for body in ("pass", "pass", "alpha = 2"):
+        file.write_text(code.format(body))
+        values = config(tmp_path, method="softly_tuned:Softly", output_dir=str(tmp_path / "dry"))
+        assert lira(tmp_path, values, "--shadows", "4", "--targets", "1", "--dry_run", "true") == 0
+    assert keys[0] == keys[1] != keys[2]
+    assert outside_code(get_method("fine_tune")) == {}
 
 
 def test_what_is_unlearned_is_what_is_looked_at(tmp_path, monkeypatch):
