@@ -105,10 +105,10 @@ def attack_figures(scores: np.ndarray, targets: Models) -> dict:
     Rows of one model go up and down together, so rows of several models are not as many independent trials. With two
     or more targets `auc` is the mean over models and its interval Student's over them; `tpr` is measured at one
     threshold for all models, its interval Student's over what each model adds to it (its TPR, less the slope of the
-    ROC curve times its excess of false positives). Models that agree exactly do not say how far others lie apart: there
-    the interval counts rows, of the AUC those of one side of one model, of the TPR all. With one target the intervals
-    are those of [`auc`] and [`tpr_at_fpr`]: they hold for this one model. If the same rows are unlearned in all targets, the shadows' errors at
-    these rows do not average out over targets: draw the rows anew for each.
+    ROC curve times its excess of false positives). Models that agree exactly do not say how far others lie apart:
+    there the interval counts rows, of the AUC those of one side of one model, of the TPR all. With one target the
+    intervals are those of [`auc`] and [`tpr_at_fpr`]: they hold for this one model. If the same rows are unlearned in
+    all targets, the shadows' errors at these rows do not average out over targets: draw the rows anew for each.
 
     Where no target has rows of both kinds (a class is removed from some, and others never saw it), targets 2k and
     2k + 1 together count as one.
