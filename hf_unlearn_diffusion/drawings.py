@@ -13,6 +13,7 @@ import torch
 from hf_unlearn.data.rows import Rows
 from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.evaluation.answers import ORIGINAL, UNLEARNED
+from hf_unlearn.evaluation.generation import sample_rows
 from hf_unlearn.evaluation.scoring import collect
 from hf_unlearn.report import blocks
 from hf_unlearn.tasks.base import Task
@@ -74,8 +75,8 @@ class Drawings:
         del self.shown[name], self.curves[name]
 
     def _curve(self, model: torch.nn.Module, rows: Rows, batch_size: int) -> list[float]:
-        """Mean error of at most `CURVE` rows at each of their draws, early timesteps first."""
-        some = rows.at(rows.indices[:CURVE])
+        """Mean error of at most `CURVE` rows, which the seed draws, at each of their draws, early timesteps first."""
+        some = sample_rows(rows, CURVE, self.seed)
         found = collect(model, self.task, some, {"errors": attrgetter("errors_by_draw")}, batch_size=batch_size)
         return [float(each) for each in found["errors"].mean(0)]
 

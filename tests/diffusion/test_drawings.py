@@ -148,3 +148,15 @@ def test_one_image_has_no_distance_to_the_twins(stripes):
     drawings = Drawings(stripes[2], 1, shown={ORIGINAL: None, "twin 1 of 2": None, "twin 2 of 2": None})
     alone = dict.fromkeys(drawings.shown, np.ones((1, 3)))
     assert set(drawings._to_twins(alone).values()) == {None}
+
+
+def test_the_curve_of_many_rows_is_not_of_the_first_classes(stripes, monkeypatch):
+    """Files often lie class by class; rows that a curve is a mean of are drawn from all of them."""
+    model, splits, task = stripes
+    monkeypatch.setattr("hf_unlearn_diffusion.drawings.CURVE", 8)
+    order = sorted(splits.test.indices, key=lambda place: place % 4)  # class by class
+    rows, drawings = splits.test.at(order), Drawings(task, 1)
+    curve = drawings._curve(model, rows, 16)
+    some = np.sort(np.random.default_rng(0).permutation(len(rows))[:8])
+    assert len({order[place] % 4 for place in some}) > 2
+    assert np.mean(curve) == pytest.approx(score(model, task, rows).loss[some].mean(), rel=1e-5)
