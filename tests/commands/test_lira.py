@@ -340,6 +340,23 @@ def test_language_models_are_adapters_on_one_frozen_base(tmp_path, monkeypatch):
     assert len(alive) == 10
 
 
+def test_figures_are_not_added_to_a_run_of_other_rows(tmp_path, capsys):
+    run = config(tmp_path, output_dir=str(tmp_path / "run"))
+    run.pop("proxy_epochs")
+    assert main(["train", "--config", tiny.write_config(tmp_path, run)]) == 0
+    before, values = (tmp_path / "run" / "evidence.json").read_text(), config(tmp_path)
+    add = ["--shadows", "4", "--targets", "2", "--add_to", str(tmp_path / "run"), "--dry_run", "true"]
+    assert lira(tmp_path, dict(values), *add, "--seed", "7") == 0  # sets are drawn at random in any case
+    changes = {"number of training rows": {"max_train_rows": 30}, "kind of request": {"forget_classes": ["warm"]}}
+    for said, change in changes.items():
+        other = values | change | ({"forget_fraction": None} if "forget_classes" in change else {})
+        other = {key: value for key, value in other.items() if value is not None}
+        assert lira(tmp_path, other, *add) == 2 and f"another {said}" in capsys.readouterr().err
+    other = tiny.digits(tmp_path, method="fine_tune", cache_dir=str(tmp_path / "cache"))
+    assert lira(tmp_path, other, *add) == 2 and "another data set" in capsys.readouterr().err
+    assert (tmp_path / "run" / "evidence.json").read_text() == before
+
+
 BAD = {
     "no recipe": ({"original": None, "model_name_or_path": "nowhere"}, [], "takes the recipe"),
     "few shadows": ({}, ["--shadows", "2"], "--shadows is 2; give 4 or more"),
