@@ -206,8 +206,8 @@ def _check_same(evidence: Evidence, data: Data) -> None:
     facts: dict[str, tuple[Any, Any]] = {
         "task": (evidence["task"], data.task.name),
         "data set": (made["source"], now["source"]),
-        "number of training rows": tuple(_training_rows(block) for block in (made, now)),
-        "kind of request": tuple((block["request"] or {}).get("kind") for block in (made, now)),
+        "number of training rows": (_training_rows(made), _training_rows(now)),
+        "kind of request": ((made["request"] or {}).get("kind"), (now["request"] or {}).get("kind")),
     }
     keys = [(block["division"] or {}).get("key") for block in (made, now)]
     if data.request.kind == "classes" and keys[0] == keys[1] and made["splits"] == now["splits"]:
