@@ -13,6 +13,7 @@ import torch
 from hf_unlearn.data.rows import Rows
 from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.evaluation.answers import ORIGINAL, UNLEARNED
+from hf_unlearn.evaluation.generation import sample_rows
 from hf_unlearn.evaluation.scoring import collect
 from hf_unlearn.report import blocks
 from hf_unlearn.tasks.base import Task
@@ -64,9 +65,18 @@ class Drawings:
         kinds = {"forget": splits.forget, "test": splits.test}
         self.curves[name] = {kind: self._curve(model, rows, batch_size) for kind, rows in kinds.items() if len(rows)}
 
+    def of(self, name: str) -> tuple[np.ndarray, dict[str, list[float]]]:
+        return self.shown[name], self.curves[name]
+
+    def put(self, name: str, what: tuple[np.ndarray, dict[str, list[float]]]) -> None:
+        self.shown[name], self.curves[name] = what
+
+    def drop(self, name: str) -> None:
+        del self.shown[name], self.curves[name]
+
     def _curve(self, model: torch.nn.Module, rows: Rows, batch_size: int) -> list[float]:
-        """Mean error of at most `CURVE` rows at each of their draws, early timesteps first."""
-        some = rows.at(rows.indices[:CURVE])
+        """Mean error of at most `CURVE` rows, which the seed draws, at each of their draws, early timesteps first."""
+        some = sample_rows(rows, CURVE, self.seed)
         found = collect(model, self.task, some, {"errors": attrgetter("errors_by_draw")}, batch_size=batch_size)
         return [float(each) for each in found["errors"].mean(0)]
 
@@ -122,7 +132,8 @@ class Drawings:
 
         def mean(name: str) -> float | None:
             found = [frechet_distance(clouds[name], clouds[twin]) for twin in self._twins if twin != name]
-            return float(np.mean([each for each in found if each is not None])) if found else None
+            known = [each for each in found if each is not None]
+            return float(np.mean(known)) if known else None
 
         between = [value for twin in self._twins if (value := mean(twin)) is not None]
         figures = {"original": ORIGINAL, "unlearned": UNLEARNED}
@@ -135,22 +146,28 @@ class Drawings:
 
     def _pictured(self) -> list[str]:
         """Who is in the public picture."""
-        original = [ORIGINAL] if self.gone else []
-        return [name for name in (*original, UNLEARNED, *self._twins[:1]) if name in self.shown]
+        names = [name for name in (ORIGINAL, UNLEARNED, *self._twins[:1]) if name in self.shown]
+        return [name for name in names if self.gone or not self._is_original(name)]
+
+    def _is_original(self, name: str) -> bool:
+        """Whether these are the original's images, whatever they are called: a method may have changed nothing."""
+        return ORIGINAL in self.shown and np.array_equal(self.shown[name], self.shown[ORIGINAL])
 
     def picture(self, names: list[str], *, whole: bool) -> bytes:
         """A PNG: a column for each class, and of each model a band of rows, a seed each. Without `whole` the
-        original's images of forgotten classes are grey."""
+        original's images of forgotten classes are grey. Nothing where there are no names."""
         from PIL import Image
 
+        if not names:
+            return b""
         count, seeds = len(self.task.label_names or []), min(SEEDS_SHOWN, self.most)
         bands = []
         for name in names:
             images = self.shown[name].reshape(count, self.most, *self.shown[name].shape[1:])[:, :seeds].copy()
-            if name == ORIGINAL and not whole:
+            if self._is_original(name) and not whole:
                 images[list(self.gone)] = -0.4
             bands.append(images)
-        scale = max(1, 32 // bands[0].shape[-1]) if bands else 1
+        scale = max(1, 32 // bands[0].shape[-1])
         tiles = [[_tile(images[c, s], scale) for c in range(count)] for images in bands for s in range(seeds)]
         side = tiles[0][0].size
         gap, band = 2, 8

@@ -16,12 +16,27 @@ FILES = (
     "unet/config.json",
     "unet/diffusion_pytorch_model.safetensors",
 )
+TRAINING = "training.json"  # what `diffusers` has no place for; it stays on this machine, and is the default elsewhere
+OF_TRAINING = ("condition_dropout",)
 _HUB = ("revision", "token", "cache_dir", "local_files_only")
 
 
 def hub_options(options: dict[str, Any]) -> dict[str, Any]:
     """Of keyword arguments those that say where on the Hub a model lies."""
     return {name: value for name, value in options.items() if name in _HUB and value is not None}
+
+
+def read_training(name: str) -> dict[str, Any]:
+    """What a folder that [`write_training`] wrote says of how its model is trained; nothing of others."""
+    path = Path(name) / TRAINING
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return {key: found[key] for key in OF_TRAINING if key in found}
+
+
+def write_training(config: Any, folder: str | os.PathLike) -> None:
+    """Keep beside a pipeline what training goes on with, so that an original from the cache is what it was."""
+    values = {key: getattr(config, key) for key in OF_TRAINING}
+    (Path(folder) / TRAINING).write_text(json.dumps(values) + "\n", encoding="utf-8")
 
 
 def read_config(name: str, task: str = BY_CLASS, **options: Any) -> PixelDenoiserConfig:
@@ -50,10 +65,12 @@ def read_config(name: str, task: str = BY_CLASS, **options: Any) -> PixelDenoise
     if network.get("num_class_embeds") and task == WITHOUT:
         raise UserError(f"{name} draws by class (num_class_embeds); it is for the task {BY_CLASS}")
     noise = dict(DDPMScheduler.load_config(name, subfolder="scheduler", **hub)) if where else {}
-    return _config(index, network, noise)
+    return _config(index, network, noise, read_training(name))
 
 
-def _config(index: dict[str, Any], network: dict[str, Any], noise: dict[str, Any]) -> PixelDenoiserConfig:
+def _config(
+    index: dict[str, Any], network: dict[str, Any], noise: dict[str, Any], training: dict[str, Any]
+) -> PixelDenoiserConfig:
     names, classes = index.get("id2label"), network.get("num_class_embeds")
     kind = PixelDenoiserConfig if classes else UnconditionalDenoiserConfig
     labels: dict[str, Any] = {"num_labels": classes} if classes else {}
@@ -68,7 +85,7 @@ def _config(index: dict[str, Any], network: dict[str, Any], noise: dict[str, Any
     schedule = {name: value for name, value in noise.items() if not name.startswith("_")}
     if schedule.get("prediction_type", "epsilon") not in ("epsilon", "v_prediction"):
         raise UserError(f"the schedule's prediction_type is {schedule['prediction_type']}; epsilon or v_prediction is")
-    return kind(**shown, **labels, unet=values, noise=schedule_of_training(schedule))
+    return kind(**shown, **labels, **training, unet=values, noise=schedule_of_training(schedule))
 
 
 def schedule_of_training(values: dict[str, Any]) -> dict[str, Any]:
@@ -114,6 +131,7 @@ def write_pipeline(model: Any, folder: str | os.PathLike) -> None:
     else:
         pipeline = ClassConditionalPipeline(model.unet, scheduler, id2label=model.config.id2label)
     pipeline.save_pretrained(folder, safe_serialization=True)
+    write_training(model.config, folder)
 
 
 def _is_network(name: str) -> bool:

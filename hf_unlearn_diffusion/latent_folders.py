@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_unlearn.errors import UserError
-from hf_unlearn_diffusion.folders import hub_options, schedule_of_training
+from hf_unlearn_diffusion.folders import hub_options, read_training, schedule_of_training, write_training
 from hf_unlearn_diffusion.latent_config import LatentDenoiserConfig
 
 PIPELINE = "StableDiffusionPipeline"
@@ -82,6 +82,7 @@ def read_config(name: str, **options: Any) -> LatentDenoiserConfig:
         text_encoder=CLIPTextConfig.from_pretrained(name, subfolder="text_encoder", **hub).to_dict(),
         unet=unet,
         noise=noise,
+        **read_training(name),
     )
 
 
@@ -143,3 +144,4 @@ def pipeline_of(model: Any, tokenizer: Any, sampler: Any = None) -> Any:
 def write_pipeline(model: Any, tokenizer: Any, folder: str | os.PathLike) -> None:
     """The whole pipeline, as [`FILES`] says."""
     pipeline_of(model, tokenizer).save_pretrained(folder, safe_serialization=True)
+    write_training(model.config, folder)

@@ -137,7 +137,8 @@ class DenoisingPredictions(Predictions):
 
 
 def _log_odds(loss: torch.Tensor) -> torch.Tensor:
-    return -torch.log(torch.expm1(loss)).clamp(min=-MOST_LOG_ODDS)
+    """−log(expm1(loss)), as loss + log(1 − e^−loss): an ascent makes errors whose e^loss float32 cannot hold."""
+    return -(loss + torch.log(-torch.expm1(-loss))).clamp(min=-MOST_LOG_ODDS)
 
 
 def _states_no_labels() -> UserError:

@@ -72,6 +72,8 @@ def lira(argv: list[str] | None = None) -> None:
         results.print_data(data)
         plan = plan_of(arguments, data, own.forget_sets)
         _check_pairs(own, plan)
+        if evidence is not None:
+            _check_same(evidence, data)
         if own.forget_sets > max(plan.sets, LiraArguments.forget_sets):
             raise UserError(f"--forget_sets is {own.forget_sets}; {plan.sets} of this size have no row in common")
         maker = ShadowMaker(arguments, data, plan, fingerprint=features_digest(training_rows(data.splits)))
@@ -195,6 +197,28 @@ def _evidence_to_add_to(own: LiraArguments, arguments: Arguments) -> Evidence | 
     if made != arguments.run.method:
         raise UserError(f"--add_to is a run of {made}, and --method is {arguments.run.method}; name a run of the same")
     return evidence
+
+
+def _check_same(evidence: Evidence, data: Data) -> None:
+    """Raises `UserError` where the run that gets the figures is of other rows, or has another kind of request. Forget
+    sets are drawn anew, so that rows of the request itself need be the same of classes alone."""
+    made, now = evidence["data"], data.describe()
+    facts: dict[str, tuple[Any, Any]] = {
+        "task": (evidence["task"], data.task.name),
+        "data set": (made["source"], now["source"]),
+        "number of training rows": (_training_rows(made), _training_rows(now)),
+        "kind of request": ((made["request"] or {}).get("kind"), (now["request"] or {}).get("kind")),
+    }
+    keys = [(block["division"] or {}).get("key") for block in (made, now)]
+    if data.request.kind == "classes" and keys[0] == keys[1] and made["splits"] == now["splits"]:
+        facts["forgotten classes"] = (made["forget_digest"], now["forget_digest"])
+    for name, (before, after) in facts.items():
+        if before != after:
+            raise UserError(f"--add_to is a run with another {name}; name a run of the same rows and request")
+
+
+def _training_rows(block: Any) -> int:
+    return sum((block["splits"] or {}).get(role) or 0 for role in ("forget", "retain"))
 
 
 def _say_plan(arguments: Arguments, plan: ShadowPlan, wanted: list, missing: list) -> None:

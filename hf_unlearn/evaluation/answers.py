@@ -51,6 +51,15 @@ class Shown(Protocol):
     def ask(self, name: str, model: torch.nn.Module, splits: UnlearningSplits, batch_size: int = 64) -> None:
         """Have a model show it; `name` is what the model is called."""
 
+    def of(self, name: str) -> Any:
+        """Everything that the model of this name showed, for `put`."""
+
+    def put(self, name: str, what: Any) -> None:
+        """Let `what` a model showed count as what the model of this name showed."""
+
+    def drop(self, name: str) -> None:
+        """Forget what the model of this name showed."""
+
     def block(self) -> Mapping[str, Any]:
         """The evidence block: figures, nothing of single rows."""
 
@@ -95,6 +104,15 @@ class Answers:
             self.rows = {"forgotten": forgotten, "kept": kept, "general": general_rows(self.task, self.most)}
         options = {"max_new_tokens": MAX_NEW_TOKENS, "batch_size": batch_size}
         self.shown[name] = {kind: generate(model, self.task, rows, **options) for kind, rows in self.rows.items()}
+
+    def of(self, name: str) -> dict[str, list[str]]:
+        return self.shown[name]
+
+    def put(self, name: str, what: dict[str, list[str]]) -> None:
+        self.shown[name] = what
+
+    def drop(self, name: str) -> None:
+        del self.shown[name]
 
     def block(self) -> blocks.Answers:
         """The evidence block `answers`: `rows[kind]` asked, and `figures[kind][figure][model]` with the models

@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from hf_unlearn.evaluation.attacks import auc
 from hf_unlearn.evaluation.f1 import f1_by_split
-from hf_unlearn.evaluation.intervals import clopper_pearson, mean_share_interval, normal_interval
+from hf_unlearn.evaluation.intervals import clopper_pearson, mean_interval, mean_share_interval
 from hf_unlearn.evaluation.judged_figures import judge_model
 from hf_unlearn.evaluation.logged_metrics import further
 from hf_unlearn.evaluation.metrics import (
@@ -68,7 +69,7 @@ def _model_block(scores: ModelScores, twins: list[ModelScores]) -> dict[str, dic
         "loss": {name: float(filled[name].loss.mean()) if name in filled else None for name in splits},
         "f1": f1_by_split(filled, tuple(splits)),
         "membership": {"loss_auc": metrics.get("membership_auc"), "loss_auc_se": metrics.get("membership_auc_se")},
-        "intervals": _intervals(filled, metrics),
+        "intervals": _intervals(filled, scores.get("nonmembers", scores.get("test"))),
         "rows": {
             "median_forget_loss": median_loss(forget_loss),
             "top5_loss_share": top5_loss_share(forget_loss),
@@ -78,9 +79,9 @@ def _model_block(scores: ModelScores, twins: list[ModelScores]) -> dict[str, dic
     }
 
 
-def _intervals(filled: ModelScores, metrics: dict[str, float]) -> dict[str, list[float]]:
+def _intervals(filled: ModelScores, unseen: SplitScores | None) -> dict[str, list[float]]:
     """95 % intervals `[low, high]` that hold for this one model and rows like these: Clopper-Pearson's for accuracies,
-    at the effective number of rows where rows are partly right; for losses and the AUC the normal one."""
+    at the effective number of rows where rows are partly right; for losses Student's; for the AUC that of [`auc`]."""
     found = {}
     for name, split in filled.items():
         right_or_wrong = np.isin(split.correct, (0, 1)).all()
@@ -90,10 +91,12 @@ def _intervals(filled: ModelScores, metrics: dict[str, float]) -> dict[str, list
         if share is not None:
             found[f"{name}_accuracy"] = share
         if len(split) > 1 and np.isfinite(split.loss).all():
-            mean, error = split.loss.mean(), split.loss.std(ddof=1) / np.sqrt(len(split))
-            found[f"{name}_loss"] = [float(max(0.0, mean - 1.96 * error)), float(mean + 1.96 * error)]
-    if "membership_auc" in metrics:
-        found["membership"] = normal_interval(metrics["membership_auc"], metrics["membership_auc_se"])
+            low, high = mean_interval(split.loss)
+            found[f"{name}_loss"] = [max(0.0, low), high]
+    if "forget" in filled and unseen is not None:
+        area = auc(-filled["forget"].loss, -unseen.loss)["interval"]
+        if area is not None:
+            found["membership"] = area
     return found
 
 

@@ -24,15 +24,26 @@ def clopper_pearson(successes: float, trials: float, level: float = LEVEL) -> li
 def mean_share_interval(shares: np.ndarray, level: float = LEVEL) -> list[float] | None:
     """Interval of the mean of independent `(rows,)` shares in [0, 1], such as how often a row was called a member.
 
-    Clopper-Pearson's at the effective sample size p(1 − p)/variance of the mean; where all rows agree, at `rows`.
+    Clopper-Pearson's at the effective sample size p(1 − p)/variance of the mean, times the square of the normal
+    quantile over Student's, since that variance is measured (Korn and Graubard 1998); where all rows agree, at `rows`.
     """
     shares = np.asarray(shares, float)
     if not len(shares) or np.isnan(shares).any():
         return None
     mean = shares.mean()
     variance = shares.var(ddof=1) / len(shares) if len(shares) > 1 else 0.0
-    effective = mean * (1 - mean) / variance if variance > 0 else len(shares)
+    effective = float(len(shares))
+    if variance > 0:
+        tail = (1 + level) / 2
+        effective = mean * (1 - mean) / variance * (norm.ppf(tail) / t.ppf(tail, len(shares) - 1)) ** 2
     return clopper_pearson(mean * effective, effective, level)
+
+
+def mean_interval(values: np.ndarray, level: float = LEVEL) -> list[float]:
+    """Student's interval of the mean of two or more `(rows,)` values."""
+    error = values.std(ddof=1) / np.sqrt(len(values))
+    half = float(t.ppf((1 + level) / 2, len(values) - 1) * error)
+    return [float(values.mean()) - half, float(values.mean()) + half]
 
 
 def normal_interval(

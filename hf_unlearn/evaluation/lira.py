@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation.attacks import FALSE_POSITIVE_RATES, auc, tpr_at_fpr
-from hf_unlearn.evaluation.intervals import figure, normal_interval
+from hf_unlearn.evaluation.intervals import clopper_pearson, figure, normal_interval
 from hf_unlearn.evaluation.metrics import loss_auc
 
 ENOUGH_SHADOWS = 64  # with fewer, a variance per row is too noisy (Carlini et al. 2022)
@@ -105,9 +105,10 @@ def attack_figures(scores: np.ndarray, targets: Models) -> dict:
     Rows of one model go up and down together, so rows of several models are not as many independent trials. With two
     or more targets `auc` is the mean over models and its interval Student's over them; `tpr` is measured at one
     threshold for all models, its interval Student's over what each model adds to it (its TPR, less the slope of the
-    ROC curve times its excess of false positives). With one target the intervals are those of [`auc`] and
-    [`tpr_at_fpr`]: they hold for this one model. If the same rows are unlearned in all targets, the shadows' errors at
-    these rows do not average out over targets: draw the rows anew for each.
+    ROC curve times its excess of false positives). Models that agree exactly do not say how far others lie apart:
+    there the interval counts rows, of the AUC those of one side of one model, of the TPR all. With one target the
+    intervals are those of [`auc`] and [`tpr_at_fpr`]: they hold for this one model. If the same rows are unlearned in
+    all targets, the shadows' errors at these rows do not average out over targets: draw the rows anew for each.
 
     Where no target has rows of both kinds (a class is removed from some, and others never saw it), targets 2k and
     2k + 1 together count as one.
@@ -135,11 +136,14 @@ def attack_figures(scores: np.ndarray, targets: Models) -> dict:
     mean = float(np.mean(areas))
     for fpr in FALSE_POSITIVE_RATES:
         if tpr[f"{fpr:g}"]["value"] is not None:
-            tpr[f"{fpr:g}"]["interval"] = _clustered_tpr_interval(sides, pooled, fpr, tpr[f"{fpr:g}"])
-    return result | {"auc": figure(mean, _over_models(areas, mean), 0.5), "tpr": tpr}
+            clustered = _clustered_tpr_interval(sides, pooled, fpr, tpr[f"{fpr:g}"])
+            tpr[f"{fpr:g}"]["interval"] = clustered or tpr[f"{fpr:g}"]["interval"]
+    fewest = min(len(side) for pair in sides for side in pair)
+    interval = _over_models(areas, mean) or clopper_pearson(mean * fewest, fewest)
+    return result | {"auc": figure(mean, interval, 0.5), "tpr": tpr}
 
 
-def _clustered_tpr_interval(sides: list, pooled: list[np.ndarray], fpr: float, found: dict) -> list[float]:
+def _clustered_tpr_interval(sides: list, pooled: list[np.ndarray], fpr: float, found: dict) -> list[float] | None:
     allowed = int(fpr * len(pooled[1]) + 1e-9)
     threshold = np.sort(pooled[1])[len(pooled[1]) - 1 - allowed]
     value, null = found["value"], found["null"]
@@ -148,6 +152,9 @@ def _clustered_tpr_interval(sides: list, pooled: list[np.ndarray], fpr: float, f
     return _over_models([tpr - slope * mistaken for tpr, mistaken in shares], value)
 
 
-def _over_models(values: list[float], center: float) -> list[float]:
+def _over_models(values: list[float], center: float) -> list[float] | None:
+    """Student's interval; `None` where the models agree exactly."""
+    if np.ptp(values) == 0:
+        return None
     error = np.std(values, ddof=1) / np.sqrt(len(values))
     return normal_interval(float(center), float(error), degrees=len(values) - 1)

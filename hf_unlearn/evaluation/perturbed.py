@@ -99,14 +99,11 @@ def choice_figures(
     right, paraphrase, wrong = (
         score(model, task, rows, **options).loss for rows in (choices.right, choices.paraphrase, choices.wrong)
     )
-    width = int(np.bincount(choices.owner).max())
-    table = np.full((len(choices), width), np.nan)  # questions may have different numbers of wrong answers
-    place = np.concatenate([np.arange(n) for n in np.bincount(choices.owner, minlength=len(choices))])
-    table[choices.owner, place] = wrong
-    rows = zip(paraphrase, table, strict=True)
-    ratio = np.asarray([truth_ratio(np.array([p]), row[~np.isnan(row)][None])[0] for p, row in rows], float)
+    counts = np.bincount(choices.owner, minlength=len(choices))  # of wrong answers, which questions may differ in
+    own = np.split(wrong, np.cumsum(counts)[:-1])
+    ratio = np.array([truth_ratio(p[None], losses[None])[0] for p, losses in zip(paraphrase, own, strict=True)])
     probability = np.exp(-right)
     if options_only:
-        rest = np.nansum(np.exp(-table), axis=1, keepdims=True)
-        probability = normalised_probability(probability, rest)
+        rest = np.array([np.exp(-losses).sum() for losses in own])
+        probability = normalised_probability(probability, rest[:, None])
     return {"truth_ratio": ratio, "probability": probability}

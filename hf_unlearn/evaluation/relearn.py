@@ -53,7 +53,8 @@ def relearn(
     """Fine-tune a copy of `model` on `rows` (the forget rows) with plain AdamW until it knows them again.
 
     All weights are trained where the model has an adapter or frozen parts: what matters is what is left, not what the
-    method was allowed to move. Dropout is off, the rate constant, and the order of the rows depends on `seed` alone.
+    method was allowed to move. Those in half precision are widened, or small steps would be rounded away. Dropout is
+    off, the rate constant, and the order of the rows depends on `seed` alone.
     `model`, its mode and the global random generators are left as they were.
 
     Args:
@@ -75,7 +76,7 @@ def relearn(
     target = original_accuracy - margin
     with kept_randomness(device):
         torch.manual_seed(seed)
-        model = trainable_copy(model).to(device)
+        model = _widened(trainable_copy(model)).to(device)
         optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
         order = _Order(len(rows), min(batch_size, len(rows)), seed)
         accuracy = [_accuracy(model, task, rows, batch_size)]
@@ -107,7 +108,7 @@ def fine_tuned_copy(
     device = next(model.parameters()).device if device is None else torch.device(device)
     with kept_randomness(device):
         torch.manual_seed(seed)
-        model = trainable_copy(model).to(device)
+        model = _widened(trainable_copy(model)).to(device)
         optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
         order = _Order(len(rows), min(batch_size, len(rows)), seed)
         for step in range(steps):
@@ -145,6 +146,15 @@ def trainable_copy(model: torch.nn.Module) -> torch.nn.Module:
     for parameter in copied.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     return copied.eval()
+
+
+def _widened(model: torch.nn.Module) -> torch.nn.Module:
+    """`model` with its half-precision weights in float32, in place; a quantized one as it is."""
+    if not getattr(model, "is_quantized", False):
+        for weight in model.parameters():
+            if weight.dtype in (torch.float16, torch.bfloat16):
+                return model.float()
+    return model
 
 
 def _accuracy(model: torch.nn.Module, task: Task, rows: Rows, batch_size: int) -> float:

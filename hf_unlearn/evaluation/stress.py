@@ -32,7 +32,7 @@ from hf_unlearn.evaluation.protocols import PROTOCOLS, Protocol
 from hf_unlearn.evaluation.relearn import fine_tuned_copy, trainable_copy
 from hf_unlearn.evaluation.scores import SplitScores
 from hf_unlearn.evaluation.scoring import score
-from hf_unlearn.models.quantized import WHAT, round_to_int8, round_to_nf4
+from hf_unlearn.models.quantized import WHAT, round_to_int8, round_to_nf4, share_rounded
 from hf_unlearn.progress import say
 from hf_unlearn.report.blocks import Stress
 from hf_unlearn.report.stress_blocks import Disturbance, Tuning
@@ -47,6 +47,8 @@ ROUNDED: dict[str, Callable[[nn.Module], None] | None] = {
     "int8": round_to_int8,
     "nf4": round_to_nf4,
 }
+MOST_WEIGHTS = 0.5  # of which less is rounded, what quantization brings back is hardly tried
+BARELY_ROUNDED = "What {} weights bring back: {:.0f} % of this model's are rounded, the others are in no linear layer."
 NO_SURVIVAL = "A rate that the original survives: at the lowest one that was tried it lost more than the margin."
 
 
@@ -123,6 +125,8 @@ class StressTest:
         say("stress: trying the rate")
         self.tuning = self.run.settle_rate(name, model, learning_rate)
         self.reworded = paraphrased_rows(task, self.rows.measured)
+        shares = {weights: share_rounded(model, weights) for weights in WHAT}
+        self.barely = [BARELY_ROUNDED.format(w, 100 * s) for w, s in shares.items() if s < MOST_WEIGHTS]
 
     def measure(self, model: nn.Module, title: str) -> Measured:
         """One model under every disturbance; it is not changed. `title` names it on the screen."""
@@ -154,7 +158,8 @@ class StressTest:
             ),
             "paraphrases": {"questions": side_by_side(pairs)} if pairs else {},
             "not_checked": ([] if FEW in self.rows.tuned_on else [FEW_ROWS])
-            + ([NO_SURVIVAL] if self.tuning["survives"] is False else []),
+            + ([NO_SURVIVAL] if self.tuning["survives"] is False else [])
+            + self.barely,
         }
 
 

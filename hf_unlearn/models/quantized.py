@@ -47,6 +47,16 @@ def round_to_nf4(model: nn.Module) -> None:
             held.copy_(rounded.T if transposed else rounded)
 
 
+def share_rounded(model: nn.Module, weights: str) -> float:
+    """How many of the weights but those of the input embeddings `int8` or `nf4` may change, in [0, 1]: those of
+    convolutions, and of experts that are no linear layers, stay as they are."""
+    table = getattr(input_module(model), "weight", None)
+    left = _heads(model) if weights == "nf4" else set()
+    rounded = {id(layer.weight) for layer, _ in _linear_layers(model) if layer not in left}
+    sizes = {id(p): p.numel() for p in model.parameters() if p is not table}
+    return sum(size for key, size in sizes.items() if key in rounded) / max(1, sum(sizes.values()))
+
+
 def _linear_layers(model: nn.Module) -> Iterator[tuple[nn.Module, bool]]:
     """Linear layers, and whether their weight is `(in, out)`, as that of GPT-2's."""
     from transformers.pytorch_utils import Conv1D

@@ -94,11 +94,13 @@ def _cell(figure: OverSeeds | None, metric: Metric) -> str:
 
 
 def _marks(contest: Contest, metric: Metric) -> list[bool]:
-    """Of each row whether it is among the best: methods only, for the others are there to compare with."""
+    """Of each row whether it is among the best: methods only, for the others are there to compare with, and only those
+    that broke down under no seed."""
     means = [
-        figure["mean"] if figure is not None and entry["kind"] in ("method", "tuned") else None
+        figure["mean"] if figure is not None and runs else None
         for entry in contest["entries"]
         for figure in (entry["figures"][metric.key],)
+        for runs in (entry["kind"] in ("method", "tuned") and not entry["failed"],)
     ]
     if not any(mean is not None for mean in means):
         return [False] * (len(means) + 1)

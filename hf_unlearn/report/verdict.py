@@ -187,10 +187,27 @@ def _unsettled(found: Sequence[Outcome]) -> list[str]:
 
 
 def damage(evidence: Mapping[str, Any]) -> str | None:
-    """What was lost on retained and test rows: against the twins, or where there are not two against the original."""
-    found = outcomes(evidence)
+    """What was lost on retained and test rows: against the twins, or where there are not two against the original. And
+    losses that are no numbers, beside which figures about single rows and the attack are left out."""
+    found, broken = outcomes(evidence), _not_finite(evidence["models"])
     lost = [f"{o.title} {o.distance()} the twins" for o in found if o.key in UTILITY and o.found == TOLD]
-    return "; ".join(lost) if found or lost else _lost_since(evidence["models"])
+    since = _lost_since(evidence["models"]) if not found else None
+    return "; ".join([*broken, *lost, *([since] if since else [])]) or None
+
+
+def _not_finite(models: Mapping[str, Any]) -> list[str]:
+    """The splits on which the unlearned model's mean loss is no finite number, and the original's is one."""
+    original, unlearned = models["original"], models["unlearned"]
+    if unlearned is None:
+        return []
+
+    def broken(model: Mapping[str, Any], split: str) -> bool:
+        loss = model["loss"].get(split)
+        return model["accuracy"].get(split) is not None and (loss is None or not math.isfinite(loss))
+
+    splits = [split for split in unlearned["loss"] if broken(unlearned, split)]
+    own = [split for split in splits if original is None or not broken(original, split)]
+    return [f"losses of {_listed(own)} rows are not finite"] if own else []
 
 
 def _lost_since(models: Mapping[str, Any]) -> str | None:

@@ -103,7 +103,9 @@ class ContestSeed:
                 self._disturb(name, twin.model)
                 self.twins.append(replace(twin, model=torch.nn.Identity()))
         self.another = self.twins.pop()
-        self.another_answers = {} if data.answers is None else data.answers.shown.pop(TWIN)
+        if data.answers is not None:
+            self.another_answers = data.answers.of(TWIN)
+            data.answers.drop(TWIN)  # it is no twin of the others
 
     def _settle_stress(self, original: torch.nn.Module) -> None:
         """With `--stress`: how models are disturbed, and what the original then is."""
@@ -146,8 +148,7 @@ class ContestSeed:
         twin = entry == TWIN
         seconds, examples, _ = results.retraining_cost(self.arguments, self.data, original, self.twins)
         if self.data.answers is not None:
-            texts = self.data.answers.shown
-            texts[UNLEARNED] = self.another_answers if twin else texts[ORIGINAL]
+            self.data.answers.put(UNLEARNED, self.another_answers if twin else self.data.answers.of(ORIGINAL))
         evidence = account.make_evidence(
             self._scored(another.scores if twin else self.before),
             method={"name": entry, "paper": None, "hyperparameters": None},

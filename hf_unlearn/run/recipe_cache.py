@@ -8,6 +8,7 @@ import importlib.metadata
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ if TYPE_CHECKING:  # `hf-unlearn cache` reads this module, and waits for no torc
 MADE = "made.json"
 PARTIAL = "writing-"  # how the names of entries begin that are being written, or were left by a killed run
 SHADOWS = "lira-"
+OWN = ("hf_unlearn", "hf_unlearn_diffusion")
 PACKAGES = ("torch", "transformers", "accelerate", "hf_unlearn")
 
 
@@ -58,6 +60,8 @@ def entry_key(recipe: Mapping[str, Any], task: "Task", rows: "Rows", seed: int, 
         "processes": os.environ.get("WORLD_SIZE", "1"),
         **more,
     }
+    if code := outside_code(type(task)):
+        parts["code"] = code
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
@@ -69,6 +73,15 @@ def processor_text(processor: Any) -> str:
     elif hasattr(processor, "to_json_string"):
         parts.append(processor.to_json_string())
     return json.dumps(parts, sort_keys=True, default=str)
+
+
+def outside_code(*classes: type) -> dict[str, str]:
+    """By module a hash of the files that bring classes of others, which no version above speaks for. Nothing of this
+    package's own."""
+    modules = {module: sys.modules.get(module) for module in sorted({each.__module__ for each in classes})}
+    files = {name: getattr(module, "__file__", None) for name, module in modules.items()}
+    own = tuple(f"{package}." for package in OWN)
+    return {name: file_digest(Path(file)) for name, file in files.items() if file and not name.startswith(own)}
 
 
 def base_identity(name: str) -> str:

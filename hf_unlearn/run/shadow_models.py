@@ -20,13 +20,14 @@ from hf_unlearn.data.content import features_digest
 from hf_unlearn.errors import NonFiniteLossError, UserError
 from hf_unlearn.evaluation.scoring import score
 from hf_unlearn.evaluation.shadow_plan import ROLES, ShadowPlan
+from hf_unlearn.methods import get_method
 from hf_unlearn.models.weights import copied
 from hf_unlearn.progress import say
 from hf_unlearn.run import stages
 from hf_unlearn.run.arguments import Arguments
 from hf_unlearn.run.loading import get_recipe, load_options
 from hf_unlearn.run.recipe import Trained
-from hf_unlearn.run.recipe_cache import PACKAGES, SHADOWS, base_identity, processor_text
+from hf_unlearn.run.recipe_cache import PACKAGES, SHADOWS, base_identity, outside_code, processor_text
 from hf_unlearn.run.rows import Data
 
 SEEDS = 100_000  # between the seeds of two roles
@@ -150,6 +151,8 @@ def _key(arguments: Arguments, data: Data, plan: ShadowPlan, fingerprint: str) -
         {name: importlib.metadata.version(name) for name in PACKAGES},
         os.environ.get("WORLD_SIZE", "1"),
     ]  # fmt: skip
+    if code := outside_code(type(task), get_method(arguments.run.method)):
+        parts.append(code)
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 

@@ -13,8 +13,10 @@ from hf_unlearn.commands import lira as command
 from hf_unlearn.commands.lira import LiraArguments, attack, render_lira
 from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation.shadow_plan import fixed_plan, make_plan
+from hf_unlearn.methods import get_method
 from hf_unlearn.report.evidence import validate
 from hf_unlearn.run import shadow_models, stages
+from hf_unlearn.run.recipe_cache import outside_code
 
 SECRET = "xyzzy"
 
@@ -222,6 +224,21 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert "is damaged" in capsys.readouterr().err and not (tmp_path / "third").exists()
 
 
+def test_a_method_of_others_that_was_changed_is_measured_again(tmp_path, monkeypatch):
+    """What the models of another version of it made of rows says nothing of this one."""
+    keys, key = [], shadow_models._key
+    monkeypatch.setattr(shadow_models, "_key", lambda *of: keys.append(key(*of)) or keys[-1])
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "softly_tuned.py"
+    code = "from hf_unlearn.methods.fine_tune import FineTuneTrainer\n\n\nclass Softly(FineTuneTrainer):\n    {}\n"
+    for body in ("pass", "pass", "alpha = 2"):
+        file.write_text(code.format(body))
+        values = config(tmp_path, method="softly_tuned:Softly", output_dir=str(tmp_path / "dry"))
+        assert lira(tmp_path, values, "--shadows", "4", "--targets", "1", "--dry_run", "true") == 0
+    assert keys[0] == keys[1] != keys[2]
+    assert outside_code(get_method("fine_tune")) == {}
+
+
 def test_what_is_unlearned_is_what_is_looked_at(tmp_path, monkeypatch):
     """A method that makes the weights zero leaves φ of a uniform guess on every row, of the original it does not."""
     import torch
@@ -321,6 +338,23 @@ def test_language_models_are_adapters_on_one_frozen_base(tmp_path, monkeypatch):
     result = json.loads((tmp_path / "out" / "lira.json").read_text())
     assert result["klom"]["npo"]["rows"] == result["audited_rows"] > 10
     assert len(alive) == 10
+
+
+def test_figures_are_not_added_to_a_run_of_other_rows(tmp_path, capsys):
+    run = config(tmp_path, output_dir=str(tmp_path / "run"))
+    run.pop("proxy_epochs")
+    assert main(["train", "--config", tiny.write_config(tmp_path, run)]) == 0
+    before, values = (tmp_path / "run" / "evidence.json").read_text(), config(tmp_path)
+    add = ["--shadows", "4", "--targets", "2", "--add_to", str(tmp_path / "run"), "--dry_run", "true"]
+    assert lira(tmp_path, dict(values), *add, "--seed", "7") == 0  # sets are drawn at random in any case
+    changes = {"number of training rows": {"max_train_rows": 30}, "kind of request": {"forget_classes": ["warm"]}}
+    for said, change in changes.items():
+        other = values | change | ({"forget_fraction": None} if "forget_classes" in change else {})
+        other = {key: value for key, value in other.items() if value is not None}
+        assert lira(tmp_path, other, *add) == 2 and f"another {said}" in capsys.readouterr().err
+    other = tiny.digits(tmp_path, method="fine_tune", cache_dir=str(tmp_path / "cache"))
+    assert lira(tmp_path, other, *add) == 2 and "another data set" in capsys.readouterr().err
+    assert (tmp_path / "run" / "evidence.json").read_text() == before
 
 
 BAD = {

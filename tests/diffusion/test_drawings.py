@@ -111,6 +111,7 @@ def test_rows_forgotten_without_their_class_leave_all_classes_kept(stripes):
     drawings = Drawings(task, 2)
     for name in (ORIGINAL, UNLEARNED):
         drawings.ask(name, model, splits)
+    drawings.shown[UNLEARNED] = -drawings.shown[ORIGINAL]
     block = drawings.block()
     assert block["shown"] == [UNLEARNED]  # of whatever class a forgotten row is, the original may draw it
     assert "The original is left out" in caption(block)
@@ -119,3 +120,43 @@ def test_rows_forgotten_without_their_class_leave_all_classes_kept(stripes):
     )
     assert picture_of({"picture": "no picture"}) is None and drawn_rows(None) == []
     assert len(NAMES) == 4
+
+
+def test_what_the_original_draws_is_left_out_under_any_name(stripes):
+    """A contest judges the original itself as one that does nothing; its images then stand for the unlearned model."""
+    model, splits, task = stripes
+    drawings = Drawings(task, 2)
+    for name in (ORIGINAL, "another twin"):
+        drawings.ask(name, model, splits)
+    drawings.shown["another twin"] = -drawings.shown[ORIGINAL]
+    another = drawings.of("another twin")
+    drawings.drop("another twin")
+    drawings.put(UNLEARNED, drawings.of(ORIGINAL))
+    block = drawings.block()
+    assert block["shown"] == [ORIGINAL, UNLEARNED] and block["curves"][UNLEARNED] == block["curves"][ORIGINAL]
+    public = np.asarray(Image.open(BytesIO(base64.b64decode(picture_of(block)))).convert("L"))
+    column = public[:, 34:66]  # of the forgotten class: nothing but grey, and white between the tiles
+    assert set(np.unique(column)) == {public[0, 34], 255} and len(np.unique(public[:, :32])) > 2
+    splits.forgotten_classes = drawings.gone = ()
+    assert drawings.block()["shown"] == [] and picture_of(drawings.block()) is None
+    drawings.put(UNLEARNED, (another[0], {"forget": [0.5]}))
+    found = drawings.block()
+    assert found["shown"] == [UNLEARNED] and found["curves"][UNLEARNED] == {"forget": [0.5]}
+
+
+def test_one_image_has_no_distance_to_the_twins(stripes):
+    drawings = Drawings(stripes[2], 1, shown={ORIGINAL: None, "twin 1 of 2": None, "twin 2 of 2": None})
+    alone = dict.fromkeys(drawings.shown, np.ones((1, 3)))
+    assert set(drawings._to_twins(alone).values()) == {None}
+
+
+def test_the_curve_of_many_rows_is_not_of_the_first_classes(stripes, monkeypatch):
+    """Files often lie class by class; rows that a curve is a mean of are drawn from all of them."""
+    model, splits, task = stripes
+    monkeypatch.setattr("hf_unlearn_diffusion.drawings.CURVE", 8)
+    order = sorted(splits.test.indices, key=lambda place: place % 4)  # class by class
+    rows, drawings = splits.test.at(order), Drawings(task, 1)
+    curve = drawings._curve(model, rows, 16)
+    some = np.sort(np.random.default_rng(0).permutation(len(rows))[:8])
+    assert len({order[place] % 4 for place in some}) > 2
+    assert np.mean(curve) == pytest.approx(score(model, task, rows).loss[some].mean(), rel=1e-5)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
 from toy_diffusion import NAMES, NETWORK, denoiser, denoising_setup
+from toy_latent import latent_setup
 
 from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation.scoring import score
@@ -15,6 +16,7 @@ from hf_unlearn.methods import METHODS, get_method
 from hf_unlearn.tasks import get_task
 from hf_unlearn_diffusion.draws import DRAWS, fixed_draws, seed_of
 from hf_unlearn_diffusion.pipeline import ClassConditionalPipeline
+from hf_unlearn_diffusion.predictions import DenoisingPredictions
 from hf_unlearn_diffusion.task import CORE_METHODS, ImageGeneration
 
 
@@ -83,6 +85,17 @@ def test_a_saved_model_is_a_folder_of_diffusers(tmp_path):
     assert np.array_equal(*(score(each, task, splits.test).loss for each in (model, again)))
     processor = ImageGeneration.load_processor(str(tmp_path))
     assert (processor.size["height"], processor.size["width"]) == (8, 8) and list(processor.image_mean) == [0.5]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+@pytest.mark.parametrize("setup", [denoising_setup, latent_setup])
+def test_a_model_from_a_folder_is_trained_as_before(tmp_path, setup, share):
+    """As many rows are shown without their condition: an original from the cache is the one that was made."""
+    model, _, task = setup(condition_dropout=share)
+    task.save_model(model, tmp_path)
+    back = task.auto_model().from_pretrained(str(tmp_path))
+    assert back.config.condition_dropout == share
+    assert not {"training.json"} & set(task.model_files(tmp_path))  # it is not pushed
 
 
 def test_a_network_alone_is_a_model_too(tmp_path):
@@ -160,3 +173,14 @@ def test_sizes_of_images_follow_the_network():
     task = ImageGeneration(processor, {"image": "image", "label": "label"}, label_names=NAMES)
     rows = {"image": [np.zeros((9, 5), np.uint8), np.zeros((20, 30, 3), np.uint8)], "label": [0, 1]}
     assert task.collate(task.encode(rows, [0, 1]))["pixel_values"].shape == (2, 3, 16, 16)
+
+
+def test_log_odds_of_large_errors_are_finite():
+    """An ascent has no bound: e^loss overflows at 89, and log-odds would be −∞ with gradients that are no numbers."""
+    said = torch.tensor([[0.001], [1.0], [9.0], [20.0]], requires_grad=True)
+    found = DenoisingPredictions(said, torch.zeros(4, dtype=torch.int64), 4, wanted=torch.zeros(4, 1))
+    loss = found.loss.detach().double()
+    wanted = -(loss + torch.log1p(-torch.exp(-loss)))
+    assert torch.allclose(found.log_odds.double(), wanted, rtol=1e-5) and loss.max() == 400
+    found.log_odds.sum().backward()
+    assert torch.isfinite(said.grad).all()

@@ -6,7 +6,7 @@ from scipy.stats import binomtest, norm
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from hf_unlearn.evaluation import attacks
-from hf_unlearn.evaluation.intervals import clopper_pearson, mean_share_interval
+from hf_unlearn.evaluation.intervals import clopper_pearson, mean_interval, mean_share_interval
 
 SHIFT = math.sqrt(2) * norm.ppf(0.60)  # between two normals: an AUC of 0.60
 
@@ -80,6 +80,18 @@ def test_share_interval_of_yes_and_no_is_nearly_clopper_pearson():
     close = mean_share_interval(np.repeat([0.35, 0.25], 50))
     assert close[1] - close[0] < 0.05 and close[0] < 0.3 < close[1]
     assert mean_share_interval(np.empty(0)) is None and clopper_pearson(0, 0) is None
+
+
+@pytest.mark.parametrize("rows", [2, 3, 5])
+def test_the_intervals_of_few_shares_and_values_hold_their_mean(rows):
+    """95 % as promised, where a normal quantile for a measured spread would cover 70 to 90 %."""
+    rng = np.random.default_rng(rows)
+    shares = rng.beta(4, 2, (1000, rows))
+    found = [mean_share_interval(each) for each in shares]
+    assert np.mean([low <= 4 / 6 <= high for low, high in found]) > 0.93
+    values = rng.normal(2, 1, (1000, rows))
+    found = [mean_interval(each) for each in values]
+    assert np.mean([low <= 2 <= high for low, high in found]) == pytest.approx(0.95, abs=0.02)
 
 
 def test_perfect_separation_and_constant_losses_are_not_certain():

@@ -2,8 +2,9 @@ import json
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t
 
+from hf_unlearn.evaluation.attack_comparison import compare_attacks
 from hf_unlearn.evaluation.comparison import compare
 from hf_unlearn.evaluation.metrics import loss_auc
 from hf_unlearn.evaluation.scores import SplitScores
@@ -118,7 +119,7 @@ def test_intervals():
     exact = binomtest(9, 10).proportion_ci()
     assert found["test_accuracy"] == pytest.approx([exact.low, exact.high])
     losses = np.arange(10) / 10
-    half = 1.96 * losses.std(ddof=1) / np.sqrt(10)
+    half = t.ppf(0.975, 9) * losses.std(ddof=1) / np.sqrt(10)
     assert found["test_loss"] == pytest.approx([0.45 - half, 0.45 + half])
     assert blocks["retrained"]["intervals"]["forget_accuracy"] == pytest.approx([0.6, 0.8])
     assert blocks["retrained"]["intervals"]["forget_loss"] == [1.0, 1.0]
@@ -126,3 +127,15 @@ def test_intervals():
     shares.correct[:] = [0.5] * 5 + [1.0] * 5
     low, high = compare({"forget": shares}, None, [])["models"]["original"]["intervals"]["forget_accuracy"]
     assert 0.4 < low < 0.75 < high < 1
+
+
+def test_perfect_separation_is_not_certain():
+    """DeLong's error is 0 there; the interval is that of the attack, and below ten rows there is none."""
+    scores = model(1.0, 1.0, 0.9, forget_loss=0.0)
+    scores["test"].loss[:] = np.arange(10) + 5.0
+    block = compare(scores, None, [])["models"]["original"]
+    assert block["membership"]["loss_auc"] == 1.0 and block["membership"]["loss_auc_se"] == 0.0
+    attack = compare_attacks(scores, None, [])["figures"]["loss: AUC"]["original"]
+    assert block["intervals"]["membership"] == attack["interval"] and attack["interval"][0] < 0.75
+    few = {name: SplitScores(**{k: v[:5] for k, v in vars(s).items() if v is not None}) for name, s in scores.items()}
+    assert "membership" not in compare(few, None, [])["models"]["original"]["intervals"]

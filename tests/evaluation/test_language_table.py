@@ -94,6 +94,23 @@ def test_options_by_hand(setup):
         assert figures["probability"][i] == pytest.approx(own / (own + np.exp(-np.array(wrong)).sum()), rel=1e-4)
 
 
+def test_a_wrong_answer_without_a_number_is_no_missing_one(setup, monkeypatch):
+    """A model that breaks down on one of the options has no truth ratio there, rather than that of the others."""
+    model, splits, task = setup
+    choices = choices_of(task, splits.forget, [])
+
+    def broken(model, task, rows, **options):
+        found = score(model, task, rows, **options)
+        if rows is choices.wrong:
+            found.loss[1] = np.nan
+        return found
+
+    monkeypatch.setattr("hf_unlearn.evaluation.perturbed.score", broken)
+    assert choices.owner[:2].tolist() == [0, 0]
+    for values in choice_figures(model, task, choices, options_only=True).values():
+        assert np.isnan(values).tolist() == [True] + [False] * (len(choices) - 1)
+
+
 def test_options_of_some_rows_and_of_other_files(setup):
     _, splits, task = setup
     some = splits_of(with_options(text_rows(74), every=3), task)

@@ -7,6 +7,7 @@ from scipy.stats import multivariate_normal, norm
 
 from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation.attacks import auc, tpr_at_fpr
+from hf_unlearn.evaluation.intervals import clopper_pearson
 from hf_unlearn.evaluation.lira import Models, attack_figures, likelihood_ratio, u_lira
 from hf_unlearn.evaluation.metrics import loss_auc
 
@@ -87,6 +88,21 @@ def test_interval_counts_models_not_rows():
     assert found["tpr"]["0.01"]["value"] == rows_only["value"]
     clustered, alone = found["tpr"]["0.01"]["interval"], rows_only["interval"]
     assert clustered[1] - clustered[0] > alone[1] - alone[0]
+
+
+def test_models_that_agree_are_not_certain():
+    """Of few unlearned rows a model, none lies above a low rate of false positives in any model, by chance alone."""
+    held, points = [], []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        unlearned = np.argsort(rng.random((4, 300)), axis=1) < 15
+        scores = rng.normal(size=(4, 300))
+        found = attack_figures(scores, Models(scores, unlearned, ~unlearned))["tpr"]["0.01"]
+        held.append(found["interval"][0] <= found["null"] <= found["interval"][1])
+        points.append(found["interval"][0] == found["interval"][1])
+    assert np.mean(held) > 0.9 and not any(points)
+    found = attack_figures(np.where(unlearned, 9.0, 0.0), Models(scores, unlearned, ~unlearned))
+    assert found["auc"] == {"value": 1.0, "interval": clopper_pearson(15, 15), "null": 0.5}
 
 
 def test_one_target_model_has_intervals_of_its_rows():

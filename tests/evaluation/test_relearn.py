@@ -4,10 +4,10 @@ import copy
 
 import pytest
 import torch
-from toy import image_setup
+from toy import image_setup, lm_setup
 
 from hf_unlearn.errors import UserError
-from hf_unlearn.evaluation.relearn import relearn
+from hf_unlearn.evaluation.relearn import fine_tuned_copy, relearn
 from hf_unlearn.evaluation.scoring import score
 from hf_unlearn.models import lora
 
@@ -74,3 +74,15 @@ def test_senseless_numbers_are_refused(setup, change):
         relearn(model, task, splits.forget, **OPTIONS | change)
     with pytest.raises(UserError, match="at least one"):
         relearn(model, task, splits.forget.select([]), **OPTIONS)
+
+
+def test_half_precision_rounds_no_step_away():
+    """Steps of 1e-5 are a fraction of what lies between two bfloat16 numbers of a weight's size."""
+    moved = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        model, splits, task = lm_setup(dtype=dtype)
+        tuned = fine_tuned_copy(model, task, splits.forget, steps=15, learning_rate=1e-5, batch_size=4)
+        pairs = list(zip(model.parameters(), tuned.parameters(), strict=True))
+        assert all(weight.dtype == dtype for weight, _ in pairs)
+        moved[dtype] = sum(int((a.float() != b.float()).sum()) for a, b in pairs) / sum(a.numel() for a, _ in pairs)
+    assert moved[torch.bfloat16] == pytest.approx(moved[torch.float32], abs=0.02)

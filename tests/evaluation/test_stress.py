@@ -54,6 +54,7 @@ def test_the_block_and_that_nothing_else_changes(kind):
                 assert not found["apart"]
     losses = {(w, k): f["forget_loss"]["unlearned"] for w, c in block["cells"].items() for k, f in c.items()}
     assert len(set(losses.values())) == 15  # every cell is another model
+    assert block["not_checked"] == []
     text = render_stress(block)
     assert "as saved" in text and "relearning: 1 forgotten rows" in text and max(map(len, text.splitlines())) <= 100
     assert len(grid_rows(block, "forget_accuracy")) == 6 and len(robustness_rows(block)) == 1 + 4 * 15
@@ -82,6 +83,21 @@ def test_cells_are_the_models_that_they_say():
     assert line[-1] == saved["few_forgotten_rows"]["forget_loss"]["unlearned"]
     assert not set(rows.measured.indices) & set(rows.tuned_on["few_forgotten_rows"].indices)
     assert set(rows.validation.indices).isdisjoint(splits.test.indices)
+
+
+def test_what_is_not_rounded_is_not_called_tried():
+    """Of a network of convolutions the cells of 4 bits repeat those as saved."""
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    _, splits, task = SETUPS["image"]()
+    labels = {"num_labels": len(task.label_names), "num_channels": task.channels}
+    model = ResNetForImageClassification(ResNetConfig(embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], **labels))
+    block = stress({"unlearned": model}, task, splits, learning_rate=1e-3, protocol=SHORT)
+    assert block["cells"]["nf4"] == block["cells"]["as_saved"]
+    assert [text.split(":")[0] for text in block["not_checked"]] == [
+        "What int8 weights bring back", "What nf4 weights bring back"
+    ]  # fmt: skip
+    assert "What nf4 weights bring back: 0 %" in " ".join(render_stress(block).split())
 
 
 def learned():

@@ -8,7 +8,7 @@ from torch import nn
 from toy import SETUPS, vit
 
 from hf_unlearn.models.nf4 import LEVELS, nf4_rounded
-from hf_unlearn.models.quantized import round_to_int8, round_to_nf4
+from hf_unlearn.models.quantized import round_to_int8, round_to_nf4, share_rounded
 
 
 def rounded(model, change):
@@ -103,3 +103,18 @@ def test_an_untied_head_of_a_language_model_stays():
     found = rounded(model, round_to_nf4)
     assert torch.equal(found.get_output_embeddings().weight, model.get_output_embeddings().weight)
     assert any(not torch.equal(p, q) for p, q in zip(found.parameters(), model.parameters(), strict=True))
+
+
+def test_convolutions_are_not_rounded():
+    """A network of convolutions stays nearly as it is, which the share says; transformers are rounded nearly whole."""
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], num_labels=3)
+    model = ResNetForImageClassification(config)
+    for change, weights in ((round_to_int8, "int8"), (round_to_nf4, "nf4")):
+        pairs = zip(model.parameters(), rounded(model, change).parameters(), strict=True)
+        changed = sum(a.numel() for a, b in pairs if not torch.equal(a, b))
+        assert changed == (3 * 16 if weights == "int8" else 0)
+        assert share_rounded(model, weights) == changed / sum(p.numel() for p in model.parameters())
+    for kind in ("text", "lm"):
+        assert min(share_rounded(SETUPS[kind]()[0], weights) for weights in ("int8", "nf4")) > 0.5

@@ -175,6 +175,17 @@ def test_who_broke_down_has_no_figure_there(runs):
     assert entry["figures"]["distance"] is None and not entry["best"] and "b" in contest_page(made(runs))
 
 
+def test_who_broke_down_under_a_seed_is_not_the_best(runs):
+    """Its mean is over the other seeds; the one who went through all of them is marked."""
+    for k in (1, 2):
+        runs["a"][k] = {"entry": "a", "seed": k, "tried": [], "failed": "the loss is not finite"}
+    contest = made(runs)
+    assert [entry["name"] for entry in contest["entries"] if entry["best"]] == ["do nothing", "a tuned", "b"]
+    found = contest_table(contest, ["distance"])
+    assert found.rows[2][1] == "1.00"  # of its one seed, below everybody's
+    assert [row[0] for row, marks in zip(found.rows[1:], found.best, strict=True) if marks[0]] == ["a tuned"]
+
+
 @pytest.mark.parametrize(("rate", "text"), [(5e-4, "5e-4"), (0.00158, "1.6e-3"), (1.0, "1e0"), (None, "–")])
 def test_rates_are_short(rate, text):
     assert number_of(rate) == text

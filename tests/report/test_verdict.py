@@ -1,7 +1,7 @@
 import pytest
 
 from hf_unlearn.report import render_table, verdict
-from hf_unlearn.report.verdict import OPEN, TOLD, WITHIN, headline, holm, original_gap, outcomes
+from hf_unlearn.report.verdict import OPEN, TOLD, WITHIN, damage, headline, holm, original_gap, outcomes
 
 
 def found(evidence, model="unlearned"):
@@ -118,3 +118,16 @@ def test_the_table_says_it_too(make_evidence):
     evidence = make_evidence(4, unlearned=1.5)
     assert "Told apart from 4 twins" in render_table(evidence)
     assert "\n\nTold apart from 4 retrained twins: " in render_table(evidence)
+
+
+@pytest.mark.parametrize("twins", [0, 4])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), None])
+def test_losses_that_are_no_numbers_are_damage(make_evidence, twins, value):
+    """They leave the attack and the rows unjudged, and a model that breaks down on a row is not like a twin."""
+    evidence = make_evidence(twins)
+    assert damage(evidence) is None
+    evidence["models"]["unlearned"]["loss"]["forget"] = value
+    assert headline(evidence).startswith("Damaged: losses of forget rows are not finite. ")
+    assert verdict(evidence)[0] == "Damaged: losses of forget rows are not finite."
+    evidence["models"]["original"]["loss"]["forget"] = value  # then it is nothing that the unlearning did
+    assert damage(evidence) is None
