@@ -7,6 +7,8 @@ for one. A cell that says NA or null holds that text; an empty cell holds nothin
 
 import csv
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +19,7 @@ from hf_unlearn.errors import UserError
 
 WHOLE = r"^(0|-?[1-9][0-9]*)$"
 TRUTHS = ({"True", "False"}, {"true", "false"}, {"TRUE", "FALSE"})
+USUAL_SEPARATORS = {".csv": ",", ".tsv": "\t"}
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
@@ -36,7 +39,7 @@ def text_options(files: dict[str, list[str]], separator: str, notes: list[str]) 
 
     columns: list[str] | None = None
     every = [name for names in files.values() for name in names]
-    found = {name: _separator(name, separator) for name in every}
+    found = {name: separator_of(name, separator) for name in every}
     taken = dict.fromkeys(found.values())
     if len(taken) > 1:
         words = " and ".join(SEPARATORS[each] for each in taken)
@@ -103,6 +106,16 @@ def _is_written_float(text: str) -> bool:
     return math.isfinite(number) and repr(number) == text
 
 
+@contextmanager
+def cells_of_any_size() -> Iterator[None]:
+    """Inside, cells may be longer than the 131,072 characters that the csv module allows."""
+    before = csv.field_size_limit(2**31 - 1)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
 def _short(name: str) -> str:
     return name.rsplit("/", 1)[-1]
 
@@ -111,12 +124,12 @@ def _first_rows(name: str, separator: str) -> list[list[str]]:
     """Header and first row of a csv file, as far as it has them."""
     import fsspec
 
-    with fsspec.open(name, "rt", encoding="utf-8-sig", newline="", compression="infer") as file:
+    with fsspec.open(name, "rt", encoding="utf-8-sig", newline="", compression="infer") as file, cells_of_any_size():
         lines = csv.reader(file, delimiter=separator)
         return [row for row, _ in zip((row for row in lines if row), range(2), strict=False)]
 
 
-def _separator(name: str, usual: str) -> str:
+def separator_of(name: str, usual: str) -> str:
     """What separates the cells of the header: the usual one, or another where the header has only that."""
     header = (_first_rows(name, usual) or [[""]])[0]
     found = [other for other in SEPARATORS if other != usual and len(header) == 1 and other in header[0]]
@@ -128,7 +141,7 @@ def _header(name: str, separator: str) -> list[str]:
     rows = _first_rows(name, separator)
     if not rows:
         raise UserError(f"'{_short(name)}' is empty")
-    header = rows[0]
+    header = [column or f"Unnamed: {place}" for place, column in enumerate(rows[0])]  # as pandas calls its own index
     if len(rows) == 1:
         raise UserError(f"'{_short(name)}' has no rows, only a header")
     twice = sorted({column for column in header if header.count(column) > 1})

@@ -1,5 +1,7 @@
 """What stands in a csv file is what is compared: no id becomes another one on the way."""
 
+import csv
+
 import datasets
 import pytest
 
@@ -151,3 +153,14 @@ def test_a_file_for_each_split(tmp_path):
         load_files(str(tmp_path / "a.csv"), test=str(tmp_path / "d.csv"))
     with pytest.raises(UserError, match="must be different files"):
         load_files(str(tmp_path / "a.csv"), test=str(tmp_path / "a.csv"))
+
+
+def test_a_column_without_a_name_is_the_index_that_pandas_writes(tmp_path):
+    source = load(tmp_path, ",id,text,\n0,007,a,\n1,7,b,\n")
+    assert source.train.column_names == ["Unnamed: 0", "id", "text", "Unnamed: 3"]
+    assert places(source, tmp_path, "007") == [0]
+
+
+def test_cells_may_be_long(tmp_path):
+    source = load(tmp_path, f"id,text\n1,{'a' * 200_000}\n2,b\n")
+    assert len(source.train["text"][0]) == 200_000 and csv.field_size_limit() < 200_000
