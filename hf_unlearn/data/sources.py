@@ -258,7 +258,7 @@ def _readable(name: str, find_fault: Callable[[], str | None] = lambda: None):
     except DatasetGenerationError as error:
         raise UserError(find_fault() or f"the rows of '{name}' cannot be read ({_cause(error)})") from error
     except Exception as error:  # loaders raise anything; their first line says what is missing
-        if "corresponds to no data" in str(error):
+        if "corresponds to no data" in str(error) or isinstance(error, StopIteration):  # of a file without a byte
             raise UserError(f"'{name}' has no rows") from error
         raise UserError(f"'{name}' cannot be loaded: {in_one_line(error)}") from error
 
