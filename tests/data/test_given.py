@@ -72,3 +72,29 @@ def test_what_names_no_rows_is_refused(forget):
     for missing in ({"id": "9"}, lambda row: False):
         with pytest.raises(UserError, match=r"1 of 1 `where` conditions match no|takes no training row"):
             places(missing)
+
+
+def test_rows_in_other_forms_name_themselves():
+    assert places(pd.DataFrame(ROWS).iloc[[2, 3]]) == places(ROWS[2:4]) == [2, 3]
+
+
+def test_labels_of_a_pandas_table_are_no_places():
+    table = pd.DataFrame(ROWS).sample(frac=1, random_state=0)
+    with pytest.raises(UserError, match="index of a pandas table.* give a mask"):
+        places(table.index[table["owner"] == "bob"], table)
+
+
+def test_a_column_of_several_kinds_is_named_without_its_values():
+    mixed = [row | {"id": k or "zero"} for k, row in enumerate(ROWS)]
+    odd = pd.DataFrame(ROWS).assign(id=pd.period_range("2020-01", periods=6, freq="M"))
+    for given in (mixed, pd.DataFrame(mixed), odd):
+        with pytest.raises(UserError, match="column 'id' of the training rows holds values of several kinds") as error:
+            rows_of(given, "training")
+        assert error.value.__context__ is None  # pyarrow quotes a value
+    twice = pd.DataFrame([["a", "b", 1]], columns=["text", "text", "id"])
+    with pytest.raises(UserError, match="two columns called 'text'; rename one"):
+        rows_of(twice, "training")
+
+
+def test_a_key_that_the_first_row_lacks_is_a_column():
+    assert rows_of([{"text": "a"}, {"text": "b", "id": "7"}], "training")["id"][:] == [None, "7"]
