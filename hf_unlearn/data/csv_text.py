@@ -9,6 +9,7 @@ import csv
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -70,6 +71,24 @@ def with_numbers(splits: dict[str, Any]) -> dict[str, Any]:
         .with_format(None)
         for split, rows in splits.items()
     }
+
+
+def check_metadata(files: list[str]) -> None:
+    """Of a folder of images: its `metadata.csv` is read by `datasets`, which guesses. Raises `UserError` where texts
+    that differ, as 007 and 7 do, become one number."""
+    import pandas as pd
+
+    for name in files:
+        if Path(name).name != "metadata.csv" or not Path(name).is_file():
+            continue
+        read, written = pd.read_csv(name), pd.read_csv(name, dtype=str, keep_default_na=False)
+        for column in read.columns:
+            there = read[column].notna()
+            if read[column].dtype.kind in "if" and written[column][there].nunique() > read[column].nunique():
+                raise UserError(
+                    f"column '{column}' of metadata.csv holds numbers in several spellings (007 is not 7), which are "
+                    "read as one: write metadata.jsonl instead, with the values in quotes"
+                )
 
 
 def _typed(table: pa.Table, kinds: dict[str, str]) -> pa.Table:

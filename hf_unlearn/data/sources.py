@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_unlearn.data.csv_text import text_options, with_numbers
+from hf_unlearn.data.csv_text import check_metadata, text_options, with_numbers
 from hf_unlearn.data.own_files import first_fault, mixed_as_text
 from hf_unlearn.errors import UserError, in_one_line
 from hf_unlearn.tasks import get_task
@@ -224,6 +224,7 @@ def _read(shown: str, *where: str | None, notes: list[str], **options: Any) -> d
     """All splits, of csv files as text and what is surely numbers. `shown` is their name in messages."""
     import datasets
     from datasets.packaged_modules.csv.csv import CsvConfig
+    from datasets.packaged_modules.folder_based_builder.folder_based_builder import FolderBasedBuilderConfig
     from datasets.packaged_modules.json.json import JsonConfig
 
     files: list[str] = []
@@ -233,6 +234,8 @@ def _read(shown: str, *where: str | None, notes: list[str], **options: Any) -> d
         as_json = isinstance(config, JsonConfig)
         if as_json or isinstance(config, CsvConfig):
             files += [name for names in config.data_files.values() for name in names]
+        if isinstance(config, FolderBasedBuilderConfig):
+            check_metadata([name for names in (config.data_files or {}).values() for name in names])
         if not isinstance(config, CsvConfig):
             splits = dict(datasets.load_dataset(*where, **options))
             return mixed_as_text(splits) if as_json else splits

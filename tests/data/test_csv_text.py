@@ -4,6 +4,7 @@ import csv
 
 import datasets
 import pytest
+from PIL import Image
 
 from hf_unlearn.data.request import ForgetRequest
 from hf_unlearn.data.sources import join_forget_retain, load_files, load_source
@@ -164,3 +165,20 @@ def test_a_column_without_a_name_is_the_index_that_pandas_writes(tmp_path):
 def test_cells_may_be_long(tmp_path):
     source = load(tmp_path, f"id,text\n1,{'a' * 200_000}\n2,b\n")
     assert len(source.train["text"][0]) == 200_000 and csv.field_size_limit() < 200_000
+
+
+def test_ids_beside_images_do_not_run_together(tmp_path):
+    """`datasets` reads `metadata.csv` with a guess of its own."""
+    folder = tmp_path / "images" / "train"
+    folder.mkdir(parents=True)
+    for k in range(3):
+        Image.new("L", (2, 2), k).save(folder / f"{k}.png")
+
+    def rows(*ids: str):
+        lines = [f"{k}.png,{each},{k % 2}" for k, each in enumerate(ids)]
+        (folder / "metadata.csv").write_text("\n".join(["file_name,id,label", *lines]) + "\n")
+        return load_source(str(tmp_path / "images")).train
+
+    assert rows("7", "8", "")["id"][:] == [7, 8, None] and rows("07", "7", "x")["id"][:] == ["07", "7", "x"]
+    with pytest.raises(UserError, match="column 'id' of metadata.csv .* write metadata.jsonl instead"):
+        rows("007", "7", "8")
