@@ -224,7 +224,7 @@ def _mean_figure(values: list[Any]) -> Any:
 
 def _mean(values: list[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    return float(np.mean(known)) if len(known) == len(values) else None
+    return float(np.mean(known)) if known and len(known) == len(values) else None
 
 
 def _row_mean(values: np.ndarray | None) -> float | None:
