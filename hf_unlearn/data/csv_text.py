@@ -33,8 +33,8 @@ def text_options(files: dict[str, list[str]], separator: str, notes: list[str]) 
             write them in many countries, that separates the cells of all files.
         notes: where it is said that another separator was taken.
 
-    Raises `UserError` for an empty file, a header that names a column twice, rows longer than the header, and files
-    with different columns or separators.
+    Raises `UserError` for an empty file, a header that names a column twice, rows longer than the header, files with
+    different columns or separators, and quotes that join rows.
     """
     import datasets
 
@@ -53,6 +53,7 @@ def text_options(files: dict[str, list[str]], separator: str, notes: list[str]) 
             odd = ", ".join(sorted(set(header) ^ set(columns)))
             raise UserError(f"the csv files have different columns; not in all of them: {odd}")
         columns = columns or header
+        _check_quotes(name, other)
     features = datasets.Features({column: datasets.Value("string") for column in columns or []})
     return {"features": features, "na_filter": False, "index_col": False, "sep": other}
 
@@ -139,11 +140,37 @@ def _short(name: str) -> str:
     return name.rsplit("/", 1)[-1]
 
 
-def _first_rows(name: str, separator: str) -> list[list[str]]:
-    """Header and first row of a csv file, as far as it has them."""
+def _check_quotes(name: str, separator: str) -> None:
+    """A cell that begins with a quote of its own swallows the rows up to the next quote. Raises `UserError` where such
+    a cell goes over several lines."""
+    if not Path(name).is_file():
+        return
+    with _opened(name) as file, cells_of_any_size():
+        lines = csv.reader(file, delimiter=separator, strict=True)
+        while True:
+            first = lines.line_num + 1
+            try:
+                next(lines)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                if "expected after" in str(error) and lines.line_num > first:
+                    where = f"a cell from line {first} to {lines.line_num} of '{_short(name)}'"
+                    raise UserError(
+                        f"{where} begins with a quote and does not end with one, so rows run together; write such a "
+                        'cell as "…", with each quote in it twice'
+                    ) from None
+
+
+def _opened(name: str):
     import fsspec
 
-    with fsspec.open(name, "rt", encoding="utf-8-sig", newline="", compression="infer") as file, cells_of_any_size():
+    return fsspec.open(name, "rt", encoding="utf-8-sig", newline="", compression="infer")
+
+
+def _first_rows(name: str, separator: str) -> list[list[str]]:
+    """Header and first row of a csv file, as far as it has them."""
+    with _opened(name) as file, cells_of_any_size():
         lines = csv.reader(file, delimiter=separator)
         return [row for row, _ in zip((row for row in lines if row), range(2), strict=False)]
 

@@ -182,3 +182,13 @@ def test_ids_beside_images_do_not_run_together(tmp_path):
     assert rows("7", "8", "")["id"][:] == [7, 8, None] and rows("07", "7", "x")["id"][:] == ["07", "7", "x"]
     with pytest.raises(UserError, match="column 'id' of metadata.csv .* write metadata.jsonl instead"):
         rows("007", "7", "8")
+
+
+def test_a_quote_that_would_join_rows_is_refused(tmp_path):
+    rows = ['"hello\t1', "fine\t2", 'bye" now\t3', "ok\t4"]
+    for separator, name in (("\t", "rows.tsv"), (",", "rows.csv")):
+        text = "\n".join(["text\tid", *rows]).replace("\t", separator)
+        with pytest.raises(UserError, match=f"a cell from line 2 to 4 of '{name}' begins with a quote"):
+            load(tmp_path, text, name)
+    kept = load(tmp_path, 'text,id\n"two\nlines",1\n5" disks,2\n"a "b" c",3\n"say ""so""",4\n').train
+    assert kept["id"][:] == [1, 2, 3, 4] and kept["text"][0] == "two\nlines" and kept["text"][3] == 'say "so"'
