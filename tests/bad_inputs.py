@@ -672,6 +672,8 @@ COMMANDS = [
     command("no methods", "no --methods", "compare", "--config", "CONFIG", "--retrain", "2"),
     command("a misspelled method", "did you mean npo?", "compare", "--config", "CONFIG", "--retrain", "2", "--methods",
             "npoo"),
+    command("the report of a contest", "holds a contest: open its contest.html", "report", "HERE/contest",
+            files={"contest/contest.json": "{}"}),
     command("a contest without twins", "--retrain is 0", "compare", "--config", "CONFIG", "--methods", "npo"),
     command("a search of one", "--tune is 1", "compare", "--config", "CONFIG", "--methods", "npo", "--retrain", "2",
             "--tune", "1"),
