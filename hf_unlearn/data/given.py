@@ -84,7 +84,7 @@ def _by_columns(columns: list, name: str, make: Callable[[list], Any]) -> Any:
             break
     raise UserError(
         f"column '{column}' of the {name} rows holds values of several kinds, or of one that no data set has: make "
-        "them all text or all numbers"
+        "them all text or all numbers; images go into a list of dicts"
     )
 
 

@@ -188,10 +188,14 @@ class ForgetRequest:
         return chosen
 
     def _select_fraction(self, source: Source, *_) -> np.ndarray:
-        rows, groups = len(source.train), None
-        if self.group_column is not None:
-            groups = column_codes(source.train, self.group_column, "`group_column`")
-        return draw(rows, round(_given(self.fraction) * rows), self.seed, groups=groups)[0]
+        share = _given(self.fraction)
+        if self.group_column is None:
+            return draw(len(source.train), round(share * len(source.train)), self.seed)[0]
+        groups = column_codes(source.train, self.group_column, "`group_column`")
+        named = np.flatnonzero(groups >= 0)
+        if without := len(groups) - len(named):
+            self.notes.append(f"training rows without {self.group_column}: {without}; they are no group, and kept")
+        return named[draw(len(named), round(share * len(named)), self.seed, groups=groups[named])[0]]
 
     def _select_ids(self, source: Source, *_) -> np.ndarray:
         name = self.id_column or ""

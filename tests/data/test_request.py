@@ -290,3 +290,13 @@ def test_a_class_whose_name_fits_two_is_refused():
     assert class_ids(["Ant"], ["ant", "Ant", "bee"]) == [1] and class_ids(["BEE"], ["ant", "Ant", "bee"]) == [2]
     with pytest.raises(UserError, match="the name of several but for its case"):
         class_ids(["ANT"], ["ant", "Ant", "bee"])
+
+
+def test_rows_without_a_group_are_no_group():
+    """Else a tenth of the authors may be every row that has none."""
+    source = of_texts(*[f"author {k // 2}" for k in range(10)], *[None] * 20)
+    for seed in range(20):
+        request = ForgetRequest(fraction=0.2, group_column="id", seed=seed)
+        places = request.select(source).tolist()
+        assert len(places) == 2 and places[1] == places[0] + 1 < 10
+        assert request.notes == ["training rows without id: 20; they are no group, and kept"]
