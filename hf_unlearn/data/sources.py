@@ -170,7 +170,7 @@ def join_forget_retain(forget, retain) -> tuple[Any, np.ndarray]:
             "the forget and the retain data set must have the same columns: "
             f"only forget has {sorted(ours - theirs) or 'none'}, only retain has {sorted(theirs - ours) or 'none'}"
         )
-    forget, retain = _numbers_as_text(forget, retain), _numbers_as_text(retain, forget)
+    forget, retain = _agreeing(forget, retain), _agreeing(retain, forget)
     different = [name for name in sorted(ours) if forget.features[name] != retain.features[name]]
     if different:
         raise UserError(f"the forget and the retain data set hold different types in: {', '.join(different)}")
@@ -178,14 +178,19 @@ def join_forget_retain(forget, retain) -> tuple[Any, np.ndarray]:
     return train, np.arange(len(forget))
 
 
-def _numbers_as_text(rows, other):
-    """`rows` with text where they hold whole numbers and `other` holds text: two files of which one has `007`."""
+def _agreeing(rows, other):
+    """`rows` with one kind of text, which pandas has another of; with text where they hold whole numbers and `other`
+    holds text, as of two files of which one has `007`; and with the other's type where they hold nothing."""
     import datasets
 
-    text = datasets.Value("string")
+    text, number, nothing = (datasets.Value(kind) for kind in ("string", "int64", "null"))
+    texts = (text, datasets.Value("large_string"))
     for name, feature in rows.features.items():
-        if feature == datasets.Value("int64") and other.features[name] == text:
+        theirs = other.features[name]
+        if feature == texts[1] or (feature in (number, nothing) and theirs in texts):
             rows = rows.cast_column(name, text)
+        elif feature == nothing:
+            rows = rows.cast_column(name, theirs)
     return rows
 
 

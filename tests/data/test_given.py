@@ -98,3 +98,14 @@ def test_a_column_of_several_kinds_is_named_without_its_values():
 
 def test_a_key_that_the_first_row_lacks_is_a_column():
     assert rows_of([{"text": "a"}, {"text": "b", "id": "7"}], "training")["id"][:] == [None, "7"]
+
+
+def test_rows_of_a_table_beside_those_of_a_file(tmp_path):
+    """Types that differ only in how they are kept: text of pandas, whole numbers beside texts, nothing at all."""
+    kept, gone = [row | {"n": 1} for row in ROWS], [ROWS[0] | {"text": "other", "n": None}]
+    datasets.Dataset.from_list(kept).to_csv(tmp_path / "kept.csv")
+    for forget in (pd.DataFrame(gone), gone, pd.DataFrame(gone).assign(id=[7])):
+        request, source = request_of(forget, source_of(tmp_path / "kept.csv", test=ROWS[:1]), seed=0)
+        assert request.select(source).tolist() == [0]
+        assert source.train["text"][:2] == ["other", "row 0"] and source.train["n"][:2] == [None, 1]
+        assert source.train["id"][0] in ("000", "7") and source.train["id"][2] == "001"
