@@ -194,12 +194,23 @@ def _loaded(model: Any, processor: Any, task: str | type[Task] | None) -> tuple[
     task_class = get_task(task or task_of(model))
     task_class.check_installed()
     if processor is None or isinstance(processor, str | Path):
-        processor = task_class.load_processor(str(processor or name or unwrap(model).config._name_or_path))
+        processor = _processor(task_class, model, str(processor) if processor else None, name)
     if not callable(processor):
         raise UserError(
             f"processor= is {type(processor).__name__}: give a tokenizer or image processor, or its folder"
         )
     return model, processor, task_class
+
+
+def _processor(task_class: type[Task], model: nn.Module, named: str | None, name: str | None) -> Any:
+    """The one that is named, or that of the model's place; of an adapter that was saved without one, its base's."""
+    base = unwrap(model).config._name_or_path
+    try:
+        return task_class.load_processor(named or name or base)
+    except UserError:
+        if named or not (name and lora.is_peft(model)):
+            raise
+        return task_class.load_processor(base)
 
 
 def _prepare(

@@ -162,6 +162,10 @@ COMMAND_LINES = [
     Case("accelerator: dispatch", "dispatch_batches", argv=["--accelerator_config", '{"dispatch_batches": true}']),
     Case("no accelerator file", "refused by transformers", argv=["--accelerator_config", "nowhere.json"]),
     Case("no deepspeed file", "deepspeed", argv=["--deepspeed", "nowhere.json"]),
+    Case("a plan with batches of more rows than the original has", "--original_batch_size 64 is more than the 60 rows",
+         argv=["--original_batch_size", "64", "--dry_run"]),
+    Case("batches of more rows than a twin has", "--original_batch_size 50 is more than the 48 rows", argv=[
+        "--original_batch_size", "50", "--retrain", "1"]),
     Case("seeds of the twins", "leaves no seeds", argv=["--original_seed", "4294967295", "--retrain", "1"]),
     Case("best without evaluation", "--load_best_model_at_end needs", argv=[
         "--load_best_model_at_end", "true", "--metric_for_best_model", "validation_loss"]),
@@ -668,6 +672,8 @@ COMMANDS = [
     command("no methods", "no --methods", "compare", "--config", "CONFIG", "--retrain", "2"),
     command("a misspelled method", "did you mean npo?", "compare", "--config", "CONFIG", "--retrain", "2", "--methods",
             "npoo"),
+    command("the report of a contest", "holds a contest: open its contest.html", "report", "HERE/contest",
+            files={"contest/contest.json": "{}"}),
     command("a contest without twins", "--retrain is 0", "compare", "--config", "CONFIG", "--methods", "npo"),
     command("a search of one", "--tune is 1", "compare", "--config", "CONFIG", "--methods", "npo", "--retrain", "2",
             "--tune", "1"),

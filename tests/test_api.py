@@ -99,6 +99,19 @@ def test_an_adapter_is_merged_unless_it_was_given(tmp_path):
         unlearn(given, processor, data, forget=[1, 2], use_peft=True, **QUICK)
 
 
+def test_an_adapter_by_name_has_the_tokenizer_of_its_base(tmp_path):
+    """`save_pretrained` of an adapter saves no tokenizer."""
+    model, processor, data, _ = setup("lm")
+    model.save_pretrained(tmp_path / "base")
+    adapter = lora.add_lora(model, r=2, alpha=4, dropout=0.0, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    adapter.peft_config["default"].base_model_name_or_path = str(tmp_path / "base")
+    adapter.save_pretrained(tmp_path / "adapter")
+    with pytest.raises(UserError, match="no tokenizer"):
+        unlearn(tmp_path / "adapter", dataset=data, forget=[0, 1], **QUICK)
+    processor.save_pretrained(tmp_path / "base")
+    assert len(unlearn(tmp_path / "adapter", dataset=data, forget=[0, 1], **QUICK).splits.forget) == 2
+
+
 def test_a_chat_adapter_a_file_of_messages_and_a_customer(tmp_path):
     """The way of a support team: an adapter, chats from a file, a request by customer, a push with its card."""
     model, processor, data, _ = setup("lm")

@@ -31,6 +31,9 @@ def write_report(folders: Sequence[str], output: str | None = None) -> None:
     """
     if not folders:
         raise UserError("report takes at least one folder: hf-unlearn report FOLDER")
+    for folder in folders:
+        if (Path(folder) / "contest.json").is_file():
+            raise UserError(f"{folder} holds a contest: open its contest.html, or name folders of single runs in it")
     runs = [read_evidence(folder) for folder in folders]
     if len(runs) == 1:
         from hf_unlearn.report.html import render_html

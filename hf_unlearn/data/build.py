@@ -77,7 +77,7 @@ def complete_source(
         source = _carve(source, "validation", validation_fraction, seed + 2, label_column, group_column, notes)
     elif source.validation is None:
         rows = len(source.test)
-        chosen, left = _draw_rows(source.test, (rows + 1) // 2, seed + 3, label_column, group_column)
+        chosen, left = _draw_rows(source.test, (rows + 1) // 2, seed + 3, label_column, group_column, "test")
         places = source.places | {"validation": chosen, "test": left}
         parts = {"validation": source.test.select(chosen), "test": source.test.select(left)}
         source = replace(source, places=places, **parts)
@@ -162,7 +162,7 @@ def build_splits(
     validation, _ = _kept_and_removed(source.validation, label_column, forgotten_classes)
     test, unseen_forgotten = _kept_and_removed(source.test, label_column, forgotten_classes)
     rest = source.validation.select(validation)
-    tau, stop = _draw_rows(rest, (len(rest) + 1) // 2, seed, label_column, group_column)
+    tau, stop = _draw_rows(rest, (len(rest) + 1) // 2, seed, label_column, group_column, "validation")
     splits = UnlearningSplits(
         forget=rows["train"].select(forget),
         retain=rows["train"].select(retain),
@@ -251,11 +251,16 @@ def _split_of(role: str) -> str:
 
 
 def _draw_rows(
-    rows, count: int, seed: int, label_column: str | None, group_column: str | None
+    rows, count: int, seed: int, label_column: str | None, group_column: str | None, split: str = "training"
 ) -> tuple[np.ndarray, np.ndarray]:
     """`count` places of `rows`, and the others: by group where there are groups, else stratified by label."""
     if group_column is not None:
-        groups = column_codes(rows, group_column, "`group_column`")
+        groups = column_codes(rows, group_column, f"`group_column` of the {split} rows")
+        if len(rows) and not np.diff(groups).any():
+            raise UserError(
+                f"`group_column`: the {split} rows are of a single '{group_column}', and they are divided by it: give "
+                f"{split} rows of several, or name another column or none"
+            )
         return draw(len(rows), count, seed, groups=groups)
     codes = None if label_column is None else strata(rows, label_column)
     return draw(len(rows), count, seed, strata=codes)

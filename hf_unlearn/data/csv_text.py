@@ -7,6 +7,9 @@ for one. A cell that says NA or null holds that text; an empty cell holds nothin
 
 import csv
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +20,7 @@ from hf_unlearn.errors import UserError
 
 WHOLE = r"^(0|-?[1-9][0-9]*)$"
 TRUTHS = ({"True", "False"}, {"true", "false"}, {"TRUE", "FALSE"})
+USUAL_SEPARATORS = {".csv": ",", ".tsv": "\t"}
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
@@ -29,14 +33,14 @@ def text_options(files: dict[str, list[str]], separator: str, notes: list[str]) 
             write them in many countries, that separates the cells of all files.
         notes: where it is said that another separator was taken.
 
-    Raises `UserError` for an empty file, a header that names a column twice, rows longer than the header, and files
-    with different columns or separators.
+    Raises `UserError` for an empty file, a header that names a column twice, rows longer than the header, files with
+    different columns or separators, and quotes that join rows.
     """
     import datasets
 
     columns: list[str] | None = None
     every = [name for names in files.values() for name in names]
-    found = {name: _separator(name, separator) for name in every}
+    found = {name: separator_of(name, separator) for name in every}
     taken = dict.fromkeys(found.values())
     if len(taken) > 1:
         words = " and ".join(SEPARATORS[each] for each in taken)
@@ -49,6 +53,7 @@ def text_options(files: dict[str, list[str]], separator: str, notes: list[str]) 
             odd = ", ".join(sorted(set(header) ^ set(columns)))
             raise UserError(f"the csv files have different columns; not in all of them: {odd}")
         columns = columns or header
+        _check_quotes(name, other)
     features = datasets.Features({column: datasets.Value("string") for column in columns or []})
     return {"features": features, "na_filter": False, "index_col": False, "sep": other}
 
@@ -67,6 +72,24 @@ def with_numbers(splits: dict[str, Any]) -> dict[str, Any]:
         .with_format(None)
         for split, rows in splits.items()
     }
+
+
+def check_metadata(files: list[str]) -> None:
+    """Of a folder of images: its `metadata.csv` is read by `datasets`, which guesses. Raises `UserError` where texts
+    that differ, as 007 and 7 do, become one number."""
+    import pandas as pd
+
+    for name in files:
+        if Path(name).name != "metadata.csv" or not Path(name).is_file():
+            continue
+        read, written = pd.read_csv(name), pd.read_csv(name, dtype=str, keep_default_na=False)
+        for column in read.columns:
+            there = read[column].notna()
+            if read[column].dtype.kind in "if" and written[column][there].nunique() > read[column].nunique():
+                raise UserError(
+                    f"column '{column}' of metadata.csv holds numbers in several spellings (007 is not 7), which are "
+                    "read as one: write metadata.jsonl instead, with the values in quotes"
+                )
 
 
 def _typed(table: pa.Table, kinds: dict[str, str]) -> pa.Table:
@@ -103,20 +126,56 @@ def _is_written_float(text: str) -> bool:
     return math.isfinite(number) and repr(number) == text
 
 
+@contextmanager
+def cells_of_any_size() -> Iterator[None]:
+    """Inside, cells may be longer than the 131,072 characters that the csv module allows."""
+    before = csv.field_size_limit(2**31 - 1)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
 def _short(name: str) -> str:
     return name.rsplit("/", 1)[-1]
 
 
-def _first_rows(name: str, separator: str) -> list[list[str]]:
-    """Header and first row of a csv file, as far as it has them."""
+def _check_quotes(name: str, separator: str) -> None:
+    """A cell that begins with a quote of its own swallows the rows up to the next quote. Raises `UserError` where such
+    a cell goes over several lines."""
+    if not Path(name).is_file():
+        return
+    with _opened(name) as file, cells_of_any_size():
+        lines = csv.reader(file, delimiter=separator, strict=True)
+        while True:
+            first = lines.line_num + 1
+            try:
+                next(lines)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                if "expected after" in str(error) and lines.line_num > first:
+                    where = f"a cell from line {first} to {lines.line_num} of '{_short(name)}'"
+                    raise UserError(
+                        f"{where} begins with a quote and does not end with one, so rows run together; write such a "
+                        'cell as "…", with each quote in it twice'
+                    ) from None
+
+
+def _opened(name: str):
     import fsspec
 
-    with fsspec.open(name, "rt", encoding="utf-8-sig", newline="", compression="infer") as file:
+    return fsspec.open(name, "rt", encoding="utf-8-sig", newline="", compression="infer")
+
+
+def _first_rows(name: str, separator: str) -> list[list[str]]:
+    """Header and first row of a csv file, as far as it has them."""
+    with _opened(name) as file, cells_of_any_size():
         lines = csv.reader(file, delimiter=separator)
         return [row for row, _ in zip((row for row in lines if row), range(2), strict=False)]
 
 
-def _separator(name: str, usual: str) -> str:
+def separator_of(name: str, usual: str) -> str:
     """What separates the cells of the header: the usual one, or another where the header has only that."""
     header = (_first_rows(name, usual) or [[""]])[0]
     found = [other for other in SEPARATORS if other != usual and len(header) == 1 and other in header[0]]
@@ -128,7 +187,7 @@ def _header(name: str, separator: str) -> list[str]:
     rows = _first_rows(name, separator)
     if not rows:
         raise UserError(f"'{_short(name)}' is empty")
-    header = rows[0]
+    header = [column or f"Unnamed: {place}" for place, column in enumerate(rows[0])]  # as pandas calls its own index
     if len(rows) == 1:
         raise UserError(f"'{_short(name)}' has no rows, only a header")
     twice = sorted({column for column in header if header.count(column) > 1})

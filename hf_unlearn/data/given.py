@@ -46,13 +46,45 @@ def rows_of(given: Any, name: str) -> Any:
         return given
     if isinstance(given, str | Path):
         return load_source(str(given)).train
-    if hasattr(given, "iloc") and hasattr(given, "columns"):
-        return datasets.Dataset.from_pandas(given, preserve_index=False)
-    if isinstance(given, list) and given and all(isinstance(row, Mapping) for row in given):
-        return datasets.Dataset.from_list([dict(row) for row in given])
+    if _is_table(given):
+        columns = list(given.columns)
+        if twice := sorted({str(column) for column in columns if columns.count(column) > 1}):
+            raise UserError(f"the {name} rows have two columns called '{twice[0]}'; rename one")
+        return _by_columns(columns, name, lambda some: datasets.Dataset.from_pandas(given[some], preserve_index=False))
+    if _are_dicts(given):
+        keys = list(dict.fromkeys(key for row in given for key in row))
+        return _by_columns(
+            keys, name, lambda some: datasets.Dataset.from_dict({key: [row.get(key) for row in given] for key in some})
+        )
     raise UserError(
         f"the {name} rows are {type(given).__name__}: give a datasets.Dataset, a pandas DataFrame, a list of dicts, "
         "or the name of a file"
+    )
+
+
+def _is_table(given: Any) -> bool:
+    return hasattr(given, "iloc") and hasattr(given, "columns")
+
+
+def _are_dicts(given: Any) -> bool:
+    return isinstance(given, list) and bool(given) and all(isinstance(row, Mapping) for row in given)
+
+
+def _by_columns(columns: list, name: str, make: Callable[[list], Any]) -> Any:
+    """What `make` makes of all columns. Raises `UserError` for one that it can make nothing of; its values, which
+    pyarrow quotes, are in no message."""
+    try:
+        return make(columns)
+    except (ValueError, TypeError, NotImplementedError, OverflowError):
+        pass
+    for column in columns:
+        try:
+            make([column])
+        except (ValueError, TypeError, NotImplementedError, OverflowError):
+            break
+    raise UserError(
+        f"column '{column}' of the {name} rows holds values of several kinds, or of one that no data set has: make "
+        "them all text or all numbers; images go into a list of dicts"
     )
 
 
@@ -94,8 +126,13 @@ def request_of(forget: Any, source: Source, seed: int) -> tuple[ForgetRequest, S
         return ForgetRequest(fraction=forget, seed=seed), source
     if isinstance(forget, Mapping):
         return ForgetRequest(where=_conditions(forget)), source
-    if hasattr(forget, "column_names"):
-        return _rows_themselves(forget, source)
+    if hasattr(forget, "column_names") or _is_table(forget) or _are_dicts(forget):
+        return _rows_themselves(rows_of(forget, "forget"), source)
+    if hasattr(forget, "get_indexer"):
+        raise UserError(
+            "forget= is an index of a pandas table, and its labels are no places of rows once some were shuffled or "
+            "left out: give a mask (table['customer_id'] == …), or the values by column"
+        )
     if callable(forget):
         return ForgetRequest(rows=np.array([k for k, row in enumerate(source.train) if forget(row)], int)), source
     if str(getattr(forget, "dtype", "")) == "bool" and len(forget) == rows:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hf_unlearn.data.columns import arrow_column, require_column
-from hf_unlearn.data.labels import MISSING, translate, with_column
+from hf_unlearn.data.labels import MISSING, told_if_guessed, translate, with_column
 from hf_unlearn.data.sources import Source
 from hf_unlearn.errors import RowError, UserError
 from hf_unlearn.tasks.label_sets import is_label_set
@@ -68,7 +68,8 @@ def encode_label_sets(
         split: _with_sets(rows, label_column, lists[split].rows, lists[split].owner, ids[split], names)
         for split, rows in source.splits().items()
     }
-    return replace(source, **encoded), names
+    notes = [*source.notes, *told_if_guessed(keys["train"], ordered, model_label2id)]
+    return replace(source, notes=notes, **encoded), names
 
 
 def join_label_columns(source: Source, columns: Sequence[str]) -> tuple[Source, str]:

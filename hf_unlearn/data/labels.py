@@ -13,6 +13,10 @@ from hf_unlearn.errors import RowError, UserError
 
 # A column in which more texts than these, and than this share of the rows, differ holds no labels; none is printed.
 FEW_TEXTS, MOST_TEXTS = 50, 0.5
+BY_ALPHABET = (
+    "The model's classes have no names (LABEL_0, …), so the labels are taken for them in the order of the alphabet: "
+    "if it was trained with another, write the names into id2label of its config.json."
+)
 MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "<NA>")  # texts that are no label
 
 
@@ -47,8 +51,17 @@ def encode_labels(
             "labels: name another with `label_column`"
         )
     ids, names = translate(keys, codes, ordered, model_label2id, label_column)
+    notes = [*source.notes, *told_if_guessed(keys["train"], ordered, model_label2id)]
     features = {split: _with_ids(rows, label_column, ids[split], names) for split, rows in source.splits().items()}
-    return replace(source, **features), names
+    return replace(source, notes=notes, **features), names
+
+
+def told_if_guessed(keys: list[str], ordered: bool, model_label2id: dict[str, int] | None) -> list[str]:
+    """A note where only the alphabet says which text is which of the model's classes."""
+    names = set(map(str, model_label2id or ()))
+    unnamed = names and all(re.fullmatch(r"LABEL_\d+", name) for name in names)
+    clear = ordered or all(map(_is_number, keys)) or set(keys) <= names | {"False", "True"}
+    return [BY_ALPHABET] if unnamed and not clear else []
 
 
 def _keys_and_codes(rows, column: str, split: str) -> tuple[list[str], np.ndarray]:

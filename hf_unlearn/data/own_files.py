@@ -28,7 +28,8 @@ def first_fault(files: Iterable[str], *, as_json: bool = False) -> str | None:
             line = content.count(b"\n", 0, error.start) + 1
             return f"line {line} of '{short}' is not in UTF-8; save the file in that encoding (Excel: CSV UTF-8)"
         if as_json and (line := _line_without_json(text)):
-            return f"line {line} of '{short}' is not JSON; write one object a line, or one list of objects"
+            mend = "write one object a line, or one list of objects, each key once"
+            return f"line {line} of '{short}' is not JSON; {mend}"
     return None
 
 
@@ -41,11 +42,17 @@ def _line_without_json(text: str) -> int | None:
         return None
     for number, line in enumerate(text.split("\n"), start=1):
         try:
-            if line.strip():
-                json.loads(line)
-        except json.JSONDecodeError:
+            if line.strip() and not isinstance(json.loads(line, object_pairs_hook=_with_each_key_once), dict):
+                return number
+        except ValueError:
             return number
     return None
+
+
+def _with_each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a key stands there twice")
+    return found
 
 
 def mixed_as_text(splits: dict[str, Any]) -> dict[str, Any]:

@@ -1,12 +1,10 @@
 """The forget request: which training rows must go. Its values stay in memory; `public()` is what may leave it."""
 
-import csv
 import difflib
-import json
 import math
 import re
+from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,6 +13,7 @@ import pyarrow.compute as pc
 
 from hf_unlearn.data.columns import arrow_column, column_codes, holds_text, require_column
 from hf_unlearn.data.draws import draw
+from hf_unlearn.data.ids import note_alike, read_ids, unknown_ids
 from hf_unlearn.data.labelled import carries, emptied_labels, has_sets
 from hf_unlearn.data.sources import Source
 from hf_unlearn.errors import UserError
@@ -22,6 +21,13 @@ from hf_unlearn.errors import UserError
 T = TypeVar("T")
 BY_LABEL = (
     "Rows with a named label are forgotten whole, with their other labels; no kept row has it. It stays in the head."
+)
+NOT_COMPARED = (
+    pa.types.is_nested,
+    pa.types.is_binary,
+    pa.types.is_time,
+    pa.types.is_duration,
+    pa.types.is_float16,
 )
 EXACT = 2.0**53  # from here on floating-point numbers leave out whole numbers
 
@@ -35,7 +41,8 @@ class ForgetRequest:
             them is forgotten.
         fraction: share of the training rows, drawn with `seed`; with `group_column` a share of that column's values.
         group_column: with `fraction` only.
-        ids_file: file of ids, looked up in `id_column`: one per line, a `.json` list, or a `.csv` with that column.
+        ids_file: file of ids, looked up in `id_column`: one per line, a `.json` list, or a `.csv` or `.tsv` with that
+            column.
         id_column: with `ids_file` only.
         where: `column=value`, one or several; a row that meets any of them is forgotten. Numbers compare as numbers.
         rows: places of the rows in the training split as it was loaded (a forget data set of one's own).
@@ -181,15 +188,20 @@ class ForgetRequest:
         return chosen
 
     def _select_fraction(self, source: Source, *_) -> np.ndarray:
-        rows, groups = len(source.train), None
-        if self.group_column is not None:
-            groups = column_codes(source.train, self.group_column, "`group_column`")
-        return draw(rows, round(_given(self.fraction) * rows), self.seed, groups=groups)[0]
+        share = _given(self.fraction)
+        if self.group_column is None:
+            return draw(len(source.train), round(share * len(source.train)), self.seed)[0]
+        groups = column_codes(source.train, self.group_column, "`group_column`")
+        named = np.flatnonzero(groups >= 0)
+        if without := len(groups) - len(named):
+            self.notes.append(f"training rows without {self.group_column}: {without}; they are no group, and kept")
+        return named[draw(len(named), round(share * len(named)), self.seed, groups=groups[named])[0]]
 
     def _select_ids(self, source: Source, *_) -> np.ndarray:
-        given, name = read_ids(_given(self.ids_file), self.id_column), self.id_column or ""
-        wanted = list(dict.fromkeys(given))
+        name = self.id_column or ""
         require_column(source.train, name, "`id_column`")
+        given = read_ids(_given(self.ids_file), name)
+        wanted = list(dict.fromkeys(given))
         column = arrow_column(source.train, name)
         values = _comparable(column, wanted, "`id_column`")
         known = pc.is_in(values, value_set=pc.unique(column))
@@ -200,16 +212,17 @@ class ForgetRequest:
             known = pc.or_(known, pc.is_in(values, value_set=pc.unique(held)))
         missing = np.flatnonzero(~np.asarray(pc.and_(known, values.is_valid())))
         if len(missing):
-            raise UserError(_unknown_ids([wanted[place] for place in missing], given, column, name))
+            raise UserError(unknown_ids([wanted[place] for place in missing], given, column, name))
         if without := column.null_count + int(
             pc.sum(pc.equal(column, "")).as_py() or 0 if holds_text(column.type) else 0
         ):
             self.notes.append(f"training rows without {name}: {without}; they are kept, whosever they are")
+        self.notes += note_alike(column, wanted)
         return chosen
 
     def _select_where(self, source: Source, *_) -> np.ndarray:
         chosen = np.zeros(len(source.train), dtype=bool)
-        empty, conditions = 0, _given(self.where)
+        empty, conditions, wanted = 0, _given(self.where), dict[str, list[str]]()
         for condition in conditions:
             met = _meets(source.train, condition)
             held = 0 if source.held_out is None else int(_meets(source.held_out, condition).sum())
@@ -217,11 +230,14 @@ class ForgetRequest:
                 self._note_held_out(held)
             empty += not met.any() and not held
             chosen |= met
+            wanted.setdefault(_parts(condition)[0], []).append(_parts(condition)[1])
         if empty:
             raise UserError(
                 f"{empty} of {len(conditions)} `where` conditions match no training row: values are compared as they "
                 "are written, so that 007 is not 7"
             )
+        for name, values in wanted.items():
+            self.notes += note_alike(arrow_column(source.train, name), values)
         return np.flatnonzero(chosen)
 
     def _select_dataset(self, source: Source, *_) -> np.ndarray:
@@ -251,10 +267,14 @@ def class_ids(classes: list[str], label_names: list[str]) -> list[int]:
     """Ids of classes given by name (any case) or by id. Raises `UserError` naming the nearest classes that exist."""
     exact = {name: i for i, name in enumerate(label_names)}
     folded = {name.casefold(): i for i, name in enumerate(label_names)}
+    alike = Counter(name.casefold() for name in label_names)
     ids, near, unknown = [], [], 0
     for given in map(str, classes):
+        if given not in exact and alike[given.casefold()] > 1:
+            raise UserError("one of `classes` is the name of several but for its case; write it as the rows do")
         found = exact.get(given, folded.get(given.casefold()))
-        if found is None and given.isdecimal() and int(given) < len(label_names):
+        is_id = given.isdecimal() and int(given) < len(label_names) and not _are_numbers(label_names)
+        if found is None and is_id:
             found = int(given)
         if found is None:
             unknown += 1
@@ -280,59 +300,12 @@ def check_kept_classes(train, label_column: str, forget: np.ndarray, removed: tu
         )
 
 
-def read_ids(file: str, id_column: str | None) -> list[str]:
-    """The ids in a file. Raises `UserError` for a file that is missing, empty, or of another form."""
-    path = Path(file).expanduser()
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix.lower() == ".json":
-            ids = json.loads(text)
-            if not isinstance(ids, list) or any(isinstance(value, list | dict) or value is None for value in ids):
-                raise UserError(f"`ids_file`: {path.name} must hold one JSON list of ids")
-        elif path.suffix.lower() == ".csv":
-            table = csv.DictReader(text.splitlines())
-            if id_column not in (table.fieldnames or []):
-                has = ", ".join(table.fieldnames or []) or "none"
-                raise UserError(f"`ids_file`: {path.name} has no column '{id_column}'; its columns are: {has}")
-            ids = [row[id_column] for row in table]
-        else:
-            ids = [line.strip() for line in text.splitlines() if line.strip()]
-    except OSError as error:
-        raise UserError(f"`ids_file`: {path.name} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"`ids_file`: {path.name} is not in UTF-8; save it in that encoding") from None
-    except (json.JSONDecodeError, csv.Error) as error:
-        raise UserError(f"`ids_file`: {path.name} cannot be read ({type(error).__name__})") from None
-    if not ids:
-        raise UserError(f"`ids_file`: {path.name} holds no id")
-    return [str(value) for value in ids]
-
-
-def _unknown_ids(missing: list[str], given: list[str], column: pa.ChunkedArray, name: str) -> str:
-    """How many ids no training row has, the place of the first in the file, and what may have become of them."""
-    there = {_loose(str(value)) for value in pc.unique(column).drop_null().to_pylist()}
-    alike, count = sum(_loose(value) in there for value in missing), len(set(given))
-    first = f" (the first: number {given.index(missing[0]) + 1})" if len(missing) < count else ""
-    told = (
-        f"{len(missing)} of {count} ids in the `ids_file` file{first} are not in column '{name}' of the training rows"
-    )
-    if alike:
-        return f"{told}; {alike} would be but for leading zeros, quotes, spaces or case: write ids as the column does"
-    return f"{told}; take them out of the file, or name another `id_column`"
-
-
-def _loose(value: str) -> str:
-    """An id without what is often lost or added on the way through a spreadsheet."""
-    plain = value.strip().strip("\"'").strip().casefold().removesuffix(".0")
-    return plain.lstrip("0") or plain
-
-
 def _parts(condition: str) -> tuple[str, str]:
     """The column and the value of `column=value`."""
     name, sign, value = condition.partition("=")
     if not sign:
         raise UserError("`where` needs column=value")
-    return name.strip(), value.strip()
+    return name.strip(), value.lstrip() if name != name.rstrip() else value  # `column = value`, or as it is written
 
 
 def _meets(rows, condition: str) -> np.ndarray:
@@ -340,16 +313,28 @@ def _meets(rows, condition: str) -> np.ndarray:
     name, value = _parts(condition)
     require_column(rows, name, "`where`")
     column, feature = arrow_column(rows, name), rows.features[name]
-    if hasattr(feature, "names") and value in feature.names:
-        value = str(feature.names.index(value))
+    if hasattr(feature, "names"):
+        value = _label_id(feature.names, value)
     wanted = _comparable(column, [value], "`where`")
     return np.asarray(pc.is_in(column, value_set=wanted.drop_null()))
+
+
+def _label_id(names: list[str], value: str) -> str:
+    """The id of the label that a value names. Where names are numbers, as 1 to 5 stars are, a number is a name."""
+    if value not in names and _are_numbers(names):
+        value = str(_number(value, pa.int64()))
+        return str(names.index(value)) if value in names else ""
+    return str(names.index(value)) if value in names else value
+
+
+def _are_numbers(names: list[str]) -> bool:
+    return all(re.fullmatch(r"-?\d+", name) for name in names)
 
 
 def _comparable(column: pa.ChunkedArray, given: list[str], what: str) -> pa.Array:
     """Strings as values of the column's type; null where one cannot be such a value."""
     kind = column.type
-    if pa.types.is_nested(kind) or pa.types.is_binary(kind) or isinstance(kind, pa.BaseExtensionType):
+    if isinstance(kind, pa.BaseExtensionType) or any(are(kind) for are in NOT_COMPARED):
         raise UserError(f"{what}: the column holds {kind}, which cannot be compared")
     if pa.types.is_boolean(kind):
         return pa.array([{"true": True, "1": True, "false": False, "0": False}.get(v.lower()) for v in given], kind)

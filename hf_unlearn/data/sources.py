@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_unlearn.data.csv_text import text_options, with_numbers
+from hf_unlearn.data.csv_text import check_metadata, text_options, with_numbers
 from hf_unlearn.data.own_files import first_fault, mixed_as_text
 from hf_unlearn.errors import UserError, in_one_line
 from hf_unlearn.tasks import get_task
@@ -170,7 +170,7 @@ def join_forget_retain(forget, retain) -> tuple[Any, np.ndarray]:
             "the forget and the retain data set must have the same columns: "
             f"only forget has {sorted(ours - theirs) or 'none'}, only retain has {sorted(theirs - ours) or 'none'}"
         )
-    forget, retain = _numbers_as_text(forget, retain), _numbers_as_text(retain, forget)
+    forget, retain = _agreeing(forget, retain), _agreeing(retain, forget)
     different = [name for name in sorted(ours) if forget.features[name] != retain.features[name]]
     if different:
         raise UserError(f"the forget and the retain data set hold different types in: {', '.join(different)}")
@@ -178,14 +178,19 @@ def join_forget_retain(forget, retain) -> tuple[Any, np.ndarray]:
     return train, np.arange(len(forget))
 
 
-def _numbers_as_text(rows, other):
-    """`rows` with text where they hold whole numbers and `other` holds text: two files of which one has `007`."""
+def _agreeing(rows, other):
+    """`rows` with one kind of text, which pandas has another of; with text where they hold whole numbers and `other`
+    holds text, as of two files of which one has `007`; and with the other's type where they hold nothing."""
     import datasets
 
-    text = datasets.Value("string")
+    text, number, nothing = (datasets.Value(kind) for kind in ("string", "int64", "null"))
+    texts = (text, datasets.Value("large_string"))
     for name, feature in rows.features.items():
-        if feature == datasets.Value("int64") and other.features[name] == text:
+        theirs = other.features[name]
+        if feature == texts[1] or (feature in (number, nothing) and theirs in texts):
             rows = rows.cast_column(name, text)
+        elif feature == nothing:
+            rows = rows.cast_column(name, theirs)
     return rows
 
 
@@ -224,6 +229,7 @@ def _read(shown: str, *where: str | None, notes: list[str], **options: Any) -> d
     """All splits, of csv files as text and what is surely numbers. `shown` is their name in messages."""
     import datasets
     from datasets.packaged_modules.csv.csv import CsvConfig
+    from datasets.packaged_modules.folder_based_builder.folder_based_builder import FolderBasedBuilderConfig
     from datasets.packaged_modules.json.json import JsonConfig
 
     files: list[str] = []
@@ -233,6 +239,8 @@ def _read(shown: str, *where: str | None, notes: list[str], **options: Any) -> d
         as_json = isinstance(config, JsonConfig)
         if as_json or isinstance(config, CsvConfig):
             files += [name for names in config.data_files.values() for name in names]
+        if isinstance(config, FolderBasedBuilderConfig):
+            check_metadata([name for names in (config.data_files or {}).values() for name in names])
         if not isinstance(config, CsvConfig):
             splits = dict(datasets.load_dataset(*where, **options))
             return mixed_as_text(splits) if as_json else splits
@@ -258,7 +266,7 @@ def _readable(name: str, find_fault: Callable[[], str | None] = lambda: None):
     except DatasetGenerationError as error:
         raise UserError(find_fault() or f"the rows of '{name}' cannot be read ({_cause(error)})") from error
     except Exception as error:  # loaders raise anything; their first line says what is missing
-        if "corresponds to no data" in str(error):
+        if "corresponds to no data" in str(error) or isinstance(error, StopIteration):  # of a file without a byte
             raise UserError(f"'{name}' has no rows") from error
         raise UserError(f"'{name}' cannot be loaded: {in_one_line(error)}") from error
 

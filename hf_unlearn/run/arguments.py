@@ -138,7 +138,7 @@ class RequestArguments:
     )
     forget_fraction: float | None = _arg(None, "Share of the training rows, drawn with --seed.")
     group_column: str | None = _arg(None, "With --forget_fraction: draw a share of this column's values instead.")
-    forget_ids: str | None = _arg(None, "File of row ids, one per line (or .json, or .csv).")
+    forget_ids: str | None = _arg(None, "File of row ids, one per line (or .json, .csv, .tsv).")
     id_column: str | None = _arg(None, "Column that holds the ids.")
     forget_where: list[str] | None = _arg(None, "column=value; several mean any of them.", nargs="+")
     forget_split: str | None = _arg(

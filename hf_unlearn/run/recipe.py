@@ -216,8 +216,7 @@ def _training_arguments(recipe: Recipe, seed: int, rows: int, scratch: str, use_
             f"--original_batch_size {recipe.batch_size} does not divide by {world} processes times "
             f"{recipe.gradient_accumulation_steps} accumulation steps"
         )
-    if rows < recipe.batch_size:
-        raise UserError(f"--original_batch_size {recipe.batch_size} is more than the {rows} rows to train on")
+    check_batch(recipe, rows)
     return TrainingArguments(
         output_dir=scratch,
         num_train_epochs=recipe.num_train_epochs,
@@ -238,6 +237,14 @@ def _training_arguments(recipe: Recipe, seed: int, rows: int, scratch: str, use_
         disable_tqdm=True,
         average_tokens_across_devices=False,  # it would scale the loss with the number of processes
     )
+
+
+def check_batch(recipe: Recipe, rows: int) -> None:
+    """Raises `UserError` where one batch takes more rows than there are."""
+    if rows < recipe.batch_size:
+        raise UserError(
+            f"--original_batch_size {recipe.batch_size} is more than the {rows} rows to train on; lower it"
+        )
 
 
 def _on_cpu(use_cpu: bool) -> bool:

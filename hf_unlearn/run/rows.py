@@ -16,7 +16,8 @@ from hf_unlearn.progress import say
 from hf_unlearn.run.arguments import Arguments
 from hf_unlearn.run.asking import ask_for_answers
 from hf_unlearn.run.in_force import in_force
-from hf_unlearn.run.loading import build_start, check_exists, load_label2id, load_model, load_processor
+from hf_unlearn.run.loading import build_start, check_exists, get_recipe, load_label2id, load_model, load_processor
+from hf_unlearn.run.recipe import check_batch
 from hf_unlearn.run.which_task import which_task
 from hf_unlearn.tasks import get_task
 from hf_unlearn.tasks.base import Task
@@ -85,6 +86,7 @@ def prepare_data(arguments: Arguments) -> Data:
         cache_rows=arguments.data.cache_rows,
         max_train_rows=arguments.data.max_train_rows,
     )
+    _check_batches(arguments, prepared)
     data = Data(**vars(prepared), model=models[0])
     data.report.notes += noted
     if arguments.run.generate:
@@ -95,6 +97,15 @@ def prepare_data(arguments: Arguments) -> Data:
     if not arguments.run.dry_run:  # it would make the user's key
         data.measure_digest()
     return data
+
+
+def _check_batches(arguments: Arguments, prepared: Prepared) -> None:
+    """Raises `UserError` where the original or a twin, which is trained after everything else, has too few rows."""
+    splits, recipe = prepared.splits, arguments.recipe
+    if arguments.has_recipe and arguments.model.model_name_or_path is None:
+        check_batch(get_recipe(arguments), len(splits.forget) + len(splits.retain))
+    if arguments.has_recipe and recipe.retrain:
+        check_batch(get_recipe(arguments), len(splits.retain))
 
 
 def load_rows(arguments: Arguments) -> tuple[Source, ForgetRequest]:

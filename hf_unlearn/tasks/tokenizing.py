@@ -58,6 +58,8 @@ def text_of(value: Any, position: int, what: str) -> str:
     """`value` if it is a text that is not blank; a number as it is written. Raises `RowError`."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value == value:
         return str(value)
+    if isinstance(value, bool):
+        raise RowError(position, f'its {what} is a truth value and no text: give "true" in quotes, in a json file')
     if not isinstance(value, str) or not value.strip():
         raise RowError(position, f"it has no {what}")
     return value

@@ -245,3 +245,13 @@ def test_a_trial_takes_some_rows_in_proportion():
     assert first_rows(full_source(), 90, 0)[1] == []
     complete, _ = complete_source(replace(source, test=None), trains_original=True, seed=0, label_column="label")
     assert len(complete.held_out) == 66 and len(complete.train) == 24
+
+
+def test_that_a_split_has_a_single_group_is_said_of_that_split():
+    rows = datasets.Dataset.from_dict({"text": list("abcdefgh"), "owner": list("aabbccdd")})
+    source = Source("mine", rows, test=rows.select([0, 1]))
+    with pytest.raises(UserError, match="`group_column`: the test rows are of a single 'owner'"):
+        complete_source(source, trains_original=False, seed=0, group_column="owner")
+    source = Source("mine", rows, test=rows.remove_columns("owner"))
+    with pytest.raises(UserError, match="`group_column` of the test rows: no column 'owner'"):
+        complete_source(source, trains_original=False, seed=0, group_column="owner")

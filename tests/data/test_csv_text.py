@@ -1,7 +1,10 @@
 """What stands in a csv file is what is compared: no id becomes another one on the way."""
 
+import csv
+
 import datasets
 import pytest
+from PIL import Image
 
 from hf_unlearn.data.request import ForgetRequest
 from hf_unlearn.data.sources import join_forget_retain, load_files, load_source
@@ -151,3 +154,41 @@ def test_a_file_for_each_split(tmp_path):
         load_files(str(tmp_path / "a.csv"), test=str(tmp_path / "d.csv"))
     with pytest.raises(UserError, match="must be different files"):
         load_files(str(tmp_path / "a.csv"), test=str(tmp_path / "a.csv"))
+
+
+def test_a_column_without_a_name_is_the_index_that_pandas_writes(tmp_path):
+    source = load(tmp_path, ",id,text,\n0,007,a,\n1,7,b,\n")
+    assert source.train.column_names == ["Unnamed: 0", "id", "text", "Unnamed: 3"]
+    assert places(source, tmp_path, "007") == [0]
+
+
+def test_cells_may_be_long(tmp_path):
+    source = load(tmp_path, f"id,text\n1,{'a' * 200_000}\n2,b\n")
+    assert len(source.train["text"][0]) == 200_000 and csv.field_size_limit() < 200_000
+
+
+def test_ids_beside_images_do_not_run_together(tmp_path):
+    """`datasets` reads `metadata.csv` with a guess of its own."""
+    folder = tmp_path / "images" / "train"
+    folder.mkdir(parents=True)
+    for k in range(3):
+        Image.new("L", (2, 2), k).save(folder / f"{k}.png")
+
+    def rows(*ids: str):
+        lines = [f"{k}.png,{each},{k % 2}" for k, each in enumerate(ids)]
+        (folder / "metadata.csv").write_text("\n".join(["file_name,id,label", *lines]) + "\n")
+        return load_source(str(tmp_path / "images")).train
+
+    assert rows("7", "8", "")["id"][:] == [7, 8, None] and rows("07", "7", "x")["id"][:] == ["07", "7", "x"]
+    with pytest.raises(UserError, match="column 'id' of metadata.csv .* write metadata.jsonl instead"):
+        rows("007", "7", "8")
+
+
+def test_a_quote_that_would_join_rows_is_refused(tmp_path):
+    rows = ['"hello\t1', "fine\t2", 'bye" now\t3', "ok\t4"]
+    for separator, name in (("\t", "rows.tsv"), (",", "rows.csv")):
+        text = "\n".join(["text\tid", *rows]).replace("\t", separator)
+        with pytest.raises(UserError, match=f"a cell from line 2 to 4 of '{name}' begins with a quote"):
+            load(tmp_path, text, name)
+    kept = load(tmp_path, 'text,id\n"two\nlines",1\n5" disks,2\n"a "b" c",3\n"say ""so""",4\n').train
+    assert kept["id"][:] == [1, 2, 3, 4] and kept["text"][0] == "two\nlines" and kept["text"][3] == 'say "so"'

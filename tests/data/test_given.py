@@ -72,3 +72,40 @@ def test_what_names_no_rows_is_refused(forget):
     for missing in ({"id": "9"}, lambda row: False):
         with pytest.raises(UserError, match=r"1 of 1 `where` conditions match no|takes no training row"):
             places(missing)
+
+
+def test_rows_in_other_forms_name_themselves():
+    assert places(pd.DataFrame(ROWS).iloc[[2, 3]]) == places(ROWS[2:4]) == [2, 3]
+
+
+def test_labels_of_a_pandas_table_are_no_places():
+    table = pd.DataFrame(ROWS).sample(frac=1, random_state=0)
+    with pytest.raises(UserError, match="index of a pandas table.* give a mask"):
+        places(table.index[table["owner"] == "bob"], table)
+
+
+def test_a_column_of_several_kinds_is_named_without_its_values():
+    mixed = [row | {"id": k or "zero"} for k, row in enumerate(ROWS)]
+    odd = pd.DataFrame(ROWS).assign(id=pd.period_range("2020-01", periods=6, freq="M"))
+    for given in (mixed, pd.DataFrame(mixed), odd):
+        with pytest.raises(UserError, match="column 'id' of the training rows holds values of several kinds") as error:
+            rows_of(given, "training")
+        assert error.value.__context__ is None  # pyarrow quotes a value
+    twice = pd.DataFrame([["a", "b", 1]], columns=["text", "text", "id"])
+    with pytest.raises(UserError, match="two columns called 'text'; rename one"):
+        rows_of(twice, "training")
+
+
+def test_a_key_that_the_first_row_lacks_is_a_column():
+    assert rows_of([{"text": "a"}, {"text": "b", "id": "7"}], "training")["id"][:] == [None, "7"]
+
+
+def test_rows_of_a_table_beside_those_of_a_file(tmp_path):
+    """Types that differ only in how they are kept: text of pandas, whole numbers beside texts, nothing at all."""
+    kept, gone = [row | {"n": 1} for row in ROWS], [ROWS[0] | {"text": "other", "n": None}]
+    datasets.Dataset.from_list(kept).to_csv(tmp_path / "kept.csv")
+    for forget in (pd.DataFrame(gone), gone, pd.DataFrame(gone).assign(id=[7])):
+        request, source = request_of(forget, source_of(tmp_path / "kept.csv", test=ROWS[:1]), seed=0)
+        assert request.select(source).tolist() == [0]
+        assert source.train["text"][:2] == ["other", "row 0"] and source.train["n"][:2] == [None, 1]
+        assert source.train["id"][0] in ("000", "7") and source.train["id"][2] == "001"

@@ -74,3 +74,13 @@ def test_bad_labels():
         encode_labels(source([0.5, 1.0]), "y")
     with pytest.raises(UserError, match="one label per row"):
         encode_labels(source([[0], [1]]), "y")
+
+
+def test_that_the_alphabet_decides_is_said():
+    """A model that was trained with another order would be taught wrong labels."""
+    for train, told in ((["b", "c", "a"], 1), ([1, 2, 3], 0), (["LABEL_0", "LABEL_2"], 0), (["b", "c", "c"], 1)):
+        encoded, _ = encode_labels(source(train), "y", PLACEHOLDERS)
+        assert [note for note in encoded.notes if "in the order of the alphabet" in note] == encoded.notes
+        assert len(encoded.notes) == told
+    assert encode_labels(source(["b", "a"]), "y", {"a": 0, "b": 1})[0].notes == []
+    assert encode_labels(source(["b", "a"]), "y")[0].notes == []

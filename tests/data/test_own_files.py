@@ -9,6 +9,7 @@ import pytest
 from hf_unlearn.data.own_files import first_fault
 from hf_unlearn.data.request import ForgetRequest
 from hf_unlearn.data.sources import load_source
+from hf_unlearn.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +31,7 @@ def test_numbers_beside_texts_are_texts_as_they_are_written(tmp_path):
     (tmp_path / "ids.txt").write_text("007\n")
     request = ForgetRequest(ids_file=str(tmp_path / "ids.txt"), id_column="id")
     assert request.select(source).tolist() == [1]
-    assert request.notes == ["training rows without id: 2; they are kept, whosever they are"]
+    assert request.notes[0] == "training rows without id: 2; they are kept, whosever they are"
 
 
 def test_lists_and_objects_stay(tmp_path):
@@ -43,6 +44,8 @@ def test_lists_and_objects_stay(tmp_path):
     [
         (b'{"a": 1}\n\n{"a": 2}\n', True, None),
         (b'{"a": 1}\n{"a": \n', True, "line 2 of"),
+        (b'{"a": 1}\n2\n', True, "line 2 of"),
+        (b'{"a": 1}\n{"a": 1, "a": 2}\n', True, "line 2 of"),
         (b'[{"a": 1},\n {"a": 2},\n]', True, "line 3 of"),
         ("a\nb\ncafé\n".encode("latin-1"), False, "line 3 of"),
         ("a\ncafé\n".encode(), False, None),
@@ -54,3 +57,8 @@ def test_where_a_file_is_broken(tmp_path, text, as_json, fault):
     packed.write_bytes(gzip.compress(text))
     found = first_fault([str(fine), str(packed)], as_json=as_json)
     assert found == fault or (fault and found.startswith(f"{fault} 'rows.jsonl.gz'"))
+
+
+def test_a_file_without_a_byte_has_no_rows(tmp_path):
+    with pytest.raises(UserError, match="'rows.jsonl' has no rows"):
+        load(tmp_path)

@@ -3,9 +3,10 @@ from dataclasses import replace
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from hf_unlearn.data.request import ForgetRequest
+from hf_unlearn.data.request import ForgetRequest, class_ids
 from hf_unlearn.data.sources import Source
 from hf_unlearn.errors import UserError
 
@@ -220,3 +221,82 @@ def test_held_out_rows_of_a_request_are_found_whatever_its_kind(tmp_path):
     assert [len(part) for part in ForgetRequest(fraction=0.5).held_out(source)] == [0, 0]
     given = Source("mine", **parts)  # validation and test are other files: ids there are other rows
     assert ForgetRequest(where=["id=11"]).held_out(given) == []
+
+
+def of_texts(*values) -> Source:
+    return Source("mine", datasets.Dataset.from_dict({"id": list(values)}))
+
+
+def test_a_value_is_compared_as_it_is_written():
+    """Blanks around ` = ` are those of who writes the condition, all others of the value."""
+    source = of_texts("a", "a ", " a", "b")
+    for where, places in {"id=a": [0], "id=a ": [1], "id= a": [2], "id = a": [0], "id = a ": [1]}.items():
+        assert ForgetRequest(where=[where]).select(source).tolist() == places
+
+
+def test_rows_that_may_be_the_same_person_are_counted(tmp_path):
+    source = of_texts("Zoë", "Zoe\u0308", "zoë ", "'Zoë'", "Zoe", "7", "007", None)
+    note = (
+        "training rows that differ from the request in leading zeros, quotes, spaces, case or the form of Unicode "
+        "alone: {}; they are kept, name them too if they are meant"
+    )
+    request = ForgetRequest(where=["id=Zoë", "id=007"])
+    assert request.select(source).tolist() == [0, 6] and request.notes == [note.format(4)]
+    (tmp_path / "ids.txt").write_text("Zoë\nZoe\u0308\nzoë \n'Zoë'\n", encoding="utf-8")
+    request = ForgetRequest(ids_file=str(tmp_path / "ids.txt"), id_column="id")
+    with pytest.raises(UserError, match="1 of 4 ids"):  # a line ends without its blanks
+        request.select(source)
+    (tmp_path / "ids.json").write_text(json.dumps(["Zoë", "Zoe\u0308", "zoë "]))
+    request = ForgetRequest(ids_file=str(tmp_path / "ids.json"), id_column="id")
+    assert request.select(source).tolist() == [0, 1, 2] and note.format(1) in request.notes
+
+
+def test_ids_of_a_table(tmp_path):
+    source = of_texts("1", "2", "3", "")
+
+    def select(name: str, text: str) -> list[int]:
+        (tmp_path / name).write_bytes(text.encode())
+        return ForgetRequest(ids_file=str(tmp_path / name), id_column="id").select(source).tolist()
+
+    assert select("ids.csv", 'note,id\r\n"two\r\nlines",1\r\na\u2028b,2\r\n') == [0, 1]
+    assert select("long.csv", f"note,id\n{'x' * 200_000},3\n") == [2]
+    assert select("ids_of_a_spreadsheet.csv", "id;note\n1;a, b\n") == select("ids.tsv", "id\tnote\n1\ta\n") == [0]
+    for name, text in {"a.csv": "note,id\na,1\nb,\n", "b.csv": "note,id\na,1\nb\n", "c.json": '["1", " "]'}.items():
+        with pytest.raises(UserError, match="has 1 empty ids; fill them in"):
+            select(name, text)
+
+
+@pytest.mark.parametrize("kind", [pa.time32("s"), pa.duration("s"), pa.float16()])
+def test_columns_that_hold_no_ids_are_refused(kind):
+    rows = datasets.Dataset(pa.table({"at": pa.array([1], kind)}))
+    with pytest.raises(UserError, match="which cannot be compared"):
+        ForgetRequest(where=["at=1"]).select(Source("mine", rows), some_are_kept=False)
+
+
+def test_a_number_is_a_name_where_names_are_numbers():
+    stars = ["1", "2", "3"]
+    rows = datasets.Dataset.from_dict({"label": [0, 1, 2, 0]}).cast_column("label", datasets.ClassLabel(names=stars))
+    source = Source("mine", rows)
+    for value, places in {"1": [0, 3], "1.0": [0, 3], "2": [1]}.items():
+        assert ForgetRequest(where=[f"label={value}"]).select(source).tolist() == places
+    assert ForgetRequest(classes=["2"]).select(source, "label", stars).tolist() == [1]
+    with pytest.raises(UserError, match="match no training row"):
+        ForgetRequest(where=["label=0"]).select(source)
+    with pytest.raises(UserError, match="1 of 1 `classes` are unknown"):
+        ForgetRequest(classes=["0"]).select(source, "label", stars)
+
+
+def test_a_class_whose_name_fits_two_is_refused():
+    assert class_ids(["Ant"], ["ant", "Ant", "bee"]) == [1] and class_ids(["BEE"], ["ant", "Ant", "bee"]) == [2]
+    with pytest.raises(UserError, match="the name of several but for its case"):
+        class_ids(["ANT"], ["ant", "Ant", "bee"])
+
+
+def test_rows_without_a_group_are_no_group():
+    """Else a tenth of the authors may be every row that has none."""
+    source = of_texts(*[f"author {k // 2}" for k in range(10)], *[None] * 20)
+    for seed in range(20):
+        request = ForgetRequest(fraction=0.2, group_column="id", seed=seed)
+        places = request.select(source).tolist()
+        assert len(places) == 2 and places[1] == places[0] + 1 < 10
+        assert request.notes == ["training rows without id: 20; they are no group, and kept"]

@@ -166,6 +166,7 @@ def test_the_block(block):
     assert rows[0] == HEADER and all(len(row) == 4 for row in rows) and language_rows(None) == []
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_without_twins_original_and_options(setup):
     model, _, task = setup
     data = LanguageData.build(task, splits_of(text_rows(74), task), max_new_tokens=0)

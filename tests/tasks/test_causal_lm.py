@@ -223,6 +223,7 @@ def test_long_rows_lose_the_start_of_the_prompt_first():
 def test_rows_that_cannot_be_learned_from():
     for columns, rows, reason in (
         (PAIR, {"question": ["a", "b"], "answer": ["c", ""]}, "it has no answer"),
+        (PAIR, {"question": ["a", "b"], "answer": ["c", True]}, "its answer is a truth value and no text"),
         (PAIR, {"question": ["a", None], "answer": ["c", "d"]}, "it has no question"),
         ({"text": "text"}, {"text": ["abc", " "]}, "it has no text"),
         ({"messages": "m"}, {"m": [CHATS["openai"], CHATS["openai"][:1]]}, "no answer of the assistant"),
