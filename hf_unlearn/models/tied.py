@@ -20,6 +20,6 @@ def untied(model: "PeftModel") -> "PeftModel":
     for layer in layers:
         layer.weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=layer.weight.requires_grad)
     if layers:
-        config: Any = model.get_base_model().config.get_text_config()
-        config.tie_word_embeddings = False  # or loading would tie them again
+        inner: Any = model.get_base_model()
+        inner.config.get_text_config().tie_word_embeddings = False  # or loading would tie them again
     return model

@@ -12,6 +12,8 @@ from hf_unlearn.data.rows import AnyRows
 from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.errors import NonFiniteLossError, UserError
 from hf_unlearn.evaluation.scores import SplitScores
+from hf_unlearn.models import lora
+from hf_unlearn.models.given_adapter import check_active
 from hf_unlearn.models.weights import KEPT_NARROW, trains_narrow
 from hf_unlearn.saliency.shards import whole
 from hf_unlearn.tasks.base import Task
@@ -84,6 +86,7 @@ class UnlearningTrainer(Streams, Checkpoints, StepMeans, Measuring, Engines, Loa
         **kwargs,
     ):
         self.check_task(task)
+        check_active(model, lora.ADAPTER, lora.PROXY)
         task.check_method(type(self))
         if args.n_gpu > 1:
             raise UserError(

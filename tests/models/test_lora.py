@@ -326,3 +326,24 @@ def test_a_proxy_adapter_costs_no_copy_and_leaves_nothing_behind():
     assert {name for name, p in model.named_parameters() if p.requires_grad} == trainable
     now = model.state_dict()
     assert now.keys() == state.keys() and all(torch.equal(now[name], state[name]) for name in state)
+
+
+def test_a_model_that_works_with_another_adapter_is_refused(tmp_path):
+    """Its steps would move that one, and what is saved is the one called default."""
+    import toy
+    from peft import LoraConfig, get_peft_model
+
+    from hf_unlearn.methods.gradient_difference import GradDiffConfig, GradDiffTrainer
+
+    def trainer(*active: str) -> GradDiffTrainer:
+        model, splits, task = toy.lm_setup()
+        model = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"]), adapter_name=active[0])
+        for name in {"default", *active} - {active[0]}:
+            model.add_adapter(name, LoraConfig(r=2, target_modules=["v_proj"]))
+        model.base_model.set_adapter(list(active))
+        return GradDiffTrainer(model, GradDiffConfig(output_dir=str(tmp_path), use_cpu=True), splits, task)
+
+    trainer("default")
+    for active in (("other",), ("default", "other"), ("other", "default")):
+        with pytest.raises(UserError, match="works with the adapter .*'other'.* is called 'default'"):
+            trainer(*active)
