@@ -24,6 +24,7 @@ from hf_unlearn.exits import nearest
 from hf_unlearn.methods import get_method
 from hf_unlearn.models import lora
 from hf_unlearn.models.by_name import load_by_name
+from hf_unlearn.models.given_adapter import check_active
 from hf_unlearn.models.weights import WIDENED, check_finite, widen
 from hf_unlearn.progress import say
 from hf_unlearn.report.html import render_cell
@@ -273,6 +274,7 @@ def _trained(model: nn.Module, rows: Prepared, seed: int, *, use_peft: bool, dty
 @contextmanager
 def _given_adapter(model: nn.Module) -> Iterator[None]:
     """Inside, a model whose adapter learned the rows is known as one that came with it: its base never saw a row."""
+    check_active(model, lora.ADAPTER)
     came = lora.is_peft(model) and not lora.came_with_adapter(model) and not lora.is_fresh(model)
     if came:
         lora.add_reference_adapter(cast("PeftModel", model))

@@ -106,8 +106,7 @@ class AltPOTrainer(PreferenceTrainer):
         return AnsweredRows(self.splits.forget, unpacked(self.method_state["alternates"]))
 
     def preferred_index(self, index: torch.Tensor) -> torch.Tensor:
-        sizes = self.stream_sizes()[FORGET]
-        passes = self.state.global_step * sizes.batch // sizes.rows
+        passes = self.schedule.stream_steps(self.state.global_step, FORGET) // self.stream_sizes()[FORGET].batches
         return index + (passes % self.args.alternates) * len(self.splits.forget)
 
     def _measure_originals(self) -> dict[str, torch.Tensor]:

@@ -1,5 +1,6 @@
 """∇τ: ascent on the forget rows that stops by itself at the loss of unseen data, beside descent on the rest."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -156,9 +157,8 @@ class NablaTauTrainer(RowTargetTrainer, Attacked):
         if self.args.variant != "paper":
             return super().phases()
         forget, retain = self.stream_sizes()[FORGET].batches, self.stream_sizes()[RETAIN].batches
-        self.forget_epochs = max(1, int(6 * retain / (2 * forget)))
         rate = self.args.learning_rate
-        steps = self.forget_epochs * forget
+        steps = max(1, int(6 * retain / (2 * forget))) * forget
         return [Phase("unlearn", steps, learning_rate=rate, final_learning_rate=rate / 10, rate_every=forget)]
 
     def plan(self) -> list[str]:
@@ -170,7 +170,7 @@ class NablaTauTrainer(RowTargetTrainer, Attacked):
     def rows_of_targets(self) -> int:
         if self.args.variant in ("rows", "tokens"):
             return super().rows_of_targets()
-        times = -(-self.forget_epochs // TAU_EVERY) if self.args.variant == "paper" else 1
+        times = math.ceil(self.forget_epochs / TAU_EVERY) if self.args.variant == "paper" else 1
         return self.rows_of_check() + times * len(self.calibration_rows)
 
     def rows_of_refits(self) -> int:
@@ -223,6 +223,11 @@ class NablaTauTrainer(RowTargetTrainer, Attacked):
         alpha, tau = self.alpha_0 * (1 - epoch / self.forget_epochs), self.tau
         ascent = self.of_step_mean(lambda mean: torch.relu(tau - mean) ** 2, forget)
         return alpha * ascent + (1 - alpha) * retain.mean(retain.loss)
+
+    @property
+    def forget_epochs(self) -> float:
+        """E, passes over the forget rows: as many as the run's steps make."""
+        return self.schedule.total_steps / self.stream_sizes()[FORGET].batches
 
     @property
     def alpha_0(self) -> float:

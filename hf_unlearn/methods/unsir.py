@@ -339,7 +339,8 @@ class UnsirTrainer(PublishedTrainer):
         classes = model.config.num_labels or 0
         gone = list(self.splits.forgotten_classes)
         kept = [i for i in range(classes) if i not in gone]
-        heads = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m.out_features == classes]
+        own = [m for name, m in model.named_modules() if ".lora_" not in name]  # an adapter's rank may be that number
+        heads = [m for m in own if isinstance(m, torch.nn.Linear) and m.out_features == classes]
         heads = [head for head in heads if head.weight.requires_grad]
         if not heads:
             self.notes.append("The output layer is frozen, so the forgotten classes kept their output rows.")

@@ -5,8 +5,11 @@ import re
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from hf_unlearn.errors import UserError
 from hf_unlearn.models.weights import check_finite
+from hf_unlearn.tasks.forward import without_wrappers
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
@@ -39,6 +42,19 @@ def put_on(base: "PreTrainedModel", where: str, config: "PeftConfig", name: str,
         raise UserError(f"the adapter at {where} does not fit {config.base_model_name_or_path}: {why}") from error
     check_finite(model, where)
     return model
+
+
+def check_active(model: nn.Module, *names: str) -> None:
+    """Raises `UserError` for a `PeftModel` with another adapter at work than one of these, or with several: what is
+    not called so would be left out of what is saved."""
+    inner: Any = without_wrappers(model)
+    active = list(getattr(inner, "active_adapters", ())) if hasattr(inner, "get_base_model") else []
+    if active and (len(active) > 1 or active[0] not in names):
+        found = " and ".join(map(repr, active))
+        raise UserError(
+            f"the model works with the adapter {found}, and one that unlearns is called {names[0]!r}: merge others "
+            f"into the base first, or load it with adapter_name={names[0]!r}"
+        )
 
 
 def _lacks(where: str, key: str) -> UserError:

@@ -16,6 +16,7 @@ from torch import nn
 
 from hf_unlearn.errors import UserError
 from hf_unlearn.models.given_adapter import put_on
+from hf_unlearn.models.tied import untied
 from hf_unlearn.models.weights import load_weights
 from hf_unlearn.tasks.forward import kept_randomness, without_wrappers
 
@@ -315,8 +316,7 @@ def merge(model: nn.Module, in_place: bool = False) -> "PreTrainedModel":
     Args:
         in_place (`bool`): take the weights out of `model`, which is of no use afterwards, instead of copying it.
     """
-    peft_model = _peft_model(model)
-    peft_model = peft_model if in_place else copy.deepcopy(peft_model)
+    peft_model = untied(_peft_model(model) if in_place else copy.deepcopy(_peft_model(model)))
     peft_model.set_adapter(ADAPTER)
     merged = peft_model.merge_and_unload(safe_merge=True, adapter_names=[ADAPTER])
     for parameter in merged.parameters():

@@ -125,8 +125,8 @@ class Predictions:
 
     @property
     def token_count(self) -> torch.Tensor:
-        """Supervised tokens of each example, `(size,)`; 1 for classifiers."""
-        return torch.tensor(self.counts)
+        """Supervised tokens of each example, `(size,)`, where the logits are; 1 for classifiers."""
+        return torch.tensor(self.counts).to(self.logits.device, non_blocking=True)
 
     @property
     def label(self) -> torch.Tensor:

@@ -12,6 +12,8 @@ from hf_unlearn.data.rows import AnyRows
 from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.errors import NonFiniteLossError, UserError
 from hf_unlearn.evaluation.scores import SplitScores
+from hf_unlearn.models import lora
+from hf_unlearn.models.given_adapter import check_active
 from hf_unlearn.models.weights import KEPT_NARROW, trains_narrow
 from hf_unlearn.saliency.shards import whole
 from hf_unlearn.tasks.base import Task
@@ -84,6 +86,7 @@ class UnlearningTrainer(Streams, Checkpoints, StepMeans, Measuring, Engines, Loa
         **kwargs,
     ):
         self.check_task(task)
+        check_active(model, lora.ADAPTER, lora.PROXY)
         task.check_method(type(self))
         if args.n_gpu > 1:
             raise UserError(
@@ -106,6 +109,7 @@ class UnlearningTrainer(Streams, Checkpoints, StepMeans, Measuring, Engines, Loa
         self._recorded: dict[str, list[torch.Tensor]] = {}
         self._finite: torch.Tensor | None = None
         self._asked_at: dict[str, int] = {}
+        self._made_optimizer = False
         super().__init__(
             model=model,
             args=args,
@@ -236,9 +240,9 @@ class UnlearningTrainer(Streams, Checkpoints, StepMeans, Measuring, Engines, Loa
         return loss
 
     def create_optimizer(self, *args, **kwargs):
-        created = self.optimizer is None
+        self._made_optimizer |= self.optimizer is None
         optimizer = super().create_optimizer(*args, **kwargs)
-        for lens in self.active_lenses if created else ():
+        for lens in self.active_lenses:
             lens.attach(self.optimizer)
         return optimizer
 
@@ -284,6 +288,8 @@ class UnlearningTrainer(Streams, Checkpoints, StepMeans, Measuring, Engines, Loa
         self.model.zero_grad()
 
     def _inner_training_loop(self, batch_size=None, args=None, resume_from_checkpoint=None, *rest, **kwargs):
+        if self._made_optimizer:  # by an earlier training: its momentum is not this one's, nor its mask
+            self.optimizer = None  # type: ignore[assignment]
         if not resume_from_checkpoint:
             self.method_state, self._asked_at = {}, {}
             self.method_state.update(self._measure_originals())

@@ -45,7 +45,7 @@ class GradientLens:
         """Take from a checkpoint's tensors what [`prepare`] gave."""
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
-        """Once, to the fresh optimizer."""
+        """To the optimizer of a training, before its first step; again for the same one is nothing."""
 
     def before_forward(self) -> None:
         """After the model was put in train mode, before it runs."""

@@ -1,5 +1,9 @@
 """Train and eval mode, for unlearning."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import torch
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -14,7 +18,8 @@ def has_batch_norm(model: torch.nn.Module) -> bool:
 def set_training_mode(model: torch.nn.Module, disable_dropout: bool) -> None:
     """Train mode, or eval mode for training without dropout and with BatchNorm statistics frozen.
 
-    Layers that recompute their activations only do so in train mode, so those alone stay in it; their children do not.
+    Layers that recompute their activations only do so in train mode, so those alone stay in it; their children do not,
+    and what such a layer computes itself, some have dropout of their own, it computes in eval mode.
     """
     if not disable_dropout:
         model.train()
@@ -23,3 +28,19 @@ def set_training_mode(model: torch.nn.Module, disable_dropout: bool) -> None:
     for module in model.modules():
         if isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing:
             module.training = True
+            layer: Any = module
+            if getattr(layer._gradient_checkpointing_func, "func", None) is not _as_children:
+                layer._gradient_checkpointing_func = partial(_as_children, layer, layer._gradient_checkpointing_func)
+
+
+def _as_children(layer: torch.nn.Module, recompute: Callable, run: Callable, *inputs: Any) -> Any:
+    """`recompute(run, *inputs)`, with `layer` in the mode of its children whenever it runs."""
+
+    def as_children(*inputs: Any) -> Any:
+        own, layer.training = layer.training, any(child.training for child in layer.children())
+        try:
+            return run(*inputs)
+        finally:
+            layer.training = own
+
+    return recompute(as_children, *inputs)

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -201,9 +202,17 @@ class RowTargetTrainer(Holding, Restoring, Prolonging, Calibrating, PublishedTra
         """What measures the targets anew, looks once how far the rows still stand above them, and at the end whether
         the model is damaged."""
         schedule = self.schedule
-        refits = len({int(schedule.total_steps * share) for share in REFIT} - {0})  # the check serves the first
+        refits = len(self.refit_steps() - {0})  # the check serves the first
         looks = min(len(self.splits.forget), MOST_ROWS) if schedule.most_steps > schedule.total_steps else 0
         return (refits + 1) * len(self.calibration_rows) + looks
+
+    def refit_steps(self) -> set[int]:
+        """Steps at which the targets are measured: from each share of the run on the first that reads forget rows."""
+        schedule, found = self.schedule, set()
+        for share in REFIT:
+            steps = range(int(schedule.total_steps * share), schedule.total_steps)
+            found |= set(islice((step for step in steps if FORGET in schedule.at(step)[0].streams), 1))
+        return found
 
     @cached_property
     def source_name(self) -> str:
@@ -213,7 +222,7 @@ class RowTargetTrainer(Holding, Restoring, Prolonging, Calibrating, PublishedTra
     def row_targets(self, forget: SplitOutput) -> torch.Tensor:
         """Target log-odds of the micro-batch's forget rows, `(size,)`; measured anew when the time has come."""
         step, total = self.state.global_step, self.schedule.total_steps
-        if step in {int(total * share) for share in REFIT} and self._first_of_step("targets"):
+        if step in self.refit_steps() and self._first_of_step("targets"):
             self._measure_targets()
             self.note_state()
         if self._first_of_step("length"):

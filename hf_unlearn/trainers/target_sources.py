@@ -173,6 +173,8 @@ class Probe(TargetSource):
         splits = trainer.splits
         if not trainer.task.chooses_class():
             raise UserError(f"a probe tells classes apart, and rows of {trainer.task.name} have none: take a proxy")
+        if len(trainer.kept_classes) < 2:
+            raise UserError("a probe tells classes apart, and rows of a single one are kept: take a proxy")
         base = self.base.to(trainer.args.device)
         retain = splits.retain
         if len(retain) > MOST_PROBE_ROWS:
@@ -227,7 +229,8 @@ class Blend(TargetSource):
     them; a proxy learned as the original did, and not for long.
 
     Args:
-        sources: in the order in which they are asked; each is let go once it has answered.
+        sources: in the order in which they are asked; each is let go once it has answered. A probe is not asked where
+            rows of a single class are kept.
     """
 
     def __init__(self, *sources: TargetSource):
@@ -237,6 +240,8 @@ class Blend(TargetSource):
     def ask(self, trainer: Asking) -> Asked:
         rows, names = trainer.calibration_rows, []
         told: list[Asked] = []
+        if len(trainer.kept_classes) < 2:
+            self.sources = [source for source in self.sources if not isinstance(source, Probe)]
         while self.sources:
             source = self.sources.pop(0)
             asked = source.ask(trainer)

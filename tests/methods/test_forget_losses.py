@@ -219,6 +219,10 @@ def test_made_up_answers(tmp_path):
     for step, which in ((0, 0), (sizes.batches, 1), (2 * sizes.batches, 0)):
         trainer.state.global_step = step
         assert trainer.preferred_index(torch.tensor([1])).tolist() == [1 + which * len(rows)]
+    trainer = make("altpo", tmp_path, per_device_forget_batch_size=8, alternates=5)  # eleven rows: eight, then three
+    for step in range(10):
+        trainer.state.global_step = step
+        assert trainer.preferred_index(torch.tensor([1])).tolist() == [1 + step // 2 * len(rows)]
     trainer._draw = lambda rows, *which: [" "] * len(rows)
     with pytest.raises(UserError, match=f"no other answer for {len(rows)} of {len(rows)} forget rows"):
         trainer._made_up()

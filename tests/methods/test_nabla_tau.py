@@ -66,6 +66,25 @@ def test_the_published_schedule_equals_a_plain_loop(tmp_path, forget_batch, forg
         assert torch.allclose(ours, theirs, atol=1e-9)
 
 
+@pytest.mark.parametrize("steps", [5, 30])
+def test_with_max_steps_the_published_weight_falls_over_these(tmp_path, steps):
+    trainer = make(tmp_path, variant="paper", max_steps=steps)  # three steps a pass
+    losses, beside = [], trainer.rows_beside_steps()
+    trainer.of_step_mean = lambda function, forget: torch.ones(())  # L = α + (1 − α)·L_r
+    own = trainer.unlearning_loss
+
+    def kept(forget, retain):
+        losses.append((own(forget, retain), retain.mean(retain.loss)))
+        return losses[-1][0]
+
+    trainer.unlearning_loss = kept
+    trainer.train()
+    weights = [((loss - rest) / (1 - rest)).item() for loss, rest in losses]
+    falling = [5 / 3 * 11 / 41 * (1 - step // 3 * 3 / steps) for step in range(steps)]
+    assert weights == pytest.approx(falling, abs=1e-4) and min(falling) > 0
+    assert int(trainer.method_state["side_examples"]) == beside
+
+
 def test_the_ascent_stops_when_the_mean_reaches_tau(tmp_path):
     trainer = make(tmp_path, variant="held")
     trainer.method_state = {"tau": torch.tensor(0.5)}

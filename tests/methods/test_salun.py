@@ -213,6 +213,16 @@ def test_sequential_reads_forget_and_retain_rows_in_turn(tmp_path):
     assert any("forget pass_forget_loss" in log for log in t.state.log_history)
 
 
+def test_in_turn_targets_are_measured_as_soon_as_forget_rows_are_read(tmp_path):
+    t = trainer(tmp_path, image_setup(), mixing="sequential", num_train_epochs=6, saliency=1)
+    planned, measured, kept = t.rows_beside_steps(), [], t._measure_targets
+    t._measure_targets = lambda: measured.append(t.state.global_step) or kept()
+    t.train()
+    assert t.schedule.total_steps == 6 * (3 + 4)
+    assert measured == [0, 14, 21, 35, 36]  # from 0, 10.5, 21, 31.5 and 36.75 on, in passes of three and four steps
+    assert int(t.method_state["side_examples"]) == planned
+
+
 @pytest.mark.parametrize("kind", ["image", "lm"])
 def test_wrong_labels_do_not_hang_on_the_batch(tmp_path, kind):
     t = trainer(tmp_path, SETUPS[kind](torch.float64), labels="uniform")

@@ -127,6 +127,18 @@ def test_the_phases_and_their_logs(tmp_path):
     assert trainer.examples == 8 + 4 * 8 + 3 * (4 + 8) + 4 * 8
 
 
+@pytest.mark.parametrize("targets", [["q_proj", "classifier"], ["q_proj", "fc2"]], ids=str)
+def test_a_head_that_is_not_trained_whole_keeps_its_rows_and_so_does_the_adapter(tmp_path, targets):
+    """Its rank is the number of classes: what has so many outputs need not be the head."""
+    model, splits, task = by_class(image_setup())
+    model = lora.add_lora(model, r=4, alpha=4, dropout=0.0, task_type=None, target_modules=targets, modules_to_save=[])
+    trainer = make(tmp_path, (model, splits, task))
+    start = {name: p.detach().clone() for name, p in model.named_parameters()}
+    trainer._make_neutral()
+    assert all(torch.equal(p, start[name]) for name, p in model.named_parameters())
+    assert trainer.notes == ["The output layer is frozen, so the forgotten classes kept their output rows."]
+
+
 def test_noise_steps_leave_the_model_alone_and_impairing_starts_from_neutral_output_rows(tmp_path):
     setup = by_class(image_setup(torch.float64))
     before = copy.deepcopy(setup[0])

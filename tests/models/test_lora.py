@@ -147,6 +147,26 @@ def test_original_save_reload_and_merge(case, tmp_path):
     given_adapter_stays(tmp_path, task, inputs, trained)
 
 
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens", ["lm_head", "embed_tokens"]], ids=str)
+def test_an_adapter_of_a_shared_weight_is_merged_into_its_own_layer_alone(tmp_path, target):
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(LlamaConfig(**LLAMA, tie_word_embeddings=True))
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    targets = ["q_proj", *([target] if isinstance(target, str) else target)]
+    options = {"r": 2, "alpha": 4, "dropout": 0.0, "task_type": "CAUSAL_LM"}
+    peft_model = lora.add_lora(model, target_modules=targets, **options)
+    inputs = inputs_for("causal_lm")
+    train(peft_model, inputs)
+    trained = logits(peft_model.eval(), inputs)
+    merged = lora.merge(peft_model)
+    assert torch.allclose(logits(merged, inputs), trained, atol=1e-5)
+    assert torch.equal(logits(peft_model, inputs), trained)
+    assert model.lm_head.weight is model.model.embed_tokens.weight and model.config.tie_word_embeddings
+    merged.save_pretrained(tmp_path)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    assert torch.equal(logits(again, inputs), logits(merged, inputs))
+
+
 def given_adapter_stays(folder, task, inputs, given):
     torch.manual_seed(3)
     peft_model = lora.load_adapter_model(str(folder / "adapter"), AUTO[task]).eval()
@@ -306,3 +326,24 @@ def test_a_proxy_adapter_costs_no_copy_and_leaves_nothing_behind():
     assert {name for name, p in model.named_parameters() if p.requires_grad} == trainable
     now = model.state_dict()
     assert now.keys() == state.keys() and all(torch.equal(now[name], state[name]) for name in state)
+
+
+def test_a_model_that_works_with_another_adapter_is_refused(tmp_path):
+    """Its steps would move that one, and what is saved is the one called default."""
+    import toy
+    from peft import LoraConfig, get_peft_model
+
+    from hf_unlearn.methods.gradient_difference import GradDiffConfig, GradDiffTrainer
+
+    def trainer(*active: str) -> GradDiffTrainer:
+        model, splits, task = toy.lm_setup()
+        model = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"]), adapter_name=active[0])
+        for name in {"default", *active} - {active[0]}:
+            model.add_adapter(name, LoraConfig(r=2, target_modules=["v_proj"]))
+        model.base_model.set_adapter(list(active))
+        return GradDiffTrainer(model, GradDiffConfig(output_dir=str(tmp_path), use_cpu=True), splits, task)
+
+    trainer("default")
+    for active in (("other",), ("default", "other"), ("other", "default")):
+        with pytest.raises(UserError, match="works with the adapter .*'other'.* is called 'default'"):
+            trainer(*active)

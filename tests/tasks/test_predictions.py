@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from hf_unlearn.tasks.predictions import Predictions
+from hf_unlearn.trainers.split_output import SplitOutput
 
 
 def classifier(logits, labels):
@@ -19,6 +20,15 @@ def test_classifier_figures_by_hand():
     torch.testing.assert_close(p.entropy, torch.tensor([entropy, math.log(2)]))
     assert p.correct.tolist() == [1.0, 0.0]
     torch.testing.assert_close(p.loss_for(torch.tensor([1, 1])), torch.tensor([-math.log(0.25), math.log(2)]))
+
+
+def test_every_figure_of_a_row_is_where_the_logits_are():
+    logits, labels = torch.zeros(5, 7, device="meta"), torch.zeros(5, dtype=torch.long, device="meta")
+    example = torch.tensor([0, 0, 0, 1, 1], device="meta")
+    p = Predictions(logits, labels, 2, example, [3, 2])
+    seen = SplitOutput("forget", p, torch.arange(2, device="meta"), 0.5, rows=[0, 1])
+    for figure in (p.token_count, p.loss, p.log_odds, p.correct, seen.tokens, seen.log_prob):
+        assert figure.device == logits.device and figure.shape == (2,)
 
 
 @pytest.mark.parametrize("size", [50.0, -50.0, 0.0, 5.0])

@@ -127,6 +127,27 @@ def test_the_same_seed_twice_is_bit_identical_and_another_seed_is_not(tmp_path):
     assert not torch.equal(weights(runs[0].model), weights(runs[2].model))
 
 
+@pytest.mark.parametrize("options", [{}, {"saliency": 0.5}], ids=str)
+def test_training_once_more_from_the_same_weights_is_bit_identical(tmp_path, options):
+    t = trainer(tmp_path, image_setup(), **options)
+    start = {name: value.clone() for name, value in t.model.state_dict().items()}
+    t.train()
+    once = weights(t.model)
+    t.model.load_state_dict(start)
+    t.train()
+    assert torch.equal(weights(t.model), once)
+
+
+def test_an_optimizer_of_the_users_own_is_masked_and_kept(tmp_path):
+    t = trainer(tmp_path, image_setup(), saliency=0.5, variant="held")
+    own = t.optimizer = torch.optim.AdamW(t.model.parameters(), lr=1e-2, weight_decay=0.1)
+    start = {name: p.detach().clone() for name, p in t.model.named_parameters()}
+    t.train()
+    moved = {name: p != start[name] for name, p in t.model.named_parameters()}
+    assert own.state and any(m.any() for m in moved.values())
+    assert not any((m & ~t.lens.mask.masks[name]).any() for name, m in moved.items())
+
+
 def test_evaluating_while_training_changes_nothing(tmp_path):
     plain = trainer(tmp_path, image_setup(dropout=0.1), disable_dropout=False)
     watched = trainer(tmp_path, image_setup(dropout=0.1), disable_dropout=False, eval_strategy="steps", eval_steps=2)

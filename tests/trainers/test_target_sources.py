@@ -254,6 +254,24 @@ def test_every_row_is_looked_at_once_by_the_proxy_and_counted(tmp_path, monkeypa
     assert int(trainer.method_state["side_examples"]) == sum(seen.values())
 
 
+def test_where_a_single_class_is_kept_no_probe_is_asked(tmp_path):
+    """A probe tells classes apart: of two, one is removed."""
+    model, splits, task = text_setup()
+    labels = splits.forget.source["label"]
+    ones, others = ([i for i, label in enumerate(labels) if (label == 1) == gone] for gone in (True, False))
+    zeros = [i for i in others if labels[i] == 0]
+    splits.forget, splits.retain = splits.forget.at(ones[:8]), splits.forget.at(zeros[:10])
+    splits.validation_tau = splits.validation_tau.at(zeros[10:15] + ones[8:12])
+    splits.validation_stop, splits.forgotten_classes = splits.validation_tau.at(zeros[15:17]), (1,)
+    trainer = make(tmp_path, (model, splits, task))
+    assert isinstance(trainer.target_source(), Blend)
+    trainer.train()
+    assert any("Targets come from a proxy that" in note for note in trainer.notes)
+    assert torch.isfinite(trainer.method_state["targets"]).all()
+    with pytest.raises(UserError, match="rows of a single one are kept"):
+        Probe(text_setup()[0]).ask(trainer)
+
+
 def test_a_probe_is_for_classes(tmp_path):
     trainer = make(tmp_path, lm_setup())
     with pytest.raises(UserError, match="rows of causal_lm have none"):
