@@ -27,29 +27,38 @@ BATCHES = ("per_device_train_batch_size", "per_device_forget_batch_size", "num_t
 
 def language_models(*patterns: str) -> str:
     """Distances to the mean of the twins of the same file, averaged over files, those marked ± with their signs; the
-    second line says how far one twin is from the other. A slice may have a file for each precision."""
+    second line is that of a twin to the mean of the others. A slice may have a file for each precision: the first
+    pattern's speaks for original and twins."""
     folder = RESULTS / "language_models"
     runs = [json.loads(path.read_text()) for pattern in patterns for path in sorted(folder.glob(pattern))]
     slices = str(len({run["slice"]["seed"] for run in runs}))
     head = ["", *(f"{key} ±" if key in SIGNED else key for key in LANGUAGE_FIGURES), *TO_TWINS, "slices"]
     lines = [_row(head), _row(["---"] * len(head))]
     names = list(dict.fromkeys(name for run in runs for name in run["lines"] if not name.startswith("twin")))
-    apart, values, between = [], [], []
-    for run in runs:
-        twins = [line for name, line in run["lines"].items() if name.startswith("twin")]
-        values.append({key: np.mean([twin[key] for twin in twins]) for key in LANGUAGE_FIGURES})
-        between += twins
-        apart.append({key: np.ptp([twin[key] for twin in twins]) for key in LANGUAGE_FIGURES})
-    mean = [f"{np.mean([v[key] for v in values]):.2f}" for key in LANGUAGE_FIGURES]
+    of_twins = [[line for name, line in run["lines"].items() if name.startswith("twin")] for run in runs]
+    means = [{key: np.mean([twin[key] for twin in twins]) for key in LANGUAGE_FIGURES} for twins in of_twins]
+    # A slice of both precisions counts once, by the file that the first pattern finds.
+    once = list({run["slice"]["seed"]: place for place, run in reversed(list(enumerate(runs)))}.values())
+    mean = [f"{np.mean([means[place][key] for place in once]):.2f}" for key in LANGUAGE_FIGURES]
     lines.append(_row(["twins", *mean, *[""] * len(TO_TWINS), slices]))
-    floor = [f"{np.mean([a[key] for a in apart]):.2f}" for key in LANGUAGE_FIGURES]
-    lines.append(_row(["one twin to another", *floor, *_to_twins(between), slices]))
+    floor = [
+        f"{np.mean([_to_the_others([twin[key] for twin in of_twins[place]]) for place in once]):.2f}"
+        for key in LANGUAGE_FIGURES
+    ]
+    between = [twin for place in once for twin in of_twins[place]]
+    lines.append(_row(["one twin to the others", *floor, *_to_twins(between), slices]))
     for name in names:
-        found = [(run["lines"][name], value) for run, value in zip(runs, values, strict=True) if name in run["lines"]]
+        places = once if name == "original" else range(len(runs))
+        found = [(runs[place]["lines"][name], means[place]) for place in places if name in runs[place]["lines"]]
         away = [_distance([line[key] - value[key] for line, value in found], key) for key in LANGUAGE_FIGURES]
-        count = slices if name == "original" else str(len(found))
-        lines.append(_row([_name(name), *away, *_to_twins([line for line, _ in found]), count]))
+        lines.append(_row([_name(name), *away, *_to_twins([line for line, _ in found]), str(len(found))]))
     return "\n".join(lines)
+
+
+def _to_the_others(twins: list[float]) -> float:
+    """Mean distance of a twin to the mean of the others."""
+    total, count = sum(twins), len(twins)
+    return float(np.mean([abs(twin - (total - twin) / (count - 1)) for twin in twins]))
 
 
 def _to_twins(lines: list[dict]) -> list[str]:

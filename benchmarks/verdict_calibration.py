@@ -9,6 +9,7 @@ random draws of the others. False alarms are those of the whole verdict: any fig
 """
 
 import argparse
+import itertools
 import json
 import platform
 from importlib import metadata
@@ -24,6 +25,8 @@ from hf_unlearn.report.verdict import OPEN, TOLD, WITHIN, outcomes
 
 RESULTS = Path(__file__).parent / "results" / "verdict_calibration.json"
 TWINS = (2, 4, 8)
+CLASS_ROWS = {"retain": (5, 2, 300), "test": (5, 2, 300), "nonmembers": (-6, 1, 200)}  # mean, spread, rows
+CLASSES = (100, 500, 2_000)  # rows of a removed class
 SIMULATED, REPEATS = 100, 2  # cases of each kind; draws of twins for every real twin that is judged
 
 
@@ -40,6 +43,24 @@ def simulated(seed: int, twins: int, level: float) -> tuple[ModelScores, list[Mo
             loss = np.logaddexp(0, -phi)
             found[role] = SplitScores(loss, phi, (phi > 0) * 1.0, np.exp(-loss), loss)
         return found | {"nonmembers": found["test"]}
+
+    return model(), [model() for _ in range(twins)]
+
+
+def removed_class(seed: int, twins: int, rows: int) -> tuple[ModelScores, list[ModelScores]]:
+    """One model and its twins, none of which ever saw a class of so many rows: what these have in common differs from
+    model to model by more than single rows do, also for the class's rows among the unseen ones."""
+    rng = np.random.default_rng([seed, rows])
+    difficulty = {role: rng.normal(*of) for role, of in CLASS_ROWS.items()} | {"forget": rng.normal(-6, 1, rows)}
+
+    def model() -> ModelScores:
+        shared, found = rng.normal(0, 1), {}
+        for role, mean in difficulty.items():
+            unseen = role in ("forget", "nonmembers")
+            phi = mean + unseen * shared + rng.normal(0, 0.5 if unseen else 0.3, len(mean))
+            loss = np.logaddexp(0, -phi)
+            found[role] = SplitScores(loss, phi, (phi > 0) * 1.0, np.exp(-loss), loss)
+        return found
 
     return model(), [model() for _ in range(twins)]
 
@@ -82,6 +103,9 @@ def run(cases: list[str] | None) -> dict:
             for count in TWINS:
                 every = [found(*simulated(1000 * count + seed, count, level)) for seed in range(SIMULATED)]
                 results["simulated"][f"level {level}, {count} twins"] = summary(every)
+        for rows, count in itertools.product(CLASSES, TWINS):
+            every = [found(*removed_class(1000 * count + seed, count, rows)) for seed in range(SIMULATED)]
+            results["simulated"][f"a class of {rows:,} rows, {count} twins"] = summary(every)
     for case in NETWORKS if cases is None else cases:
         for count in TWINS:
             if count < len(ensemble(case)[1]):

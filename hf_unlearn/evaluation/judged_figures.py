@@ -60,7 +60,8 @@ def _membership(scores: Scores, twins: list[Scores]) -> Measured | None:
         rows = 100 * np.stack([side[place] for side in theirs])
         spread += rows.var(axis=0, ddof=1).mean() / rows.shape[1]
     step = 100 / theirs[0][0].size / theirs[0][1].size  # of an AUC
-    return Measured(100 * ours[0].mean(), values, max(spread, step**2), MARGINS["membership"])
+    shared = theirs[0][0].size
+    return Measured(100 * ours[0].mean(), values, max(spread, step**2), MARGINS["membership"], shared=shared)
 
 
 def _rows(scores: Scores, twins: list[Scores]) -> dict[str, Measured | None]:
@@ -76,7 +77,7 @@ def _rows(scores: Scores, twins: list[Scores]) -> dict[str, Measured | None]:
         return absent
     variance = 1 / rows + test[1].var(axis=0, ddof=1).mean() / test[1].shape[1] / pooled
     scale = np.sqrt(pooled)
-    shift = Measured(ours.mean() / scale, theirs.mean(axis=1) / scale, variance, MARGINS["row_shift"])
+    shift = Measured(ours.mean() / scale, theirs.mean(axis=1) / scale, variance, MARGINS["row_shift"], shared=rows)
     return {"row_shift": shift, "row_spread": _spread(ours, theirs) if twins_count > 2 else None}
 
 

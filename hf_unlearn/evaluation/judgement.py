@@ -4,32 +4,37 @@ A figure is a mean over rows, and two retrainings differ in it for two reasons. 
 that every row is a replicate, so that v = Σ s_i²/n², with s_i² the variance of row i between the twins, is known well
 even from two of them. And all rows share something, which makes the figure vary by a factor more (or less): the design
 effect D = Var(figure)/v. The twins' own figures alone say little about D, k − 1 degrees of freedom; so it has a prior,
-which they update: (k − 1)·s²/(D·v) is χ² with k − 1 degrees of freedom. One more twin then differs from the mean of k
-by a scale mixture of normals of variance D·v·(1 + 1/k), and the unlearned model is held against that.
+which they update: (k − 1)·s²/(D·v) is χ² with k − 1 degrees of freedom. What n rows share adds n times its part of
+their variance to D, so that the prior's tail follows n where they can share a level. One more twin then differs from
+the mean of k by a scale mixture of normals of variance D·v·(1 + 1/k), and the unlearned model is held against that.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-DESIGN = np.geomspace(0.05, 2000, 240)
+DESIGN = np.geomspace(0.05, 2e6, 400)
 # Medians and log-spreads of D. Rows that flip by themselves explain most figures (Jordan 2023, arXiv 2304.01910, found
 # so for test accuracy); the tail is for what all rows share in, such as the log-odds of a class that was never seen.
 CORE, TAIL, TAIL_SHARE = (1.2, 0.7), (12.0, 1.8), 0.35
+SHARED = 0.3  # of the rows' variance, at the median of the tail, where there are enough rows to tell
 LEVEL, POWER = 0.95, 0.80
 STRICT = 0.03 / 6  # a figure in the verdict: Holm at 3 % over six or seven, which leaves room for what is not normal
 MOST_TWINS = 32
 
 
-def _prior() -> np.ndarray:
-    """Weights of the grid `DESIGN`."""
-    core, tail = (np.exp(-(np.log(DESIGN / median) ** 2) / spread**2 / 2) / spread for median, spread in (CORE, TAIL))
+@lru_cache
+def _prior(shared: int) -> np.ndarray:
+    """Weights of the grid `DESIGN`, where so many rows may share a level."""
+    tail_median, tail_spread = max(TAIL[0], SHARED * shared), TAIL[1]
+    core, tail = (
+        np.exp(-(np.log(DESIGN / median) ** 2) / spread**2 / 2) / spread
+        for median, spread in (CORE, (tail_median, tail_spread))
+    )
     weights = (1 - TAIL_SHARE) * core + TAIL_SHARE * tail
     return weights / weights.sum()
-
-
-PRIOR = _prior()
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,8 @@ class Measured:
         worse: `"both"`, `"lower"` or `"higher"`: in which direction a difference is a fault.
         replicates: another twin's difference has variance D·v·(1 + 1/replicates); k, but k − 1 where what is compared
             is itself a spread between twins.
+        shared: rows that may share a level which differs from model to model, as the log-odds of a class that was
+            never seen; 0 where rows come out by themselves.
     """
 
     value: float
@@ -51,19 +58,20 @@ class Measured:
     margin: float
     worse: str = "both"
     replicates: int | None = None
+    shared: int = 0
 
 
 class AnotherTwin:
     """The difference of one more twin from the mean of k."""
 
-    def __init__(self, twins: np.ndarray, row_variance: float, replicates: int | None = None):
+    def __init__(self, twins: np.ndarray, row_variance: float, replicates: int | None = None, shared: int = 0):
         degrees, observed = len(twins) - 1, float(np.var(twins, ddof=1)) if len(twins) > 1 else 0.0
         likelihood = np.ones_like(DESIGN)
         if degrees and observed > 0:
             scaled = degrees * observed / (DESIGN * row_variance)
             log_chi2 = degrees / 2 * np.log(scaled) - scaled / 2  # density of `observed`, up to a constant
             likelihood = np.exp(log_chi2 - log_chi2.max())
-        weights = PRIOR * likelihood
+        weights = _prior(shared) * likelihood
         self.weights = weights / weights.sum()
         self.variance = DESIGN * row_variance
         self.replicates = replicates or len(twins)
@@ -99,7 +107,7 @@ def judge(figure: Measured) -> dict[str, float | int | str | list | None]:
         - `twins_needed`: about so many would settle it if the difference stays; `None` where more do not help, because
           the spread of a single model is too wide.
     """
-    another = AnotherTwin(figure.twins, figure.row_variance, figure.replicates)
+    another = AnotherTwin(figure.twins, figure.row_variance, figure.replicates, figure.shared)
     difference = float(figure.value - figure.twins.mean())
     half = another.quantile((1 - LEVEL) / 2)
     tails = {"higher": another.tail(difference), "lower": another.tail(-difference)}

@@ -209,7 +209,7 @@ class RecipeArguments:
     original_lora_target_modules: list[str] | None = _arg(
         None, "Names of the layers to adapt (default: the backbone's linear layers).", nargs="+"
     )
-    original_seed: int = _arg(0, "Seed of the original; twin k uses original_seed + k.")
+    original_seed: int = _arg(0, "Seed of the original; twin k uses original_seed + k, and leaves out --seed.")
     retrain: int = _arg(0, "Retrain so many twins without the forgotten rows, to compare with.")
     reference_model: list[str] | None = _arg(None, "Retrained models made elsewhere, to compare with.", nargs="+")
     cache_dir: str | None = _arg(None, "Where originals and twins are kept (default: the user's cache folder).")
@@ -240,6 +240,12 @@ class Arguments:
     def split_seed(self) -> int:
         """By the recipe's seed, so that one original serves every request and every seed of the unlearning."""
         return self.recipe.original_seed if self.data.split_seed is None else self.data.split_seed
+
+    def twin_seed(self, k: int) -> int:
+        """Of twin k, from 1 on. The run's own seed is left out: its proxy starts from that seed's fresh weights, and
+        targets would be nearer to such a twin than to another."""
+        first, own = self.recipe.original_seed, self.trainer.seed
+        return first + k + (first < own <= first + k)
 
 
 GROUPS = (RunArguments, ModelArguments, DataArguments, RequestArguments, LoraArguments, RecipeArguments)

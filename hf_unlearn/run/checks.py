@@ -132,7 +132,7 @@ def _check_without_effect(arguments: Arguments) -> None:
     protocol = arguments.run.stress_protocol
     if protocol != "ours" and not arguments.run.stress:
         raise UserError(f"--stress_protocol {protocol} goes with --stress; add that, or leave it out")
-    if recipe.original_seed + recipe.retrain >= 2**32:
+    if arguments.twin_seed(recipe.retrain) >= 2**32:
         raise UserError(f"--original_seed {recipe.original_seed} leaves no seeds for {recipe.retrain} twins; lower it")
 
 

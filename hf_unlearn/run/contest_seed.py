@@ -92,12 +92,12 @@ class ContestSeed:
             if not getattr(unwrap(self.original.model), "is_quantized", False):
                 self.original.model.to("cpu")  # so that a peak is that of the copy which is trained
         data.model = None
-        count, first = arguments.recipe.retrain, arguments.recipe.original_seed
+        count = arguments.recipe.retrain
         self.twins: list[Trained] = []
         for j in range(1, count + 2):
             with self.step("twin"):
                 title = f"retraining twin {j} of {count}" if j <= count else "retraining another twin, as a contestant"
-                twin = stages.train_by_recipe(arguments, data, data.splits.retain, first + j, title)
+                twin = stages.train_by_recipe(arguments, data, data.splits.retain, arguments.twin_seed(j), title)
                 name = f"twin {j} of {count}" if j <= count else TWIN
                 twin.scores = stages.score_model(arguments, data, twin.model, name)
                 self._disturb(name, twin.model)

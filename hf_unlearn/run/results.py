@@ -83,12 +83,11 @@ def retraining_cost(
 
 def seeds(arguments: Arguments) -> Seeds:
     """The evidence block `seeds`."""
-    first, twins = arguments.recipe.original_seed, range(1, arguments.recipe.retrain + 1)
-    known = arguments.has_recipe
+    known, twins = arguments.has_recipe, range(1, arguments.recipe.retrain + 1)
     return {
         "run": arguments.trainer.seed,
-        "original": first if known else None,
-        "twins": [first + k for k in twins] if known else None,
+        "original": arguments.recipe.original_seed if known else None,
+        "twins": [arguments.twin_seed(k) for k in twins] if known else None,
     }
 
 

@@ -158,7 +158,7 @@ def make_twins(arguments: Arguments, data: Data) -> list[Trained]:
 def make_twin(arguments: Arguments, data: Data, k: int) -> Trained:
     """The twin with this number, from 1 on."""
     title = f"retraining twin {k} of {arguments.recipe.retrain}"
-    return train_by_recipe(arguments, data, data.splits.retain, arguments.recipe.original_seed + k, title)
+    return train_by_recipe(arguments, data, data.splits.retain, arguments.twin_seed(k), title)
 
 
 def score_model(arguments: Arguments, data: Data, model: torch.nn.Module, title: str | None = None) -> ModelScores:

@@ -61,6 +61,13 @@ def test_the_recipe_block(tmp_path):
     assert arguments.recipe.original_model_config == '{"hidden_size": 8, "layer_norm_eps": "1e-6"}'
 
 
+def test_a_twin_does_not_share_its_seed_with_the_run(tmp_path):
+    """Whose proxy would start from the same fresh weights."""
+    for seed, expected in ((42, [11, 12, 13]), (12, [11, 13, 14]), (11, [12, 13, 14]), (10, [11, 12, 13])):
+        arguments = parse(tmp_path, "method: salun", "--original_seed", "10", "--seed", str(seed))
+        assert [arguments.twin_seed(k) for k in (1, 2, 3)] == expected
+
+
 def test_defaults_depend_on_the_method(tmp_path):
     assert parse(tmp_path, "method: salun").trainer.per_device_train_batch_size == 16
     assert parse(tmp_path, "method: salun", "--method", "fine_tune").trainer.per_device_train_batch_size == 64
