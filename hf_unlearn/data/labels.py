@@ -15,7 +15,7 @@ from hf_unlearn.errors import RowError, UserError
 FEW_TEXTS, MOST_TEXTS = 50, 0.5
 BY_ALPHABET = (
     "The model's classes have no names (LABEL_0, …), so the labels are taken for them in the order of the alphabet: "
-    "if it was trained with another, write the names into id2label of its config.json."
+    "if it was trained with another, write the names into id2label of its config.json, or give labels as numbers."
 )
 MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "<NA>")  # texts that are no label
 
@@ -31,7 +31,8 @@ def encode_labels(
     Args:
         source ([`Source`]): rows with a label column; its splits may hold labels of different kinds.
         label_column (`str`): the column.
-        model_label2id (`dict[str, int]`, *optional*): from the configuration of a model that is already trained.
+        model_label2id (`dict[str, int]`, *optional*): from the configuration of a model that is already trained; empty
+            where that says nothing of them, as an adapter's.
 
     Returns the new source and the class names in the order of the ids.
 
@@ -59,7 +60,7 @@ def encode_labels(
 def told_if_guessed(keys: list[str], ordered: bool, model_label2id: dict[str, int] | None) -> list[str]:
     """A note where only the alphabet says which text is which of the model's classes."""
     names = set(map(str, model_label2id or ()))
-    unnamed = names and all(re.fullmatch(r"LABEL_\d+", name) for name in names)
+    unnamed = model_label2id is not None and all(re.fullmatch(r"LABEL_\d+", name) for name in names)
     clear = ordered or all(map(_is_number, keys)) or set(keys) <= names | {"False", "True"}
     return [BY_ALPHABET] if unnamed and not clear else []
 

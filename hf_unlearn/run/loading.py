@@ -128,12 +128,12 @@ def check_exists(arguments: Arguments, name: str, task_class: type[Task] = Task,
 
 
 def load_label2id(arguments: Arguments, task_class: type[Task] = Task) -> dict[str, int] | None:
-    """The classes of the given model, where it has some of its own."""
+    """The classes of the given model; none are known of an adapter's. `None` where no model is given."""
     name = arguments.model.model_name_or_path
     if name is None:
         return None
     with said_in_one_line(name):
-        return None if lora.is_adapter_folder(name) else _load_config(arguments, name, task_class).label2id
+        return {} if lora.is_adapter_folder(name) else _load_config(arguments, name, task_class).label2id
 
 
 def head_of_given(arguments: Arguments) -> Head | None:

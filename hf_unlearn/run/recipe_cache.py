@@ -29,6 +29,7 @@ PARTIAL = "writing-"  # how the names of entries begin that are being written, o
 SHADOWS = "lira-"
 OWN = ("hf_unlearn", "hf_unlearn_diffusion")
 PACKAGES = ("torch", "transformers", "accelerate", "hf_unlearn")
+ALSO = {"use_peft": "peft"}  # by the field of a recipe that has it train the model
 
 
 def default_cache_dir() -> Path:
@@ -51,12 +52,13 @@ def entry_key(recipe: Mapping[str, Any], task: "Task", rows: "Rows", seed: int, 
     from hf_unlearn.data.content import features_digest
 
     base = recipe.get("model")
+    also = [package for field, package in ALSO.items() if recipe.get(field)]
     parts = {
         "recipe": dict(recipe) | {"model": base and base_identity(base)},
         "task": [task.name, task.label_names, processor_text(task.processor)],
         "rows": features_digest(rows),
         "seed": seed,
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": {name: importlib.metadata.version(name) for name in (*PACKAGES, *also)},
         "processes": os.environ.get("WORLD_SIZE", "1"),
         **more,
     }

@@ -22,7 +22,8 @@ class ForgetRetainConfig(UnlearningConfig):
         gamma, alpha: weights of the forget and of the retain term. With `alpha` 0 no retain row is read.
         retain_term: `nll`, the loss; or `kl`, KL(θ₀‖θ) of the labels' distribution, which costs a copy of the
             trainable weights and one more forward.
-        num_train_epochs: passes over the retain rows; `None` is as many as ten passes over the forget rows take.
+        num_train_epochs: passes over the retain rows; `None` reads ten retain rows for each forget row, which is ten
+            passes over the forget rows, or fewer where these do not fill the batches.
     """
 
     num_train_epochs: float = filled_later("Passes over the retain rows (default: ten passes over the forget rows).")

@@ -84,3 +84,5 @@ def test_that_the_alphabet_decides_is_said():
         assert len(encoded.notes) == told
     assert encode_labels(source(["b", "a"]), "y", {"a": 0, "b": 1})[0].notes == []
     assert encode_labels(source(["b", "a"]), "y")[0].notes == []
+    assert len(encode_labels(source(["b", "a"]), "y", {})[0].notes) == 1  # of an adapter nothing is known
+    assert encode_labels(source([1, 0]), "y", {})[0].notes == []

@@ -1,6 +1,7 @@
 """A cache entry is found by everything that shaped its model, and trusted only while it is whole."""
 
 import dataclasses
+import importlib.metadata
 import json
 import shutil
 
@@ -14,7 +15,7 @@ from hf_unlearn.cli import main
 from hf_unlearn.data.rows import Rows
 from hf_unlearn.errors import NonFiniteLossError
 from hf_unlearn.run.recipe import Recipe, train_recipe
-from hf_unlearn.run.recipe_cache import MADE, base_identity, entries
+from hf_unlearn.run.recipe_cache import MADE, base_identity, entries, entry_key
 from hf_unlearn.tasks import get_task
 
 VIT = Recipe(
@@ -49,6 +50,18 @@ def test_prompts_and_columns_are_in_the_key(tmp_path):
     for each in tasks:
         assert not made(tmp_path, each, Rows(rows.source, each, rows.indices), LLAMA).cached
     assert made(tmp_path, tasks[0], Rows(rows.source, tasks[0], rows.indices), LLAMA).cached
+
+
+def test_the_version_of_peft_counts_where_it_trains_the_model(monkeypatch):
+    _, splits, task = lm_setup()
+    version = importlib.metadata.version
+
+    def keys():
+        return [entry_key({"use_peft": adapter}, task, splits.retain, 0) for adapter in (False, True)]
+
+    before = keys()
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.0" if name == "peft" else version(name))
+    assert [one == other for one, other in zip(before, keys(), strict=True)] == [True, False]
 
 
 def test_a_local_base_counts_by_its_content(tmp_path, monkeypatch):
