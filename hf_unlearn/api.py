@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from torch import nn
 from transformers import TrainerCallback
 
-from hf_unlearn.data.given import Forget, prepare_given, request_of, source_of, task_of
+from hf_unlearn.data.given import Forget, are_rows, prepare_given, request_of, source_of, task_of
 from hf_unlearn.data.prepare import Prepared
 from hf_unlearn.data.sources import Source, join_forget_retain
 from hf_unlearn.data.splits import UnlearningSplits
@@ -136,6 +136,8 @@ def unlearn(
 
     Raises `UserError` for whatever does not fit together; nothing is trained then.
     """
+    if dataset is None and are_rows(processor):
+        raise UserError("rows stand in the place of the processor; name them: unlearn(model, dataset=…)")
     source = source_of(dataset, validation, test)
     model, processor, task_class = _loaded(model, processor, task)
     _check_given(model, retrained, output_dir, max_length=max_length, split_seed=split_seed)

@@ -75,6 +75,14 @@ def test_by_default_nothing_is_written(tmp_path, monkeypatch):
     assert result.trainer.args.output_dir == "unlearned"
 
 
+@pytest.mark.parametrize("rows", ["train.csv", [{"text": "a", "label": 0}], "data set", "splits"])
+def test_rows_in_the_place_of_the_processor_are_told(rows):
+    model, _, data, _ = setup("text")
+    given = {"data set": data["train"], "splits": data}.get(rows, rows) if isinstance(rows, str) else rows
+    with pytest.raises(UserError, match="rows stand in the place of the processor; name them"):
+        unlearn(model, given, test=data["test"], forget=0.1)
+
+
 def test_an_adapter_is_merged_unless_it_was_given(tmp_path):
     from peft import LoraConfig, PeftModel, get_peft_model
 

@@ -11,7 +11,7 @@ import numpy as np
 from hf_unlearn.data.content import row_digests
 from hf_unlearn.data.prepare import Prepared, prepare
 from hf_unlearn.data.request import ForgetRequest
-from hf_unlearn.data.sources import TEST_NAMES, VALIDATION_NAMES, Source, join_forget_retain, load_source
+from hf_unlearn.data.sources import BUILDERS, TEST_NAMES, VALIDATION_NAMES, Source, join_forget_retain, load_source
 from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.errors import UserError
 from hf_unlearn.tasks import get_task, task_for, task_names
@@ -60,6 +60,13 @@ def rows_of(given: Any, name: str) -> Any:
         f"the {name} rows are {type(given).__name__}: give a datasets.Dataset, a pandas DataFrame, a list of dicts, "
         "or the name of a file"
     )
+
+
+def are_rows(given: Any) -> bool:
+    """Whether these are rows, in one of the forms that [`rows_of`] takes, rather than anything else."""
+    if isinstance(given, str | Path):
+        return Path(given).suffix.lower() in BUILDERS
+    return _is_table(given) or _are_dicts(given) or isinstance(given, Mapping) or hasattr(given, "column_names")
 
 
 def _is_table(given: Any) -> bool:
