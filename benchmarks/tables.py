@@ -27,8 +27,8 @@ BATCHES = ("per_device_train_batch_size", "per_device_forget_batch_size", "num_t
 
 def language_models(*patterns: str) -> str:
     """Distances to the mean of the twins of the same file, averaged over files, those marked ± with their signs; the
-    second line is that of a twin to the mean of the others. A slice may have a file for each precision: the first
-    pattern's speaks for original and twins."""
+    second line is that of a twin to the mean of the others. A slice may have several files, of models in another
+    precision or trained another time: the first pattern's speaks for original and twins."""
     folder = RESULTS / "language_models"
     runs = [json.loads(path.read_text()) for pattern in patterns for path in sorted(folder.glob(pattern))]
     slices = str(len({run["slice"]["seed"] for run in runs}))
@@ -37,7 +37,7 @@ def language_models(*patterns: str) -> str:
     names = list(dict.fromkeys(name for run in runs for name in run["lines"] if not name.startswith("twin")))
     of_twins = [[line for name, line in run["lines"].items() if name.startswith("twin")] for run in runs]
     means = [{key: np.mean([twin[key] for twin in twins]) for key in LANGUAGE_FIGURES} for twins in of_twins]
-    # A slice of both precisions counts once, by the file that the first pattern finds.
+    # A slice of several files counts once, by the one that the first pattern finds.
     once = list({run["slice"]["seed"]: place for place, run in reversed(list(enumerate(runs)))}.values())
     mean = [f"{np.mean([means[place][key] for place in once]):.2f}" for key in LANGUAGE_FIGURES]
     lines.append(_row(["twins", *mean, *[""] * len(TO_TWINS), slices]))
@@ -184,7 +184,9 @@ def _row(cells: list[str]) -> str:
 CONTESTS = [path.stem for path in sorted((RESULTS / "contest").glob("*.json"))]
 TABLES: dict[str, Callable[[], str]] = {
     "chat model": lambda: language_models("12x10_[0-9].json", "12x10_float32_[0-9].json"),
-    "chat model, LoRA": lambda: language_models("12x10_lora_[0-9].json", "12x10_lora_float32_[0-9].json"),
+    "chat model, LoRA": lambda: language_models(
+        "12x10_lora_[0-9].json", "12x10_lora_float32_[0-9].json", "12x10_lora_other_[0-9].json"
+    ),
     "pretrained BERT": pretrained,
     "from scratch": lambda: from_scratch(("∇τ", "SalUn", "UNSIR")),
     "varied": varied,

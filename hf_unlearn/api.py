@@ -136,9 +136,7 @@ def unlearn(
 
     Raises `UserError` for whatever does not fit together; nothing is trained then.
     """
-    if dataset is None and are_rows(processor):
-        raise UserError("rows stand in the place of the processor; name them: unlearn(model, dataset=…)")
-    source = source_of(dataset, validation, test)
+    source = _source(processor, dataset, validation, test)
     model, processor, task_class = _loaded(model, processor, task)
     _check_given(model, retrained, output_dir, max_length=max_length, split_seed=split_seed)
     with _folder(output_dir) as folder, _given_adapter(model):
@@ -150,6 +148,13 @@ def unlearn(
         trainer = get_method(method)(model=trained, args=args, callbacks=callbacks, quiet=True, **parts)
         unlearned = _run(trainer, rows, retrained, folder=output_dir, added=trained is not model)
     return _result(trainer, unlearned, output_dir)
+
+
+def _source(processor: Any, dataset: Any, *unseen: Any) -> Source:
+    """Raises `UserError` for rows in the place of the processor, and what else is no rows."""
+    if dataset is None and are_rows(processor):
+        raise UserError("rows stand in the place of the processor; name them: unlearn(model, dataset=…)")
+    return source_of(dataset, *unseen)
 
 
 def _check_given(

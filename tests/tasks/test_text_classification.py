@@ -109,8 +109,9 @@ def test_truncation_to_what_is_asked_or_what_the_model_takes():
 
 def test_rows_without_text_or_label():
     task = make_task()
-    for bad in (None, "", "  \n", float("nan"), True):
-        with pytest.raises(RowError, match="^row 1: it has no text$"):
+    missing, truth = "it has no text$", "its text is a truth value"
+    for bad, told in ((None, missing), ("", missing), ("  \n", missing), (float("nan"), missing), (True, truth)):
+        with pytest.raises(RowError, match=f"^row 1: {told}"):
             encode(task, ["the cat", bad])
     with pytest.raises(RowError, match="^row 0: its label is not one of the classes"):
         encode(task, ["cat"], ["w"])
