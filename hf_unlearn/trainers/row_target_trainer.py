@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -202,17 +201,16 @@ class RowTargetTrainer(Holding, Restoring, Prolonging, Calibrating, PublishedTra
         """What measures the targets anew, looks once how far the rows still stand above them, and at the end whether
         the model is damaged."""
         schedule = self.schedule
-        refits = len(self.refit_steps() - {0})  # the check serves the first
+        refits = len(
+            self.refits() - {0, schedule.stream_steps(schedule.total_steps, FORGET)}
+        )  # the check serves the first
         looks = min(len(self.splits.forget), MOST_ROWS) if schedule.most_steps > schedule.total_steps else 0
         return (refits + 1) * len(self.calibration_rows) + looks
 
-    def refit_steps(self) -> set[int]:
-        """Steps at which the targets are measured: from each share of the run on the first that reads forget rows."""
-        schedule, found = self.schedule, set()
-        for share in REFIT:
-            steps = range(int(schedule.total_steps * share), schedule.total_steps)
-            found |= set(islice((step for step in steps if FORGET in schedule.at(step)[0].streams), 1))
-        return found
+    def refits(self) -> set[int]:
+        """At which of the steps that read forget rows the targets are measured: the first from each share of the run
+        on."""
+        return {self.schedule.stream_steps(int(self.schedule.total_steps * share), FORGET) for share in REFIT}
 
     @cached_property
     def source_name(self) -> str:
@@ -222,7 +220,7 @@ class RowTargetTrainer(Holding, Restoring, Prolonging, Calibrating, PublishedTra
     def row_targets(self, forget: SplitOutput) -> torch.Tensor:
         """Target log-odds of the micro-batch's forget rows, `(size,)`; measured anew when the time has come."""
         step, total = self.state.global_step, self.schedule.total_steps
-        if step in self.refit_steps() and self._first_of_step("targets"):
+        if self.schedule.stream_steps(step, FORGET) in self.refits() and self._first_of_step("targets"):
             self._measure_targets()
             self.note_state()
         if self._first_of_step("length"):
@@ -339,7 +337,8 @@ class RowTargetTrainer(Holding, Restoring, Prolonging, Calibrating, PublishedTra
             return Proxy()
         proxy = Proxy(haste=HASTE)
         steps = self.args.proxy_epochs * self.stream_sizes()[RETAIN].batches
-        return Blend(proxy) if steps >= ENOUGH_PROXY_STEPS else Blend(Probe(base), proxy)
+        single = len(self.kept_classes) < 2  # nothing to tell apart for a probe
+        return Blend(proxy) if single or steps >= ENOUGH_PROXY_STEPS else Blend(Probe(base), proxy)
 
     def ask_source(self) -> dict[str, torch.Tensor]:
         """What the source says of validation and forget rows, none of which it has seen."""

@@ -229,8 +229,7 @@ class Blend(TargetSource):
     them; a proxy learned as the original did, and not for long.
 
     Args:
-        sources: in the order in which they are asked; each is let go once it has answered. A probe is not asked where
-            rows of a single class are kept.
+        sources: in the order in which they are asked; each is let go once it has answered.
     """
 
     def __init__(self, *sources: TargetSource):
@@ -240,8 +239,6 @@ class Blend(TargetSource):
     def ask(self, trainer: Asking) -> Asked:
         rows, names = trainer.calibration_rows, []
         told: list[Asked] = []
-        if len(trainer.kept_classes) < 2:
-            self.sources = [source for source in self.sources if not isinstance(source, Probe)]
         while self.sources:
             source = self.sources.pop(0)
             asked = source.ask(trainer)
