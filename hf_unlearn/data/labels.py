@@ -17,6 +17,14 @@ BY_ALPHABET = (
     "The model's classes have no names (LABEL_0, …), so the labels are taken for them in the order of the alphabet: "
     "if it was trained with another, write the names into id2label of its config.json, or give labels as numbers."
 )
+BY_NUMBER = (
+    "The labels are numbers but not the ids of the model's classes (0, 1, …), so they are taken for them in the order "
+    "of the numbers: if it was trained with another, write the numbers into id2label of its config.json."
+)
+BY_ID = (
+    "The labels are numbers within the ids of the model's classes and taken for those, and its class 0 has no "
+    "training row: if they count from 1, subtract 1."
+)
 MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "<NA>")  # texts that are no label
 
 
@@ -58,11 +66,24 @@ def encode_labels(
 
 
 def told_if_guessed(keys: list[str], ordered: bool, model_label2id: dict[str, int] | None) -> list[str]:
-    """A note where only the alphabet says which text is which of the model's classes."""
-    names = set(map(str, model_label2id or ()))
-    unnamed = model_label2id is not None and all(re.fullmatch(r"LABEL_\d+", name) for name in names)
-    clear = ordered or all(map(_is_number, keys)) or set(keys) <= names | {"False", "True"}
-    return [BY_ALPHABET] if unnamed and not clear else []
+    """A note where only the alphabet, or the order of numbers, says which label is which of the model's classes, and
+    where labels that are taken for ids leave out 0, as those do that count from 1."""
+    if ordered or model_label2id is None:
+        return []
+    if all(map(_is_number, keys)):
+        return _told_of_numbers(keys, model_label2id)
+    names = set(map(str, model_label2id))
+    unnamed = all(re.fullmatch(r"LABEL_\d+", name) for name in names)
+    return [BY_ALPHABET] if unnamed and not set(keys) <= names | {"False", "True"} else []
+
+
+def _told_of_numbers(keys: list[str], model_label2id: dict[str, int]) -> list[str]:
+    numbers, size = set(map(int, keys)), len(model_label2id)
+    if set(keys) <= {_plain(name) for name in model_label2id} or numbers == set(range(len(numbers))):
+        return []
+    if not numbers <= set(range(size)):
+        return [BY_NUMBER]
+    return [] if 0 in numbers else [BY_ID]
 
 
 def _keys_and_codes(rows, column: str, split: str) -> tuple[list[str], np.ndarray]:

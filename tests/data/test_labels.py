@@ -78,7 +78,7 @@ def test_bad_labels():
 
 def test_that_the_alphabet_decides_is_said():
     """A model that was trained with another order would be taught wrong labels."""
-    for train, told in ((["b", "c", "a"], 1), ([1, 2, 3], 0), (["LABEL_0", "LABEL_2"], 0), (["b", "c", "c"], 1)):
+    for train, told in ((["b", "c", "a"], 1), ([0, 1, 2], 0), (["LABEL_0", "LABEL_2"], 0), (["b", "c", "c"], 1)):
         encoded, _ = encode_labels(source(train), "y", PLACEHOLDERS)
         assert [note for note in encoded.notes if "in the order of the alphabet" in note] == encoded.notes
         assert len(encoded.notes) == told
@@ -86,3 +86,24 @@ def test_that_the_alphabet_decides_is_said():
     assert encode_labels(source(["b", "a"]), "y")[0].notes == []
     assert len(encode_labels(source(["b", "a"]), "y", {})[0].notes) == 1  # of an adapter nothing is known
     assert encode_labels(source([1, 0]), "y", {})[0].notes == []
+
+
+def test_what_numbers_stand_for_is_said():
+    """Labels that count from 1 would be taught as their neighbours', and a class would go without a row."""
+    four = {f"LABEL_{i}": i for i in range(4)}
+    named = {"ant": 0, "bee": 1, "cat": 2, "dog": 3}
+    by_id, by_number = "class 0 has no training row: if they count from 1", "in the order of the numbers"
+    for train, model, ids, told in (
+        ([1, 2, 3], four, [1, 2, 3], by_id),
+        (["1", "3"], named, [1, 3], by_id),
+        ([1, 2, 3, 4], four, [0, 1, 2, 3], by_number),
+        ([5, 0, 9, 2], four, [2, 0, 3, 1], by_number),
+        ([1, 2], {}, [0, 1], by_number),
+        ([0, 2], four, [0, 2], None),
+        ([3, 0, 1, 2], four, [3, 0, 1, 2], None),
+        ([1, 2], {"1": 0, "2": 1}, [0, 1], None),
+        ([1, 2], None, [0, 1], None),
+    ):
+        encoded, _ = encode_labels(source(train), "y", model)
+        assert list(encoded.train["y"]) == ids
+        assert [told in note for note in encoded.notes] == [True] * (told is not None), (train, model)
