@@ -22,6 +22,10 @@ T = TypeVar("T")
 BY_LABEL = (
     "Rows with a named label are forgotten whole, with their other labels; no kept row has it. It stays in the head."
 )
+OF_THE_LABELS = (
+    "`where` names a whole class, of which no row would be kept, in the label column '{}': name it with `classes`, "
+    "alone, and other rows in a run of their own"
+)
 NOT_COMPARED = (
     pa.types.is_nested,
     pa.types.is_binary,
@@ -115,6 +119,8 @@ class ForgetRequest:
         all of a class that is kept. No message quotes the request's values.
         """
         self.notes = []
+        if self.kind == "where" and some_are_kept and label_column in self._columns_named():
+            raise UserError(OF_THE_LABELS.format(label_column))
         chosen = getattr(self, f"_select_{self.kind}")(source, label_column, label_names)
         rows = len(source.train)
         if len(chosen) == 0 and self.notes:
@@ -149,7 +155,7 @@ class ForgetRequest:
     def also_named(self, source: Source) -> list[str]:
         """A note for each of validation and test that holds rows of the request: no model learned them, but who
         deletes a person wants to know. Of ids and conditions alone."""
-        columns = {self.id_column} if self.kind == "ids" else {_parts(text)[0] for text in self.where or ()}
+        columns = {self.id_column} if self.kind == "ids" else self._columns_named()
         notes = []
         for split in ("validation", "test") if self.kind in ("ids", "where") else ():
             rows = getattr(source, split)
@@ -159,6 +165,10 @@ class ForgetRequest:
                 if count:
                     notes.append(f"{count} {split} rows meet the request too: no model learned them, they stay")
         return notes
+
+    def _columns_named(self) -> set[str]:
+        """The columns of the conditions of `where`."""
+        return {_parts(text)[0] for text in self.where or ()}
 
     def names(self, source: Source, split: str, label_column: str | None, label_names: list[str] | None) -> np.ndarray:
         """`(rows,)` bool: which rows of a split the request names."""
