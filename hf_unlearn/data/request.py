@@ -64,6 +64,7 @@ class ForgetRequest:
     rows: np.ndarray | None = None
     seed: int = 0
     notes: list[str] = field(default_factory=list, init=False)  # what the last `select` has to say, without values
+    columns: list[str] = field(default_factory=list, init=False)  # those of the rows of the last `select`
 
     def __post_init__(self):
         self.classes = [self.classes] if isinstance(self.classes, str) else self.classes
@@ -91,9 +92,9 @@ class ForgetRequest:
         if self.kind == "fraction":
             return {"kind": "fraction", "column": self.group_column, "fraction": self.fraction}
         if self.kind == "where":
-            parts = [condition.partition("=") for condition in _given(self.where)]
-            columns = dict.fromkeys(name.strip() for name, sign, _ in parts if sign)
-            return {"kind": "where", "column": ", ".join(columns), "count": len(parts)}
+            conditions = _given(self.where)
+            columns = dict.fromkeys(_parts(text, self.columns)[0] for text in conditions if "=" in text)
+            return {"kind": "where", "column": ", ".join(columns), "count": len(conditions)}
         return {"kind": self.kind, "column": self.id_column}
 
     def select(
@@ -118,8 +119,8 @@ class ForgetRequest:
         Raises `UserError` for whatever the request names that is not there, and for one that takes all rows, none, or
         all of a class that is kept. No message quotes the request's values.
         """
-        self.notes = []
-        if self.kind == "where" and some_are_kept and label_column in self._columns_named():
+        self.notes, self.columns = [], source.train.column_names
+        if self.kind == "where" and some_are_kept and label_column in self._columns_named(source):
             raise UserError(OF_THE_LABELS.format(label_column))
         chosen = getattr(self, f"_select_{self.kind}")(source, label_column, label_names)
         rows = len(source.train)
@@ -155,7 +156,7 @@ class ForgetRequest:
     def also_named(self, source: Source) -> list[str]:
         """A note for each of validation and test that holds rows of the request: no model learned them, but who
         deletes a person wants to know. Of ids and conditions alone."""
-        columns = {self.id_column} if self.kind == "ids" else self._columns_named()
+        columns = {self.id_column} if self.kind == "ids" else self._columns_named(source)
         notes = []
         for split in ("validation", "test") if self.kind in ("ids", "where") else ():
             rows = getattr(source, split)
@@ -166,9 +167,9 @@ class ForgetRequest:
                     notes.append(f"{count} {split} rows meet the request too: no model learned them, they stay")
         return notes
 
-    def _columns_named(self) -> set[str]:
+    def _columns_named(self, source: Source) -> set[str]:
         """The columns of the conditions of `where`."""
-        return {_parts(text)[0] for text in self.where or ()}
+        return {_parts(text, source.train.column_names)[0] for text in self.where or ()}
 
     def names(self, source: Source, split: str, label_column: str | None, label_names: list[str] | None) -> np.ndarray:
         """`(rows,)` bool: which rows of a split the request names."""
@@ -179,7 +180,8 @@ class ForgetRequest:
             wanted, column = read_ids(_given(self.ids_file), self.id_column), arrow_column(rows, self.id_column or "")
             return np.asarray(pc.is_in(column, value_set=_comparable(column, wanted, "`id_column`").drop_null()))
         if self.kind == "where":
-            return np.any([_meets(rows, condition) for condition in _given(self.where)], axis=0)
+            parts = [_parts(condition, source.train.column_names) for condition in _given(self.where)]
+            return np.any([_meets(rows, *part) for part in parts], axis=0)
         if self.kind == "dataset":
             return np.isin(source.places[split], _given(self.rows))
         return np.zeros(len(rows), dtype=bool)
@@ -234,13 +236,14 @@ class ForgetRequest:
         chosen = np.zeros(len(source.train), dtype=bool)
         empty, conditions, wanted = 0, _given(self.where), dict[str, list[str]]()
         for condition in conditions:
-            met = _meets(source.train, condition)
-            held = 0 if source.held_out is None else int(_meets(source.held_out, condition).sum())
+            name, value = _parts(condition, source.train.column_names)
+            met = _meets(source.train, name, value)
+            held = 0 if source.held_out is None else int(_meets(source.held_out, name, value).sum())
             if held:
                 self._note_held_out(held)
             empty += not met.any() and not held
             chosen |= met
-            wanted.setdefault(_parts(condition)[0], []).append(_parts(condition)[1])
+            wanted.setdefault(name, []).append(value)
         if empty:
             raise UserError(
                 f"{empty} of {len(conditions)} `where` conditions match no training row: values are compared as they "
@@ -310,17 +313,25 @@ def check_kept_classes(train, label_column: str, forget: np.ndarray, removed: tu
         )
 
 
-def _parts(condition: str) -> tuple[str, str]:
-    """The column and the value of `column=value`."""
-    name, sign, value = condition.partition("=")
-    if not sign:
+def _parts(condition: str, columns: list[str]) -> tuple[str, str]:
+    """The column and the value of `column=value`, cut behind the name of one of `columns`, which may have `=` in it.
+
+    Where none of them is named, the cut is the first `=`.
+    """
+    cuts = [sign.start() for sign in re.finditer("=", condition)]
+    if not cuts:
         raise UserError("`where` needs column=value")
+    known = [cut for cut in cuts if condition[:cut].strip() in columns]
+    if len(known) > 1:
+        names = " and ".join(f"'{condition[:cut].strip()}'" for cut in known)
+        raise UserError(f"`where`: a condition may be on column {names}: rename one of them")
+    cut = (known or cuts)[0]
+    name, value = condition[:cut], condition[cut + 1 :]
     return name.strip(), value.lstrip() if name != name.rstrip() else value  # `column = value`, or as it is written
 
 
-def _meets(rows, condition: str) -> np.ndarray:
-    """`(rows,)` bool: which rows meet `column=value`."""
-    name, value = _parts(condition)
+def _meets(rows, name: str, value: str) -> np.ndarray:
+    """`(rows,)` bool: which rows have the value in the column `name`."""
     require_column(rows, name, "`where`")
     column, feature = arrow_column(rows, name), rows.features[name]
     if hasattr(feature, "names"):

@@ -145,6 +145,21 @@ def test_rows_of_the_request_elsewhere_are_noted(source):
     assert request.also_named(held) == []
 
 
+def test_a_column_with_a_sign_in_its_name():
+    """A spreadsheet calls a column whatever it likes; one that reads two ways is no guess."""
+    rows = datasets.Dataset.from_dict({"a=b": ["v", "w", "v"], "text": ["a=b=v", "=", "x"]})
+    source = Source("mine", rows, test=rows.select([0, 1]))
+    for where, places in {"a=b=v": [0, 2], "a=b = w": [1], "text=a=b=v": [0], "text==": [1]}.items():
+        assert ForgetRequest(where=where).select(source).tolist() == places
+    request = ForgetRequest(where=["a=b=v", "text=x"])
+    request.select(source)
+    assert request.public() == {"kind": "where", "column": "a=b, text", "count": 2}
+    assert request.also_named(source) == ["1 test rows meet the request too: no model learned them, they stay"]
+    with pytest.raises(UserError, match="may be on column 'a' and 'a=b': rename one of them") as error:
+        ForgetRequest(where="a=b=v").select(Source("mine", rows.add_column("a", ["x", "y", "z"])))
+    assert "'v" not in str(error.value) and "=v" not in str(error.value)
+
+
 def test_bad_conditions(source):
     with pytest.raises(UserError, match="needs column=value"):
         select(source, where=["user"])
