@@ -24,7 +24,7 @@ def print_plan(arguments: Arguments, data: Data) -> None:
     """The plan, as lines or with `--json` as JSON. Nothing is trained or written."""
     kind = type(data.model).__name__
     trainer = make_trainer(arguments, data, Trained(data.loaded))
-    found = _model_and_steps(arguments, trainer, kind) + _costs(arguments, data, trainer)
+    found = _model_and_steps(trainer, kind) + _costs(arguments, data, trainer)
     if not trainer.is_world_process_zero():
         return
     if arguments.run.json:
@@ -35,14 +35,14 @@ def print_plan(arguments: Arguments, data: Data) -> None:
         print(f"{what:<11}{text}")
 
 
-def _model_and_steps(arguments: Arguments, trainer: UnlearningTrainer, kind: str) -> Plan:
+def _model_and_steps(trainer: UnlearningTrainer, kind: str) -> Plan:
     parameters = list(trainer.model.parameters())
     trainable = sum(p.numel() for p in parameters if p.requires_grad)
     found = [("model", f"{kind}, {sum(p.numel() for p in parameters):,} parameters, {trainable:,} of them trained")]
     for phase in trainer.schedule.phases:
         sizes = trainer.stream_sizes()
         rows = " + ".join(f"{sizes[s].batch} {s} rows" for s in phase.streams)
-        rate = phase.learning_rate or arguments.trainer.learning_rate
+        rate = phase.learning_rate or trainer.args.learning_rate
         text = f"{phase.name}: {phase.steps:,} steps of {rows or 'no rows'}, learning rate {rate:.2g}"
         found.append(("phase", text))
     lines = [*trainer.plan(), *(line for lens in trainer.active_lenses for line in lens.plan())]

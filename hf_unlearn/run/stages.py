@@ -1,6 +1,5 @@
 """The stages of a run up to its result, in the order `train.py` calls them."""
 
-import copy
 import os
 import resource
 import sys
@@ -116,8 +115,7 @@ def rehearse(arguments: Arguments, data: Data) -> None:
         handover.check_room(cache_folder(arguments), "cache_dir", model)
     if arguments.model.model_name_or_path is not None:
         return  # it is trained by nobody before the trainer is made
-    own = replace(arguments, trainer=copy.copy(arguments.trainer))  # trainers fill in what their arguments left open
-    trainer = make_trainer(own, data, Trained(model))
+    trainer = make_trainer(arguments, data, Trained(model))
     trainer.plan()
     for lens in trainer.active_lenses:
         lens.plan()

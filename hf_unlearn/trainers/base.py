@@ -28,6 +28,7 @@ from hf_unlearn.trainers.loading import Loading
 from hf_unlearn.trainers.measuring import Measuring
 from hf_unlearn.trainers.modes import has_batch_norm, set_training_mode
 from hf_unlearn.trainers.originals import Pass
+from hf_unlearn.trainers.own_arguments import OwnArguments
 from hf_unlearn.trainers.pass_clock import PassClock
 from hf_unlearn.trainers.pushing import Pushing
 from hf_unlearn.trainers.saliency_lens import SaliencyLens
@@ -37,7 +38,9 @@ from hf_unlearn.trainers.step_means import StepMeans
 from hf_unlearn.trainers.streams import Streams
 
 
-class UnlearningTrainer(Streams, Checkpoints, StepMeans, Measuring, Engines, Loading, Pushing, FromDatasets):
+class UnlearningTrainer(
+    Streams, Checkpoints, StepMeans, Measuring, Engines, Loading, Pushing, FromDatasets, metaclass=OwnArguments
+):
     """A `transformers.Trainer` over joint batches of forget and retain rows.
 
     A method implements [`unlearning_loss`], may override [`phases`] (what is trained when) and [`prepare`] (what it
@@ -46,7 +49,7 @@ class UnlearningTrainer(Streams, Checkpoints, StepMeans, Measuring, Engines, Loa
 
     Args:
         model: the original model, full or a `PeftModel`; changed in place.
-        args (`UnlearningConfig`): of the method.
+        args (`UnlearningConfig`): of the method; the trainer fills in what they leave open in a copy, its `args`.
         splits (`UnlearningSplits`): the roles. Training reads forget, retain and validation; test only reports.
         task (`Task`): what kind of rows these are.
         callbacks: as in Trainer.

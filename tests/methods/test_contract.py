@@ -4,6 +4,8 @@ Steps do not depend on how they are divided, a resumed run is the run, LoRA move
 other weights still, and an unfit task is refused in one line. Each on every task that the method serves.
 """
 
+import inspect
+from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
 
@@ -88,6 +90,19 @@ def matrix() -> list:
 
 
 each = pytest.mark.parametrize(("method", "kind"), matrix())
+
+
+@each
+def test_what_a_trainer_fills_in_is_its_own(method, kind, tmp_path):
+    """Else the next trainer from the same config takes this one's rate and batches for the user's."""
+    model, splits, task = case(method, kind)
+    trainer_class = get_method(method)
+    args = trainer_class.config_class(output_dir=str(tmp_path), use_cpu=True, disable_tqdm=True)
+    before = {field.name: getattr(args, field.name) for field in fields(args)}
+    trainer = trainer_class(model=model, args=args, splits=splits, task=task, quiet=True)
+    assert {field.name: getattr(args, field.name) for field in fields(args)} == before
+    assert trainer.args.learning_rate and trainer.args.per_device_forget_batch_size
+    assert next(iter(inspect.signature(trainer_class).parameters)) == "model"
 
 
 @each
