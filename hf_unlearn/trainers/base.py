@@ -293,8 +293,9 @@ class UnlearningTrainer(
     def _inner_training_loop(self, batch_size=None, args=None, resume_from_checkpoint=None, *rest, **kwargs):
         if self._made_optimizer:  # by an earlier training: its momentum is not this one's, nor its mask
             self.optimizer = None  # type: ignore[assignment]
+        self._asked_at = {}
         if not resume_from_checkpoint:
-            self.method_state, self._asked_at = {}, {}
+            self.method_state = {}
             self.method_state.update(self._measure_originals())
             self.method_state.update(self.prepare())
             for lens in self.active_lenses:

@@ -13,6 +13,7 @@ from hf_unlearn.trainers.resuming import (
     METHOD_STATE,
     check_identity,
     find_checkpoint,
+    made_with,
     metadata,
     run_identity,
     write_checksums,
@@ -30,10 +31,14 @@ class Checkpoints(TrainerPart):
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
         """As Trainer's; `resume_from_checkpoint=True` takes the newest whole one. Raises `UserError` for a checkpoint
         of another run, or one that is not whole."""
-        self._identity = run_identity(self)
+        identity = run_identity(self)
         if resume_from_checkpoint:
             resume_from_checkpoint = find_checkpoint(resume_from_checkpoint, Path(self.args.output_dir))
-            check_identity(resume_from_checkpoint, self._identity)
+            started = self._identity.get("start")  # of the training before, which has moved the weights
+            if started and made_with(Path(resume_from_checkpoint), "start") == started:
+                identity["start"] = started
+            check_identity(resume_from_checkpoint, identity)
+        self._identity = identity
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _load_method_state(self, checkpoint: str) -> None:

@@ -32,7 +32,7 @@ MODELS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.sa
 OPTIMIZERS = ("optimizer.pt", "optimizer.bin", "optimizer_0")
 TOLD = {
     "rows": "of other rows: another request, other data, or divided by another seed",
-    "start": "of another original model",
+    "start": "of another original model, or of this one before it was trained",
     "adapter": "of another adapter",
 }
 
@@ -74,7 +74,7 @@ def metadata(identity: dict[str, Any]) -> dict[str, str]:
 
 def check_identity(folder: str | os.PathLike, identity: dict[str, Any]) -> None:
     """Raises `UserError` naming what differs between a checkpoint and the run that shall go on from it."""
-    made = _made_with(Path(folder))
+    made = _identity_of(Path(folder))
     if made is None:
         raise UserError(f"{folder} does not say what run it is of, so nothing can go on from it: start again")
     name = next((name for name in ["method", "seed", *TOLD, *identity] if made.get(name) != identity[name]), None)
@@ -164,11 +164,16 @@ def _differs(folder: Path) -> str | None:
 
 def _random_states(folder: Path) -> list[str]:
     """One file for each process of the run that a checkpoint is of; Trainer goes on without them, and otherwise."""
-    processes = (_made_with(folder) or {}).get("world_size", 1)
+    processes = made_with(folder, "world_size") or 1
     return ["rng_state.pth"] if processes == 1 else [f"rng_state_{rank}.pth" for rank in range(processes)]
 
 
-def _made_with(folder: Path) -> dict[str, Any] | None:
+def made_with(folder: Path, name: str) -> Any:
+    """One entry of the identity of the run that a checkpoint is of; `None` where it does not say."""
+    return (_identity_of(folder) or {}).get(name)
+
+
+def _identity_of(folder: Path) -> dict[str, Any] | None:
     """The identity of the run that a checkpoint is of; `None` where it does not say."""
     try:
         with safe_open(folder / METHOD_STATE, "pt") as file:

@@ -67,6 +67,21 @@ def test_another_run_is_refused_by_name(stopped):
             make(stopped, **made).train(resume_from_checkpoint=str(stopped / "checkpoint-4"))
 
 
+def test_a_trainer_goes_on_from_its_own_checkpoints_and_no_other_of_its_model(stopped):
+    """The weights that a training has moved are no sign of another original, if the checkpoint is of that training."""
+    trainer = make(stopped.parent / "own", max_steps=4)
+    trainer.train()
+    for last in ("checkpoint-2", "checkpoint-4"):
+        trainer.train(resume_from_checkpoint=str(stopped.parent / "own" / last))
+        assert trainer.state.global_step == 4
+    trainer.args.learning_rate = 2e-3
+    with pytest.raises(UserError, match="made with learning_rate 0.001, and this run has 0.002"):
+        trainer.train(resume_from_checkpoint=True)
+    after = make(stopped.parent / "own", max_steps=4, model=trainer.model)
+    with pytest.raises(UserError, match="of another original model, or of this one before it was trained"):
+        after.train(resume_from_checkpoint=True)
+
+
 def test_last_is_the_newest_whole_one_and_ends_the_same(stopped):
     (stopped / "checkpoint-6" / "trainer_state.json").unlink()  # killed while it was written
     weights = stopped / "checkpoint-4" / "model.safetensors"
