@@ -232,6 +232,8 @@ class UnsirTrainer(PublishedTrainer):
         args = self.args
         both = (FORGET, RETAIN)
         self._set_steps()
+        if 0 < args.max_steps <= args.noise_steps:
+            raise UserError(f"`max_steps` {args.max_steps}: the first {args.noise_steps} learn noise alone; give more")
         end = None if args.variant == "paper" else 0.0
         return [
             Phase(NOISE, args.noise_steps, (), args.noise_learning_rate),
@@ -336,8 +338,7 @@ class UnsirTrainer(PublishedTrainer):
     def _make_neutral(self) -> None:
         """Give the forgotten classes the mean of the kept classes' output rows: never the largest logit."""
         model = unwrap(self.model_wrapped)
-        classes = model.config.num_labels or 0
-        gone = list(self.splits.forgotten_classes)
+        classes, gone = model.config.num_labels or 0, list(self.splits.forgotten_classes)
         kept = [i for i in range(classes) if i not in gone]
         own = [m for name, m in model.named_modules() if ".lora_" not in name]  # an adapter's rank may be that number
         heads = [m for m in own if isinstance(m, torch.nn.Linear) and m.out_features == classes]

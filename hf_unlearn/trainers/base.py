@@ -37,6 +37,8 @@ from hf_unlearn.trainers.split_output import SplitOutput
 from hf_unlearn.trainers.step_means import StepMeans
 from hf_unlearn.trainers.streams import Streams
 
+LEFT_OUT = "max_steps is {}, so the run ends before its phase {}: the method is not done as a whole."
+
 
 class UnlearningTrainer(
     Streams, Checkpoints, StepMeans, Measuring, Engines, Loading, Pushing, FromDatasets, metaclass=OwnArguments
@@ -129,6 +131,8 @@ class UnlearningTrainer(
         self._settle_engine(own_steps=type(self).training_step is not UnlearningTrainer.training_step)
         self._separate_forwards = has_batch_norm(model) and not args.disable_dropout
         self.schedule = Schedule(self.phases(), args.max_steps)
+        if self.schedule.left_out:
+            self.notes.append(LEFT_OUT.format(args.max_steps, " and ".join(self.schedule.left_out)))
         self.add_callback(PassClock(self.passes))
         if quiet:
             self.remove_callback(ProgressCallback)

@@ -47,15 +47,18 @@ class Schedule:
 
     Attributes:
         planned_steps (`int`): of the whole run, before it was prolonged.
+        left_out (`list[str]`): names of phases of which `max_steps` leaves no step.
     """
 
     def __init__(self, phases: list[Phase], max_steps: int = -1):
+        names = dict.fromkeys(phase.name for phase in phases if phase.steps > 0)
         if max_steps > 0:
             phases = _fit(phases, max_steps)
         self.phases = [phase for phase in phases if phase.steps > 0]
         if not self.phases:
             raise ValueError("a schedule needs at least one step")
         self.planned_steps = self.total_steps
+        self.left_out = [name for name in names if name not in self.names]
 
     def prolong(self, total_steps: int) -> None:
         """Let the run have `total_steps`, by more steps of its last phase, as far as that may be."""

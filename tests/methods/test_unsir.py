@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from toy import image_setup, lm_setup, text_setup
+from transformers import TrainerCallback
 
 from hf_unlearn.data.rows import Rows
 from hf_unlearn.errors import UserError
@@ -139,10 +140,24 @@ def test_a_head_that_is_not_trained_whole_keeps_its_rows_and_so_does_the_adapter
     assert trainer.notes == ["The output layer is frozen, so the forgotten classes kept their output rows."]
 
 
+def test_a_run_that_learns_noise_alone_is_refused_and_one_without_repair_is_told(tmp_path):
+    with pytest.raises(UserError, match="`max_steps` 4: the first 4 learn noise alone; give more"):
+        make(tmp_path, by_class(image_setup()), max_steps=4)
+    told = "max_steps is {}, so the run ends before its phase repair: the method is not done as a whole."
+    for steps, notes in {5: [told.format(5)], 7: [told.format(7)], 8: [], -1: []}.items():
+        assert make(tmp_path, by_class(image_setup()), max_steps=steps).notes == notes
+
+
+class StopAfterNoise(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = state.global_step == STEPS["noise_steps"]
+
+
 def test_noise_steps_leave_the_model_alone_and_impairing_starts_from_neutral_output_rows(tmp_path):
     setup = by_class(image_setup(torch.float64))
     before = copy.deepcopy(setup[0])
-    trainer = make(tmp_path, setup, max_steps=4)
+    trainer = make(tmp_path, setup)
+    trainer.add_callback(StopAfterNoise())
     trainer.train()
     assert torch.equal(weights(before), weights(trainer.model))
     noise = trainer.noise

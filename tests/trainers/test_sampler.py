@@ -59,6 +59,9 @@ def test_max_steps_cuts_or_lengthens_the_schedule():
     assert [p.steps for p in Schedule(phases, 2).phases] == [2]
     assert [p.steps for p in Schedule(phases, 5).phases] == [3, 2]
     assert [p.steps for p in Schedule(phases, 9).phases] == [3, 6]
+    turns = [Phase("a", 3), Phase("b", 4), Phase("a", 3), Phase("c", 0)]
+    left_out = {steps: Schedule(turns, steps).left_out for steps in (-1, 3, 4, 20)}
+    assert left_out == {-1: [], 3: ["b"], 4: [], 20: []}
     assert Schedule(phases).at(4)[0].name == "b" and Schedule(phases).at(4)[1] == 1
 
 
