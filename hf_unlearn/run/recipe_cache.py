@@ -52,7 +52,7 @@ def entry_key(recipe: Mapping[str, Any], task: "Task", rows: "Rows", seed: int, 
     from hf_unlearn.data.content import features_digest
 
     base = recipe.get("model")
-    also = [package for field, package in ALSO.items() if recipe.get(field)]
+    also = [package for field, package in ALSO.items() if recipe.get(field)] + _packages_of(task)
     parts = {
         "recipe": dict(recipe) | {"model": base and base_identity(base)},
         "task": [task.name, task.label_names, processor_text(task.processor)],
@@ -65,6 +65,12 @@ def entry_key(recipe: Mapping[str, Any], task: "Task", rows: "Rows", seed: int, 
     if code := outside_code(type(task)):
         parts["code"] = code
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def _packages_of(task: "Task") -> list[str]:
+    """Installed packages of the modules that a task needs beside the core's: they make its models."""
+    by_module = importlib.metadata.packages_distributions() if task.needs else {}
+    return sorted({package for module in task.needs for package in by_module.get(module.partition(".")[0], [])})
 
 
 def processor_text(processor: Any) -> str:

@@ -64,6 +64,22 @@ def test_the_version_of_peft_counts_where_it_trains_the_model(monkeypatch):
     assert [one == other for one, other in zip(before, keys(), strict=True)] == [True, False]
 
 
+def test_the_versions_of_what_a_task_needs_count_for_its_models_alone(monkeypatch):
+    """As `diffusers` makes the models of the tasks that need it, and has no part in any other."""
+    _, splits, task = image_setup()
+    pictures = type("Pictures", (type(task),), {"needs": {"yaml": "PyYAML", "nowhere": "nowhere"}})
+    drawn = pictures(task.processor, task.columns, label_names=task.label_names)
+    version = importlib.metadata.version
+
+    def keys():
+        return [entry_key({}, each, splits.retain, 0) for each in (task, drawn)]
+
+    before = keys()
+    changed = lambda name: "0.0" if name.lower() == "pyyaml" else version(name)  # noqa: E731
+    monkeypatch.setattr(importlib.metadata, "version", changed)
+    assert [one == other for one, other in zip(before, keys(), strict=True)] == [True, False]
+
+
 def test_a_local_base_counts_by_its_content(tmp_path, monkeypatch):
     model, _, _ = text_setup()
     model.save_pretrained(tmp_path / "base")
