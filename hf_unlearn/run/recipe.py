@@ -172,8 +172,7 @@ def train_recipe(
     load_kwargs = load_kwargs or {}
     # The model settles how rows are encoded (padding, longest input), and the cache's key is made from encoded rows.
     model = recipe.build_model(task, seed, **load_kwargs)
-    device = "cpu" if _on_cpu(use_cpu) else "accelerator"
-    key = entry_key(asdict(recipe), task, rows, seed, load=load_kwargs, device=device)
+    key = entry_key(asdict(recipe), task, rows, seed, load=load_kwargs, device=device_kind(use_cpu))
     folder = (cache_dir or default_cache_dir()) / key
     if made := read_entry(folder):
         model = recipe.load(folder, task, **load_kwargs)
@@ -233,7 +232,7 @@ def _training_arguments(recipe: Recipe, seed: int, rows: int, scratch: str, use_
         save_strategy="no",
         logging_strategy="no",
         remove_unused_columns=False,
-        use_cpu=_on_cpu(use_cpu),
+        use_cpu=device_kind(use_cpu) == "cpu",
         disable_tqdm=True,
         average_tokens_across_devices=False,  # it would scale the loss with the number of processes
     )
@@ -247,8 +246,10 @@ def check_batch(recipe: Recipe, rows: int) -> None:
         )
 
 
-def _on_cpu(use_cpu: bool) -> bool:
-    return use_cpu or not (torch.cuda.is_available() or torch.backends.mps.is_available())
+def device_kind(use_cpu: bool) -> str:
+    """What a recipe trains on, `cpu` or `accelerator`: the same seed gives other weights there."""
+    found = torch.cuda.is_available() or torch.backends.mps.is_available()
+    return "accelerator" if found and not use_cpu else "cpu"
 
 
 def _show_progress(trainer: Trainer, title: str) -> None:

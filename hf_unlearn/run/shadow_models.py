@@ -26,7 +26,7 @@ from hf_unlearn.progress import say
 from hf_unlearn.run import stages
 from hf_unlearn.run.arguments import Arguments
 from hf_unlearn.run.loading import get_recipe, load_options
-from hf_unlearn.run.recipe import Trained
+from hf_unlearn.run.recipe import Trained, device_kind
 from hf_unlearn.run.recipe_cache import PACKAGES, SHADOWS, base_identity, outside_code, processor_text
 from hf_unlearn.run.rows import Data
 
@@ -150,6 +150,7 @@ def _key(arguments: Arguments, data: Data, plan: ShadowPlan, fingerprint: str) -
         type(plan).__name__, plan.audited.tolist(), plan.unit.tolist(), plan.sets, plan.seed,
         {name: importlib.metadata.version(name) for name in PACKAGES},
         os.environ.get("WORLD_SIZE", "1"),
+        device_kind(args.use_cpu),
     ]  # fmt: skip
     if code := outside_code(type(task), get_method(arguments.run.method)):
         parts.append(code)

@@ -239,6 +239,17 @@ def test_a_method_of_others_that_was_changed_is_measured_again(tmp_path, monkeyp
     assert outside_code(get_method("fine_tune")) == {}
 
 
+def test_models_of_another_kind_of_device_are_no_part_of_the_pool(tmp_path, monkeypatch):
+    """The same seed gives other weights there, and a verdict would lie between two populations."""
+    keys, key = [], shadow_models._key
+    monkeypatch.setattr(shadow_models, "_key", lambda *of: keys.append(key(*of)) or keys[-1])
+    for kind in ("cpu", "cpu", "accelerator"):
+        monkeypatch.setattr(shadow_models, "device_kind", lambda use_cpu, kind=kind: kind)
+        values = config(tmp_path, output_dir=str(tmp_path / "dry"))
+        assert lira(tmp_path, values, "--shadows", "4", "--targets", "1", "--dry_run", "true") == 0
+    assert keys[0] == keys[1] != keys[2]
+
+
 def test_what_is_unlearned_is_what_is_looked_at(tmp_path, monkeypatch):
     """A method that makes the weights zero leaves φ of a uniform guess on every row, of the original it does not."""
     import torch

@@ -115,7 +115,7 @@ def by_recipe(cache, spread: bool = False) -> dict[str, torch.Tensor]:
     recipe.make_whole = lambda model, engine: ended.append(type(engine).__name__) or make_whole(model, engine)
     if spread:
         PartialState._prepare_backend = lambda *_: ("gloo", DistributedType.NO)
-        recipe._on_cpu = lambda use_cpu: False
+        recipe.device_kind = lambda use_cpu: "accelerator"
     _, splits, task = toy.image_setup()
     config = {"image_size": 8, "patch_size": 4, "num_channels": 1, "hidden_size": 16, "intermediate_size": 32}
     config |= {"num_hidden_layers": 2, "num_attention_heads": 2}
