@@ -9,6 +9,7 @@ import torch
 from hf_unlearn.evaluation.attack_comparison import compare_attacks
 from hf_unlearn.evaluation.comparison import ModelScores, compare
 from hf_unlearn.evaluation.distributions import distributions
+from hf_unlearn.evaluation.judged_figures import not_finite
 from hf_unlearn.evaluation.said_instead import said_instead_block
 from hf_unlearn.evaluation.sampled import sampled_block
 from hf_unlearn.models import lora
@@ -66,7 +67,7 @@ def make_evidence(
         recipe=recipe,
         seeds=seeds,
         environment=environment(seed=seeds["run"], device=device_name(device)),
-        notes=notes,
+        notes=[*notes, *not_finite(scored.unlearned, scored.twins)],
     )
     if units:
         evidence["units"] = dict(units)

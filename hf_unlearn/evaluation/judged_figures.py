@@ -17,6 +17,10 @@ MARGINS = {  # points; of row figures standard deviations between twins, and the
     "retain_accuracy": 1.0,
     "test_accuracy": 2.0,
 }
+INFINITE = (
+    "Some log-odds of {} rows are infinite or no numbers, so the figures of single rows against the twins that they "
+    "enter are left out: shift and scatter of the forget rows, and rms z."
+)
 
 
 def judge_model(scores: Scores | None, twins: list[Scores]) -> dict[str, dict | None] | None:
@@ -34,6 +38,18 @@ def judge_model(scores: Scores | None, twins: list[Scores]) -> dict[str, dict | 
     found = {f"{split}_accuracy": _accuracy(split, scores, twins) for split in ("forget", "retain", "test")}
     found |= {"membership": _membership(scores, twins)} | _rows(scores, twins)
     return {key: None if (measured := found[key]) is None else judge(measured) for key in MARGINS}
+
+
+def not_finite(scores: Scores | None, twins: list[Scores]) -> list[str]:
+    """A note where row figures against twins are left out because log-odds, the model's or a twin's, are infinite."""
+    if scores is None or len(twins) < 2:
+        return []
+    splits = [split for split in ("forget", "test") for model in (scores, *twins) if not _is_finite(model.get(split))]
+    return [INFINITE.format(" and ".join(dict.fromkeys(splits)))] if splits else []
+
+
+def _is_finite(split: SplitScores | None) -> bool:
+    return split is None or bool(np.isfinite(split.log_odds).all())
 
 
 def _accuracy(split: str, scores: Scores, twins: list[Scores]) -> Measured | None:

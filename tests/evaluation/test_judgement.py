@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+import torch
 from scipy.stats import norm
 
+from hf_unlearn.evaluation import account
 from hf_unlearn.evaluation.judged_figures import MARGINS, judge_model
 from hf_unlearn.evaluation.judgement import AnotherTwin, Measured, judge
 from hf_unlearn.evaluation.scores import SplitScores
@@ -124,3 +126,22 @@ def test_what_cannot_be_known_is_none():
     assert two["row_spread"] is None and two["row_shift"] is not None and set(two) == set(MARGINS)
     bare = judge_model({"retain": model(0)["retain"]}, [{"retain": model(i)["retain"]} for i in (1, 2)])
     assert [key for key, figure in bare.items() if figure] == ["retain_accuracy"]
+
+
+@pytest.mark.parametrize(("split", "of_a_twin"), [("forget", False), ("test", True)])
+def test_why_rows_are_not_judged_is_noted(split, of_a_twin):
+    """A logit that is infinite leaves a loss of 0, which nothing else shows."""
+
+    def evidence(value):
+        models = [model(i) for i in range(4)]
+        models[int(of_a_twin)][split].log_odds[3] = value
+        return account.make_evidence(
+            account.Scored(None, models[0], models[1:]), method={"name": "fine_tune"}, task="image_classification",
+            model={}, data={}, seeds={"run": 0}, device=torch.device("cpu"), notes=["before"],
+        )  # fmt: skip
+
+    for value, judged in ((2.0, True), (np.inf, False), (np.nan, False)):
+        found = evidence(value)
+        assert (found["judged"]["unlearned"]["row_shift"] is not None) == judged
+        told = [] if judged else [f"Some log-odds of {split} rows are infinite or no numbers"]
+        assert [note.split(", so")[0] for note in found["notes"]] == ["before", *told]
