@@ -12,6 +12,7 @@ import argparse
 import itertools
 import json
 import platform
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -35,16 +36,9 @@ def simulated(seed: int, twins: int, level: float) -> tuple[ModelScores, list[Mo
     rng = np.random.default_rng(seed)
     difficulty = {"forget": rng.normal(2, 2, 100), "retain": rng.normal(6, 2, 400), "test": rng.normal(2, 2, 300)}
     noise = {role: rng.gamma(2, 0.35, len(mean)) for role, mean in difficulty.items()}
-
-    def model() -> ModelScores:
-        shared, found = rng.normal(0, level), {}
-        for role, mean in difficulty.items():
-            phi = mean + shared + noise[role] * rng.normal(size=len(mean))
-            loss = np.logaddexp(0, -phi)
-            found[role] = SplitScores(loss, phi, (phi > 0) * 1.0, np.exp(-loss), loss)
-        return found | {"nonmembers": found["test"]}
-
-    return model(), [model() for _ in range(twins)]
+    models = [drawn(rng, difficulty, noise, dict.fromkeys(difficulty, level)) for _ in range(1 + twins)]
+    models = [model | {"nonmembers": model["test"]} for model in models]
+    return models[0], models[1:]
 
 
 def removed_class(seed: int, twins: int, rows: int) -> tuple[ModelScores, list[ModelScores]]:
@@ -52,17 +46,26 @@ def removed_class(seed: int, twins: int, rows: int) -> tuple[ModelScores, list[M
     model to model by more than single rows do, also for the class's rows among the unseen ones."""
     rng = np.random.default_rng([seed, rows])
     difficulty = {role: rng.normal(*of) for role, of in CLASS_ROWS.items()} | {"forget": rng.normal(-6, 1, rows)}
+    level = dict.fromkeys(("forget", "nonmembers"), 1.0)
+    noise = {role: 0.5 if role in level else 0.3 for role in difficulty}
+    models = [drawn(rng, difficulty, noise, level) for _ in range(1 + twins)]
+    return models[0], models[1:]
 
-    def model() -> ModelScores:
-        shared, found = rng.normal(0, 1), {}
-        for role, mean in difficulty.items():
-            unseen = role in ("forget", "nonmembers")
-            phi = mean + unseen * shared + rng.normal(0, 0.5 if unseen else 0.3, len(mean))
-            loss = np.logaddexp(0, -phi)
-            found[role] = SplitScores(loss, phi, (phi > 0) * 1.0, np.exp(-loss), loss)
-        return found
 
-    return model(), [model() for _ in range(twins)]
+def drawn(
+    rng: np.random.Generator,
+    difficulty: Mapping[str, np.ndarray],
+    noise: Mapping[str, np.ndarray | float],
+    level: Mapping[str, float],
+) -> ModelScores:
+    """One model's scores by role: log-odds of `difficulty`, `(rows,)`, with an error of `noise` standard deviations of
+    each row's own and one that rows of a model have in common, of `level` (0 where a role is not named)."""
+    shared, scores = rng.normal(), {}
+    for role, mean in difficulty.items():
+        phi = mean + level.get(role, 0.0) * shared + noise[role] * rng.normal(size=len(mean))
+        loss = np.logaddexp(0, -phi)
+        scores[role] = SplitScores(loss, phi, (phi > 0) * 1.0, np.exp(-loss), loss)
+    return scores
 
 
 def found(scores: ModelScores, twins: list[ModelScores]) -> list[str]:
