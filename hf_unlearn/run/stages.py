@@ -24,6 +24,7 @@ from hf_unlearn.errors import NonFiniteLossError, UserError
 from hf_unlearn.evaluation.account import SAID, SCORED, Scored
 from hf_unlearn.evaluation.answers import UNLEARNED
 from hf_unlearn.evaluation.comparison import ModelScores
+from hf_unlearn.evaluation.original_check import check_original
 from hf_unlearn.evaluation.references import check_apart, check_reference
 from hf_unlearn.evaluation.scoring import score_splits
 from hf_unlearn.methods import get_method
@@ -131,6 +132,12 @@ def get_original(arguments: Arguments, data: Data) -> Trained:
         return Trained(data.loaded)
     seed = arguments.recipe.original_seed
     return train_by_recipe(arguments, data, training_rows(data.splits), seed, "training the original")
+
+
+def look_at_original(arguments: Arguments, data: Data, before: ModelScores) -> None:
+    """Say where a model that was given does not seem to be one of these rows and labels."""
+    if arguments.model.model_name_or_path is not None:
+        warn(data, check_original(before))
 
 
 def look_for_near_duplicates(arguments: Arguments, data: Data, original: Trained) -> None:
