@@ -18,6 +18,7 @@ from hf_unlearn.data.prepare import Prepared
 from hf_unlearn.data.sources import Source, join_forget_retain
 from hf_unlearn.data.splits import UnlearningSplits
 from hf_unlearn.errors import UserError
+from hf_unlearn.evaluation.original_check import check_original
 from hf_unlearn.evaluation.own_answers import NO_REACH, ask_model, prompt_rows
 from hf_unlearn.evaluation.references import check_apart, check_reference
 from hf_unlearn.exits import nearest
@@ -309,7 +310,8 @@ def _run(
     trainer.forget_digest = rows.digest
     before = score_model(trainer)
     twins = [score_model(trainer, twin) for twin in retrained]
-    warnings = [check_reference(before, twin, f"retrained[{k}]") for k, twin in enumerate(twins)]
+    warnings = [check_original(before)]
+    warnings += [check_reference(before, twin, f"retrained[{k}]") for k, twin in enumerate(twins)]
     check_apart({f"retrained[{k}]": twin for k, twin in enumerate(twins)})
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import select
 import sys
 import time
 from collections.abc import Callable
@@ -54,6 +55,7 @@ ELSEWHERE = {  # what TRL, older transformers and others call an argument
 }
 # What torch.save says where it cannot write, in place of the system's own error.
 UNWRITTEN = re.compile(r"inline_container\.cc.*(unexpected pos|failed writing file)", re.DOTALL)
+READER_LEFT = 141  # what a shell calls the end of a command whose output nobody reads further, as of `| head`
 FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
 
 
@@ -67,10 +69,17 @@ def nearest(key: str, known: set[str], prefix: str = "", unknown: str = "; see -
 
 def run_command(command: Callable[[list[str] | None], None], argv: list[str] | None) -> int:
     """Run a command and turn the expected ends into one line on stderr: exit status 2 for a mistake in the input, 1
-    for a run that broke down, 130 or 143 for one that was stopped."""
+    for a run that broke down, 130 or 143 for one that was stopped. Where the reader of a pipe leaves, it ends in
+    silence with 141."""
     logging.getLogger("transformers.utils.import_utils").addFilter(_of_use)
     try:
         command(argv)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _nobody_reads():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at exit
+        return READER_LEFT
     except UserError as error:
         return _fail(in_command_words(str(error)), 2)
     except NonFiniteLossError as error:
@@ -84,6 +93,13 @@ def run_command(command: Callable[[list[str] | None], None], argv: list[str] | N
             return _fail(reason, 1)
         raise
     return 0
+
+
+def _nobody_reads() -> bool:
+    """Whether the output is a pipe whose other end is closed; a broken pipe may be another one."""
+    ends = select.poll()
+    ends.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in ends.poll(0))
 
 
 def _of_use(record: logging.LogRecord) -> bool:

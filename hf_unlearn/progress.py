@@ -2,10 +2,12 @@
 
 import os
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+EVERY = 10.0  # seconds between two lines
 _quiet = False  # of the command that runs
 
 
@@ -54,3 +56,27 @@ def duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+class RowsDone:
+    """Says every ten seconds how many rows are done, and nothing of what takes less.
+
+    Args:
+        title: what is done.
+        rows: how many there are.
+        processes: that share them; each counts its own.
+    """
+
+    def __init__(self, title: str, rows: int, processes: int = 1):
+        self.title, self.rows, self.processes = title, rows, processes
+        self.done = 0
+        self.start = self.last = time.perf_counter()
+
+    def __call__(self, count: int) -> None:
+        """So many rows more went through this process."""
+        self.done = min(self.rows, self.done + count * self.processes)
+        now = time.perf_counter()
+        if now - self.last > EVERY and self.done < self.rows:
+            self.last, took = now, now - self.start
+            left = duration(took / self.done * (self.rows - self.done))
+            say(f"{self.title}: {self.done:,} of {self.rows:,} rows, {duration(took)}, about {left} left")

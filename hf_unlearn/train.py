@@ -33,6 +33,7 @@ def train(argv: list[str] | None = None) -> None:
         original = stages.get_original(arguments, data)
         stages.look_for_near_duplicates(arguments, data, original)
         before = stages.score_model(arguments, data, original.model, ORIGINAL)
+        stages.look_at_original(arguments, data, before)
         references = stages.check_references(arguments, data, before)
 
         trainer = stages.make_trainer(arguments, data, original)

@@ -2,6 +2,8 @@
 
 import errno
 import logging
+import os
+import sys
 
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
@@ -65,6 +67,16 @@ def test_a_launcher_is_told_the_cause_by_every_process(tmp_path, capsys, monkeyp
     assert end(UserError("`seed` is -1"), capsys) == (2, "")
     failure = ProcessFailure(local_rank=1, pid=1, exitcode=2, error_file=str(tmp_path / "error.json"))
     assert "traceback : hf-unlearn: --seed is -1" in str(ChildFailedError("train.py", {1: failure}))
+
+
+def test_a_reader_that_leaves_ends_a_command_in_silence(capsys, monkeypatch):
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        with pytest.raises(BrokenPipeError):  # of some other pipe: this one is read
+            end(BrokenPipeError(), capsys)
+        os.close(reading)
+        assert run_command(lambda argv: print("a table"), []) == 141 and not capsys.readouterr().err
 
 
 def test_what_nobody_foresaw_keeps_its_traceback(capsys):

@@ -1,5 +1,6 @@
 """What models answer to the same questions: texts for the people at this machine, figures for the evidence."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -124,7 +125,11 @@ class Answers:
         return f"{answers_text(self.sheets())}\n\nAll answers are in {PAGE}, which stays on this machine."
 
     def save(self, folder: Path) -> None:
-        (folder / PAGE).write_text(answers_page(self.sheets()), encoding="utf-8")
+        """The page, which quotes forgotten rows: readable for this user only."""
+        page = folder / PAGE
+        page.unlink(missing_ok=True)
+        with os.fdopen(os.open(page, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write(answers_page(self.sheets()))
 
     def sheets(self) -> dict[str, list[dict[str, Any]]]:
         """By kind a list of `{"question", "rows": [(who, text), …]}`, the data's own answer first."""

@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.state import AcceleratorState
@@ -22,11 +23,12 @@ from hf_unlearn.errors import NonFiniteLossError, UserError
 from hf_unlearn.evaluation.account import SAID, SCORED, Scored
 from hf_unlearn.evaluation.answers import UNLEARNED
 from hf_unlearn.evaluation.comparison import ModelScores
+from hf_unlearn.evaluation.original_check import check_original
 from hf_unlearn.evaluation.references import check_apart, check_reference
 from hf_unlearn.evaluation.scoring import score_splits
 from hf_unlearn.methods import get_method
 from hf_unlearn.models import lora
-from hf_unlearn.progress import say
+from hf_unlearn.progress import RowsDone, say
 from hf_unlearn.run.arguments import Arguments
 from hf_unlearn.run.loading import build_original, get_recipe, load_model, load_options, merge_unquantized, placed
 from hf_unlearn.run.lock import only_run_in
@@ -130,6 +132,12 @@ def get_original(arguments: Arguments, data: Data) -> Trained:
     return train_by_recipe(arguments, data, training_rows(data.splits), seed, "training the original")
 
 
+def look_at_original(arguments: Arguments, data: Data, before: ModelScores) -> None:
+    """Say where a model that was given does not seem to be one of these rows and labels."""
+    if arguments.model.model_name_or_path is not None:
+        warn(data, check_original(before))
+
+
 def look_for_near_duplicates(arguments: Arguments, data: Data, original: Trained) -> None:
     """With `--near_duplicates`: count them, and with `--forget_duplicates` forget them too. Changes `data`."""
     if not arguments.request.near_duplicates:
@@ -164,8 +172,15 @@ def score_model(arguments: Arguments, data: Data, model: torch.nn.Module, title:
     if title is not None:
         say(f"scoring {title}")
     model, args = placed(model, arguments.trainer.device), arguments.trainer
-    options = {"batch_size": args.per_device_eval_batch_size, "num_workers": args.dataloader_num_workers}
-    scores = score_splits(model, data.task, scored_splits(arguments, data), SCORED, said=SAID, **options)
+    options: dict[str, Any] = {
+        "batch_size": args.per_device_eval_batch_size,
+        "num_workers": args.dataloader_num_workers,
+    }
+    splits = scored_splits(arguments, data)
+    if title is not None:
+        sizes = {id(rows): len(rows) for rows in (getattr(splits, name) for name in SCORED)}  # the same rows run once
+        options["progress"] = RowsDone(f"scoring {title}", sum(sizes.values()), args.world_size)
+    scores = score_splits(model, data.task, splits, SCORED, said=SAID, **options)
     ask(arguments, data, model, title)
     return scores
 

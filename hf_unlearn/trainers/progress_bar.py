@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
-from hf_unlearn.progress import duration, is_quiet, say
-
-EVERY = 10.0  # seconds between two lines where there is no terminal
+from hf_unlearn.progress import EVERY, duration, is_quiet, say
 
 
 class ProgressBar(TrainerCallback):

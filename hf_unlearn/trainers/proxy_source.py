@@ -21,6 +21,8 @@ PROXY_REMEMBERS = (
     "remember them, so one that keeps nothing was trained. To name the base of the model gives better targets."
 )
 
+NO_BASE = "what the model was fine-tuned from is not named (--base_model, in Python base=): targets are better with it"
+
 
 class Proxy(TargetSource):
     """A cheap model that is trained on the retain rows as the original was ([`make_proxy`]).
@@ -44,6 +46,8 @@ class Proxy(TargetSource):
             with lora.proxy_adapter(model, seed) as proxy:  # inside, `trainer.model` may be it
                 return trainer.ask_model(train_proxy(trainer, proxy, self.haste))
         start = trainer.recipe.start if trainer.recipe else None
+        if start is None:
+            trainer.notes.append(f"{NO_BASE[0].upper()}{NO_BASE[1:]}.")
         untrained = make_proxy(model, seed, start)
         is_clean = starts_clean(model, unwrap(untrained) if start else None)
         asked = trainer.ask_model(train_proxy(trainer, untrained, self.haste))

@@ -14,7 +14,7 @@ from hf_unlearn.trainers.calibrating import Calibrating
 from hf_unlearn.trainers.config import KnownRecipe, default_learning_rate, filled_later
 from hf_unlearn.trainers.holding import SHARE, Holding
 from hf_unlearn.trainers.prolonging import MOST_ROWS, MOST_TIMES, Prolonging
-from hf_unlearn.trainers.proxy_source import ADAPTER_RATE, USUAL_MOMENTUM, Proxy
+from hf_unlearn.trainers.proxy_source import ADAPTER_RATE, NO_BASE, USUAL_MOMENTUM, Proxy
 from hf_unlearn.trainers.published import PAPER, PublishedConfig, PublishedTrainer
 from hf_unlearn.trainers.restoring import Restoring, is_worse
 from hf_unlearn.trainers.row_targets import RegressedTargets, RowTargets, Unmet
@@ -165,6 +165,8 @@ class RowTargetTrainer(Holding, Restoring, Prolonging, Calibrating, PublishedTra
         proxy, name = f"a proxy: {passes} over the rest", self.source_name
         words = {"proxy": proxy, "probe": "a probe on the frozen base", "probe and a proxy": f"a probe and {proxy}"}
         lines = [f"targets from {words.get(name, name)}; nothing of it sees the forget rows"]
+        if self.recipe is None and name == Proxy.name:
+            lines.append(NO_BASE)
         if (rows := len(self.calibration_rows)) > len(self.splits.validation_tau):
             lines.append(f"all {rows} validation rows measure targets, those for when to stop too: there are few")
         if self.schedule.most_steps > self.schedule.total_steps:

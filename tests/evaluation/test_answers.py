@@ -72,6 +72,7 @@ def test_texts_stay_here_and_figures_go_into_the_evidence(tmp_path, capsys):
     out, folder = capsys.readouterr().out, tmp_path / "out"
     assert "forgotten rows: " in out and "the unlearned model  " in out and "twin 1 of 1  " in out and mark in out
     page = (folder / "answers.html").read_text()
+    assert (folder / "answers.html").stat().st_mode & 0o777 == 0o600
     assert mark in page and "What is the capital of France?" in page
     evidence = json.loads((folder / "evidence.json").read_text())
     assert evidence["answers"]["rows"] == {"forgotten": 2, "kept": 2, "general": 2}

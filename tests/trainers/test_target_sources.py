@@ -11,7 +11,7 @@ from hf_unlearn.errors import UserError
 from hf_unlearn.methods.nabla_tau import NablaTauConfig, NablaTauTrainer
 from hf_unlearn.methods.salun import SalUnConfig, SalUnTrainer
 from hf_unlearn.trainers.config import KnownRecipe
-from hf_unlearn.trainers.proxy_source import Proxy
+from hf_unlearn.trainers.proxy_source import NO_BASE, Proxy
 from hf_unlearn.trainers.restoring import is_worse
 from hf_unlearn.trainers.row_targets import RemovedClasses, Unmet
 from hf_unlearn.trainers.target_sources import (
@@ -403,6 +403,18 @@ def test_few_validation_rows_all_measure_targets_and_many_in_halves(tmp_path, mo
     trainer = make(tmp_path, text_setup())
     assert trainer.calibration_rows.indices == splits.validation_tau.indices
     assert not any("measure targets" in line for line in trainer.plan())
+
+
+def test_plan_and_note_say_that_a_base_which_is_not_named_would_help(tmp_path):
+    model, splits, task = text_setup()
+    args = NablaTauConfig(str(tmp_path), use_cpu=True, disable_tqdm=True, report_to="none", max_steps=2)
+    trainer = NablaTauTrainer(model, args, splits, task, quiet=True)
+    assert NO_BASE in trainer.plan()
+    trainer.train()
+    assert [note for note in trainer.notes if NO_BASE[1:] in note]
+    known = make(tmp_path, text_setup(), base_name=None)
+    known.train()
+    assert NO_BASE not in known.plan() and not [note for note in known.notes if NO_BASE[1:] in note]
 
 
 def test_a_note_says_how_far_all_targets_may_be_off(tmp_path):
