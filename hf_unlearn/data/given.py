@@ -99,10 +99,10 @@ def source_of(dataset: Any, validation: Any = None, test: Any = None) -> Source:
     """The splits. Raises `UserError` where there are no training or no test rows."""
     if dataset is None:
         raise UserError(NO_RETAIN)
-    notes: list[str] = []
+    name, notes = NAME, list[str]()
     if isinstance(dataset, str | Path):
         source = load_source(str(dataset))
-        splits, notes = source.splits(), source.notes
+        splits, name, notes = source.splits(), source.name, source.notes
     else:
         splits = dict(dataset) if isinstance(dataset, Mapping) else {"train": dataset}
     if "train" not in splits:
@@ -112,7 +112,7 @@ def source_of(dataset: Any, validation: Any = None, test: Any = None) -> Source:
         return next((splits[name] for name in names if name in splits), None)
 
     source = Source(
-        name=NAME,
+        name=name,
         train=rows_of(splits["train"], "training"),
         validation=rows_of(first(VALIDATION_NAMES) if validation is None else validation, "validation"),
         test=rows_of(first(TEST_NAMES) if test is None else test, "test"),

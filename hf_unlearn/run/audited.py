@@ -68,7 +68,8 @@ def audited_rows(arguments: Arguments, unseen_file: str | None) -> AuditedRows:
     unseen_rows, notes = _unseen(source, task, request, label, label_names)
     task.try_model(model, audited[0])
     public = None if request is None else request.public(label_column=label) | {"rows": len(audited)}
-    notes = [*source.notes, *(request.notes if request else []), *notes]
+    asked = [*request.notes, *request.also_named(source)] if request else []
+    notes = [*source.notes, *asked, *notes]
     return AuditedRows(source, task, model, audited, unseen_rows, public, notes)
 
 

@@ -179,17 +179,26 @@ def _check_files_apart(arguments: Arguments) -> None:
     if not given:
         return
     for name, path in files.items():
+        if path is None and name == "retain_file" and (rows := _named_rows(arguments)):
+            raise UserError(
+                f"--forget_file goes with --retain_file, which holds all other rows; for rows that are among those of "
+                f"--{rows} it is --forget_dataset"
+            )
         if path is None:
             raise UserError(f"--{next(iter(given))} goes with --{name}: name both files")
         if not Path(path).expanduser().is_file():
             raise UserError(f"--{name}: there is no file {path}")
-    for name in ("dataset_name", "train_file"):
-        if getattr(arguments.data, name) is not None:
-            raise UserError(f"--forget_file and --retain_file are all training rows; leave --{name} out")
+    if rows := _named_rows(arguments):
+        raise UserError(f"--forget_file and --retain_file are all training rows; leave --{rows} out")
     if arguments.request.forget_dataset is not None:
         raise UserError("--forget_file and --forget_dataset are both a forget request; give one of them")
     if _same(*given.values()):
         raise UserError("--forget_file and --retain_file are the same file; name two")
+
+
+def _named_rows(arguments: Arguments) -> str | None:
+    """The argument that names training rows, where one does."""
+    return next((name for name in ("dataset_name", "train_file") if getattr(arguments.data, name) is not None), None)
 
 
 def _check_prompts(arguments: Arguments) -> None:

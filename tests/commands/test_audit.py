@@ -99,6 +99,10 @@ def test_a_request_names_the_rows(tmp_path, capsys, classifier):
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == found
     assert found["rows"]["audited"] == 12 and "train003" not in json.dumps(found)
     assert found["request"] == {"kind": "ids", "column": "row_id", "rows": 12}
+    assert not any("meet the request too" in note for note in found["notes"])
+    own = [*argv[:3], write_rows(tmp_path / "own.jsonl", 60, 101, row_id="train003"), *argv[4:]]
+    found = audit(classifier, tmp_path / "own", *own)
+    assert any("60 test rows meet the request too" in note for note in found["notes"])
     classes = [*argv[:4], "--forget_classes", "warm"]
     found = audit(classifier, tmp_path / "classes", *classes)
     assert found["rows"]["audited"] == 30 and found["rows"]["unseen"] == 50

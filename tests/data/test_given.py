@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hf_unlearn.data.given import request_of, rows_of, source_of
+from hf_unlearn.data.given import NAME, request_of, rows_of, source_of
 from hf_unlearn.data.request import ForgetRequest
 from hf_unlearn.errors import UserError
 
@@ -27,6 +27,8 @@ def test_the_usual_forms_hold_the_same_rows(tmp_path):
     assert rows_of(None, "test") is None
     source = source_of(str(tmp_path / "rows.csv"), test=ROWS[:2])
     assert list(source.train) == ROWS and len(source.test) == 2
+    assert source.name == "rows.csv"  # as evidence and card of a run from the shell call it
+    assert source_of(ROWS, test=ROWS[:2]).name == NAME
     assert len(source_of({"train": ROWS, "val": ROWS[:1], "test": ROWS[:2]}).validation) == 1
 
 
