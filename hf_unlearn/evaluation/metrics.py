@@ -57,17 +57,17 @@ def row_z(phi: np.ndarray, twins_phi: np.ndarray) -> np.ndarray | None:
 
     z = (φ − mean over twins) / (s · √(1 + 1/k)), where s² is the variance of a row between the k twins, pooled over
     rows. The root accounts for the error of a mean of k twins: one more twin has rms z 1 on average, whatever k is.
-    `None` with fewer than two twins, without rows, or where the twins agree exactly.
+    `None` with fewer than two twins, without rows, where the twins agree exactly, or where a value is not finite.
 
     Args:
         phi (`np.ndarray`): `(rows,)`, log-odds under the model that is judged.
         twins_phi (`np.ndarray`): `(twins, rows)`.
     """
     phi, twins_phi = np.asarray(phi, float), np.asarray(twins_phi, float)
-    if len(twins_phi) < 2 or len(phi) == 0:
+    if len(twins_phi) < 2 or len(phi) == 0 or not np.isfinite(phi).all() or not np.isfinite(twins_phi).all():
         return None
     spread = np.sqrt(twins_phi.var(axis=0, ddof=1).mean() * (1 + 1 / len(twins_phi)))
-    if not spread > 0 or not np.isfinite(phi).all() or not np.isfinite(twins_phi).all():
+    if not spread > 0:
         return None
     return (phi - twins_phi.mean(axis=0)) / spread
 

@@ -52,19 +52,24 @@ def entry_key(recipe: Mapping[str, Any], task: "Task", rows: "Rows", seed: int, 
     from hf_unlearn.data.content import features_digest
 
     base = recipe.get("model")
-    also = [package for field, package in ALSO.items() if recipe.get(field)] + _packages_of(task)
     parts = {
         "recipe": dict(recipe) | {"model": base and base_identity(base)},
         "task": [task.name, task.label_names, processor_text(task.processor)],
         "rows": features_digest(rows),
         "seed": seed,
-        "versions": {name: importlib.metadata.version(name) for name in (*PACKAGES, *also)},
+        "versions": versions(recipe, task),
         "processes": os.environ.get("WORLD_SIZE", "1"),
         **more,
     }
     if code := outside_code(type(task)):
         parts["code"] = code
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def versions(recipe: Mapping[str, Any], task: "Task") -> dict[str, str]:
+    """Of the packages that make a task's models by such a recipe."""
+    also = [package for field, package in ALSO.items() if recipe.get(field)] + _packages_of(task)
+    return {name: importlib.metadata.version(name) for name in (*PACKAGES, *also)}
 
 
 def _packages_of(task: "Task") -> list[str]:

@@ -3,7 +3,6 @@
 import copy
 import gc
 import hashlib
-import importlib.metadata
 import json
 import os
 import tempfile
@@ -27,7 +26,7 @@ from hf_unlearn.run import stages
 from hf_unlearn.run.arguments import Arguments
 from hf_unlearn.run.loading import get_recipe, load_options
 from hf_unlearn.run.recipe import Trained, device_kind
-from hf_unlearn.run.recipe_cache import PACKAGES, SHADOWS, base_identity, outside_code, processor_text
+from hf_unlearn.run.recipe_cache import SHADOWS, base_identity, outside_code, processor_text, versions
 from hf_unlearn.run.rows import Data
 
 SEEDS = 100_000  # between the seeds of two roles
@@ -148,7 +147,7 @@ def _key(arguments: Arguments, data: Data, plan: ShadowPlan, fingerprint: str) -
         task.name, task.columns, task.label_names, processor_text(task.processor),
         fingerprint, features_digest(data.splits.validation),
         type(plan).__name__, plan.audited.tolist(), plan.unit.tolist(), plan.sets, plan.seed,
-        {name: importlib.metadata.version(name) for name in PACKAGES},
+        versions({"use_peft": recipe.use_peft or arguments.lora.use_peft}, task),
         os.environ.get("WORLD_SIZE", "1"),
         device_kind(args.use_cpu),
     ]  # fmt: skip

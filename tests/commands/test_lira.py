@@ -1,5 +1,6 @@
 """`hf-unlearn lira`: who is in which model, what is kept and taken up again, and what the four verdicts say."""
 
+import importlib.metadata
 import json
 import weakref
 from pathlib import Path
@@ -248,6 +249,18 @@ def test_models_of_another_kind_of_device_are_no_part_of_the_pool(tmp_path, monk
         values = config(tmp_path, output_dir=str(tmp_path / "dry"))
         assert lira(tmp_path, values, "--shadows", "4", "--targets", "1", "--dry_run", "true") == 0
     assert keys[0] == keys[1] != keys[2]
+
+
+def test_another_peft_makes_other_models_only_where_adapters_are_trained(tmp_path, monkeypatch):
+    keys, key, version = [], shadow_models._key, importlib.metadata.version
+    monkeypatch.setattr(shadow_models, "_key", lambda *of: keys.append(key(*of)) or keys[-1])
+    for adapter in (False, True):
+        for peft in (version("peft"), "0.0"):
+            found = lambda name, peft=peft: peft if name == "peft" else version(name)  # noqa: E731
+            monkeypatch.setattr(importlib.metadata, "version", found)
+            values = config(tmp_path, output_dir=str(tmp_path / "dry"), use_peft=adapter)
+            assert lira(tmp_path, values, "--shadows", "4", "--targets", "1", "--dry_run", "true") == 0
+    assert keys[0] == keys[1] and keys[2] != keys[3]
 
 
 def test_what_is_unlearned_is_what_is_looked_at(tmp_path, monkeypatch):
