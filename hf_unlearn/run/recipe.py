@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import extract_model_from_parallel
 from transformers import AutoConfig, PrinterCallback, Trainer, TrainingArguments, set_seed
 
 from hf_unlearn.data.rows import Rows
@@ -196,6 +197,7 @@ def train_recipe(
         seconds = time.perf_counter() - start
         if trainer.is_deepspeed_enabled:
             make_whole(model, trainer.model_wrapped)
+        extract_model_from_parallel(model, keep_fp32_wrapper=False)  # a twin from the cache has no autocast either
     if first_not_finite(model):
         raise NonFiniteLossError(f"{title} ended in weights that are not finite; lower `original_learning_rate`")
     examples = trainer.state.global_step * recipe.batch_size

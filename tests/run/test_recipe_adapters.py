@@ -51,6 +51,11 @@ def test_an_original_and_its_twins_are_adapters_on_the_same_base(base, tmp_path)
     }  # fmt: skip
 
 
+def test_in_mixed_precision_an_adapter_says_the_same_from_the_cache(base, tmp_path):
+    first, again = (make(base, tmp_path, use_peft=True, lora_r=2, bf16=True) for _ in range(2))
+    assert again.cached and torch.allclose(logits(again.model), logits(first.model), atol=1e-6)
+
+
 def test_what_is_looked_at_before_the_training_is_no_fresh_adapter(base, tmp_path):
     """Methods that refuse a fresh one (SSD, MSG), masks and proxies are planned as for the trained original."""
     argv = ["--original_model", base[0], "--original_use_peft", "--use_cpu", "--method", "ssd"]

@@ -40,6 +40,17 @@ def test_the_same_again_is_a_hit_and_anything_else_a_miss(tmp_path):
     assert len(list(entries(tmp_path))) == 3
 
 
+def test_in_mixed_precision_a_model_says_the_same_from_the_cache(tmp_path):
+    """A model that Trainer has trained keeps the run's precision in its forward; one that is read has none."""
+    _, splits, task = image_setup()
+    how = dataclasses.replace(VIT, bf16=True)
+    rows, batch = splits.retain, task.collate(splits.test.__getitems__([0, 1, 2, 3]))
+    first, again = (made(tmp_path, task, rows, how) for _ in range(2))
+    assert not first.cached and again.cached
+    with torch.no_grad():
+        assert torch.equal(*(task.predict(of.model.eval(), batch).logits for of in (first, again)))
+
+
 def test_prompts_and_columns_are_in_the_key(tmp_path):
     _, splits, task = lm_setup()
     rows = splits.retain
