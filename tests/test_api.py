@@ -148,6 +148,17 @@ def test_a_chat_adapter_a_file_of_messages_and_a_customer(tmp_path):
     assert {name.split(".")[-3] for name, p in trained.named_parameters() if p.requires_grad} == {"lora_A", "lora_B"}
 
 
+def test_a_model_that_does_not_know_the_rows_is_told_in_the_evidence():
+    model, processor, data, _ = setup("text")  # ten rows of each of four classes
+    head = model.classifier
+    torch.nn.init.zeros_(head.weight)
+    head.bias.data = 10 * torch.nn.functional.one_hot(torch.tensor(data["train"]["label"][3]), 4).float()
+    result = unlearn(model, processor, data, forget=[3], **QUICK)  # it says the class that has a row less than others
+    assert any("the original gets 23 % of the retain rows right" in note for note in result.evidence["notes"])
+    result = unlearn(model, processor, data, forget=[4], **QUICK)
+    assert not any("the original gets" in note for note in result.evidence["notes"])
+
+
 def test_classes_by_name(tmp_path):
     model, processor, data, _ = setup()
     result = unlearn(model, processor, data, forget="two", **QUICK)

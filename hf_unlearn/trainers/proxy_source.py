@@ -18,9 +18,8 @@ USUAL_MOMENTUM = 0.9  # Adam's, for whatever is trained as models usually are
 TOLD_APART = 0.05  # the AUC above one half from which a proxy is taken to remember, if three standard errors are less
 PROXY_REMEMBERS = (
     "A proxy that keeps the model's lowest layers told forgotten rows from validation rows (AUC {auc:.1%}): they "
-    "remember them, so one that keeps nothing was trained. To name the base of the model gives better targets."
+    "remember them, so one that keeps nothing was trained."
 )
-
 NO_BASE = "what the model was fine-tuned from is not named (--base_model, in Python base=): targets are better with it"
 
 

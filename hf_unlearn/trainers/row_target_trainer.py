@@ -203,9 +203,8 @@ class RowTargetTrainer(Holding, Restoring, Prolonging, Calibrating, PublishedTra
         """What measures the targets anew, looks once how far the rows still stand above them, and at the end whether
         the model is damaged."""
         schedule = self.schedule
-        refits = len(
-            self.refits() - {0, schedule.stream_steps(schedule.total_steps, FORGET)}
-        )  # the check serves the first
+        # The check serves the first, and none is left where no step reads forget rows any more.
+        refits = len(self.refits() - {0, schedule.stream_steps(schedule.total_steps, FORGET)})
         looks = min(len(self.splits.forget), MOST_ROWS) if schedule.most_steps > schedule.total_steps else 0
         return (refits + 1) * len(self.calibration_rows) + looks
 

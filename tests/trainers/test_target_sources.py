@@ -264,9 +264,8 @@ def test_where_a_single_class_is_kept_no_probe_is_asked(tmp_path):
     splits.validation_tau = splits.validation_tau.at(zeros[10:15] + ones[8:12])
     splits.validation_stop, splits.forgotten_classes = splits.validation_tau.at(zeros[15:17]), (1,)
     trainer = make(tmp_path, (model, splits, task))
-    assert (
-        isinstance(trainer.target_source(), Blend) and trainer.source_name == "proxy"
-    )  # and the plan counts no other
+    assert isinstance(trainer.target_source(), Blend)
+    assert trainer.source_name == "proxy"  # and the plan counts no other
     trainer.train()
     assert any("Targets come from a proxy that" in note for note in trainer.notes)
     assert torch.isfinite(trainer.method_state["targets"]).all()
