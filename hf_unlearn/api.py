@@ -316,6 +316,7 @@ def _run(
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
     seconds = time.perf_counter() - start
+    trainer.release()
     model = final_model(trainer, save_adapter=not (added or folder))
     data = rows.describe()
     request = data["request"]

@@ -18,6 +18,7 @@ from hf_unlearn.data.rows import Rows
 from hf_unlearn.data.sources import Source
 from hf_unlearn.errors import UserError
 from hf_unlearn.evaluation.callback import UnlearningEvalCallback
+from hf_unlearn.evaluation.scoring import score
 from hf_unlearn.hub.staging import stage
 from hf_unlearn.methods.fine_tune import FineTuneConfig, FineTuneTrainer
 from hf_unlearn.models import lora
@@ -157,6 +158,17 @@ def test_a_model_that_does_not_know_the_rows_is_told_in_the_evidence():
     assert any("the original gets 23 % of the retain rows right" in note for note in result.evidence["notes"])
     result = unlearn(model, processor, data, forget=[4], **QUICK)
     assert not any("the original gets" in note for note in result.evidence["notes"])
+
+
+def test_the_result_is_scored_in_its_own_precision():
+    model, processor, data, _ = setup()
+    result = unlearn(model, processor, data, forget=[1, 2, 3], bf16=True, **QUICK)
+    found = score(result.model, result.trainer.task, result.splits.forget).loss.mean()
+    assert result.evidence["models"]["unlearned"]["loss"]["forget"] == pytest.approx(found, rel=1e-6)
+    seen = []
+    result.model.classifier.register_forward_hook(lambda module, given, output: seen.append(output.dtype))
+    result.trainer.train()  # and once more, in the run's
+    assert set(seen) == {torch.bfloat16}
 
 
 def test_classes_by_name(tmp_path):

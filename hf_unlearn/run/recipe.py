@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import extract_model_from_parallel
 from transformers import AutoConfig, PrinterCallback, Trainer, TrainingArguments, set_seed
 
 from hf_unlearn.data.rows import Rows
@@ -22,6 +21,7 @@ from hf_unlearn.models.weights import first_not_finite, load_weights
 from hf_unlearn.models.zero import load_whole, make_whole
 from hf_unlearn.run.recipe_cache import default_cache_dir, entry_key, keep_entry, read_entry
 from hf_unlearn.tasks.base import Task
+from hf_unlearn.trainers.modes import leave_autocast
 from hf_unlearn.trainers.progress_bar import ProgressBar
 
 
@@ -197,7 +197,7 @@ def train_recipe(
         seconds = time.perf_counter() - start
         if trainer.is_deepspeed_enabled:
             make_whole(model, trainer.model_wrapped)
-        extract_model_from_parallel(model, keep_fp32_wrapper=False)  # a twin from the cache has no autocast either
+        leave_autocast(model)  # a twin from the cache has none either
     if first_not_finite(model):
         raise NonFiniteLossError(f"{title} ended in weights that are not finite; lower `original_learning_rate`")
     examples = trainer.state.global_step * recipe.batch_size

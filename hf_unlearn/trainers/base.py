@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from accelerate.utils import extract_model_from_parallel
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, set_seed
 
 from hf_unlearn.data.rows import AnyRows
@@ -15,7 +14,7 @@ from hf_unlearn.evaluation.scores import SplitScores
 from hf_unlearn.models import lora
 from hf_unlearn.models.given_adapter import check_active
 from hf_unlearn.models.weights import KEPT_NARROW, trains_narrow
-from hf_unlearn.saliency.shards import whole
+from hf_unlearn.saliency.shards import is_spread, whole
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.tasks.forward import eval_mode, rows_of
 from hf_unlearn.trainers.checkpoints import Checkpoints
@@ -26,7 +25,7 @@ from hf_unlearn.trainers.joint_batch import JointCollator, JointDataset
 from hf_unlearn.trainers.lens import GradientLens
 from hf_unlearn.trainers.loading import Loading
 from hf_unlearn.trainers.measuring import Measuring
-from hf_unlearn.trainers.modes import has_batch_norm, set_training_mode
+from hf_unlearn.trainers.modes import has_batch_norm, leave_autocast, set_training_mode
 from hf_unlearn.trainers.originals import Pass
 from hf_unlearn.trainers.own_arguments import OwnArguments
 from hf_unlearn.trainers.pass_clock import PassClock
@@ -98,9 +97,7 @@ class UnlearningTrainer(
                 f"{args.n_gpu} GPUs are visible to one process; start with `accelerate launch`, or show it one with "
                 "CUDA_VISIBLE_DEVICES"
             )
-        # A model that was trained in this process keeps that run's precision, and accelerate would not give it ours.
-        extract_model_from_parallel(model, keep_fp32_wrapper=False)
-        vars(model).pop("_is_accelerate_prepared", None)
+        leave_autocast(model)
         task.settle_trained(model)
         if args.learning_rate is None:
             args.learning_rate = default_learning_rate(model)
@@ -289,10 +286,13 @@ class UnlearningTrainer(
             self._ahead = None  # and with it the loader's workers
 
     def release(self) -> None:
-        """Give back what only steps need: the optimizer's state, two numbers a weight, and gradients."""
+        """Give back what only steps need: the optimizer's state, two numbers a weight, gradients, and the run's mixed
+        precision, in which neither the original nor a twin is scored."""
         if self.optimizer is not None:
             self.optimizer.state.clear()
         self.model.zero_grad()
+        if not is_spread(self.model):
+            leave_autocast(self.accelerator.unwrap_model(self.model))
 
     def _inner_training_loop(self, batch_size=None, args=None, resume_from_checkpoint=None, *rest, **kwargs):
         if self._made_optimizer:  # by an earlier training: its momentum is not this one's, nor its mask

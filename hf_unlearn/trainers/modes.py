@@ -1,10 +1,11 @@
-"""Train and eval mode, for unlearning."""
+"""Train and eval mode, and the precision of forwards, for unlearning."""
 
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
+from accelerate.utils import extract_model_from_parallel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 _BATCH_NORM = torch.nn.modules.batchnorm._BatchNorm
@@ -13,6 +14,13 @@ _BATCH_NORM = torch.nn.modules.batchnorm._BatchNorm
 def has_batch_norm(model: torch.nn.Module) -> bool:
     """Whether an example's output in train mode depends on the others in its batch."""
     return any(isinstance(module, _BATCH_NORM) for module in model.modules())
+
+
+def leave_autocast(model: torch.nn.Module) -> None:
+    """Give a model that was trained in this process its own forward back: Trainer leaves the run's mixed precision in
+    it, which the same weights read from a file do not have, and by its mark accelerate takes the next run's for set."""
+    extract_model_from_parallel(model, keep_fp32_wrapper=False)
+    vars(model).pop("_is_accelerate_prepared", None)
 
 
 def set_training_mode(model: torch.nn.Module, disable_dropout: bool) -> None:

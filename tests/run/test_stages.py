@@ -13,6 +13,7 @@ import torch
 from guards import GuardError, guard
 from toy import SETUPS
 
+from hf_unlearn.evaluation.scoring import score
 from hf_unlearn.methods.nabla_tau import NablaTauConfig, NablaTauTrainer
 from hf_unlearn.report.evidence import validate
 from hf_unlearn.run import results
@@ -267,8 +268,12 @@ def test_two_processes(tmp_path):
 
 
 def test_mixed_precision_after_training_the_original(tmp_path, run):
-    trainer, _ = run(tmp_path, tiny.digits(tmp_path, bf16=True, retrain=1), "--original_seed", "7")
+    """The run has it; what is scored afterwards has it no more than its original and twins."""
+    trainer, evidence = run(tmp_path, tiny.digits(tmp_path, bf16=True, retrain=1), "--original_seed", "7")
     assert trainer.accelerator.native_amp
+    saved = trainer.task.auto_model().from_pretrained(tmp_path / "out")
+    found = score(saved, trainer.task, trainer.splits.forget).loss.mean()
+    assert evidence["models"]["unlearned"]["loss"]["forget"] == pytest.approx(found, rel=1e-6)
 
 
 def test_hyperparameters_are_plain_json(tmp_path, run):
