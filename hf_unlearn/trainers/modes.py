@@ -17,8 +17,11 @@ def has_batch_norm(model: torch.nn.Module) -> bool:
 
 
 def leave_autocast(model: torch.nn.Module) -> None:
-    """Give a model that was trained in this process its own forward back: Trainer leaves the run's mixed precision in
-    it, which the same weights read from a file do not have, and by its mark accelerate takes the next run's for set."""
+    """Give a model that was trained in this process its own forward back.
+
+    Trainer leaves the run's mixed precision in it, which the same weights read from a file do not have, and a mark by
+    which accelerate leaves out the precision of the next run.
+    """
     extract_model_from_parallel(model, keep_fp32_wrapper=False)
     vars(model).pop("_is_accelerate_prepared", None)
 
