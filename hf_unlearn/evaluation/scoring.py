@@ -113,7 +113,8 @@ def collect(
     autocast: Callable[[], AbstractContextManager] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, np.ndarray]:
-    """The pass behind [`score`], for any figures of [`Predictions`]: `(rows, …)` float64 per measure, in row order.
+    """The pass behind [`score`], for any figures of [`Predictions`]: `(rows, …)` float64 per measure, in row order
+    (int32 where the measure gives that).
 
     With `token_measures`, which give a figure for each row of logits, also `(tokens,)` float64 for each of these,
     example by example, and `token_count`, `(rows,)`. With `places` also `place`, `(rows, dim)`, where the model places
@@ -143,12 +144,13 @@ def collect(
                 predictions, found = _forward(model, task, batch, places)
             found |= {name: measure(predictions) for name, measure in (per_example | of_tokens).items()}
             for name, values in found.items():
-                parts[name].append(values.cpu().double().numpy())  # .cpu() first: some accelerators have no float64
+                values = values.cpu()  # first: some accelerators have no float64
+                parts[name].append((values if values.dtype == torch.int32 else values.double()).numpy())
             if hear is not None:
                 hear(numbers, predictions)
             if progress is not None:
                 progress(predictions.size)
-    arrays = {name: np.concatenate(part) if part else np.empty(0) for name, part in parts.items()}
+    arrays = {name: np.concatenate(part) if (part := parts.pop(name)) else np.empty(0) for name in list(parts)}
     # What fills up the last batches follows the own rows, and its tokens theirs.
     arrays |= {name: arrays[name][: len(own)] for name in of_rows}
     if of_tokens:

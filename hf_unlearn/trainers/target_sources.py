@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from operator import attrgetter
 
 import numpy as np
@@ -15,7 +15,7 @@ from hf_unlearn.evaluation.scoring import Measure, collect
 from hf_unlearn.trainers.measuring import Measuring
 from hf_unlearn.trainers.random_streams import Stream, random_numbers
 from hf_unlearn.trainers.row_targets import SMALLEST_SPREAD, class_log_odds, correlation
-from hf_unlearn.trainers.token_instead import likeliest_others
+from hf_unlearn.trainers.token_instead import likeliest_others, words_kept
 from hf_unlearn.trainers.token_targets import TokenLogOdds
 
 STRENGTHS = (0.3, 3.0, 30.0, 300.0)  # inverse regularisation of the probe; validation rows choose
@@ -32,7 +32,7 @@ class Said:
         log_odds: `(rows, classes)`, log(p / (1 − p)) of every class; of a causal LM `(rows, 1)`, of the answer alone.
         tokens: of a causal LM, the same for the true tokens.
         places: `(rows, dim)`, where a causal LM places the rows, if that was asked for.
-        others: of a causal LM, what it would say in the place of the true tokens, if that was asked for
+        others: of a causal LM, the words that it would say in the place of the true tokens, if that was asked for
             ([`~hf_unlearn.trainers.token_instead.likeliest_others`]).
     """
 
@@ -122,12 +122,15 @@ class Asking(Measuring):
             *(self.own_log_odds(said, self.calibration_rows) for said in (asked.validation, self.calibrate()))
         )
 
-    def look(self, rows: Rows, model: torch.nn.Module, *, places: bool = False, others: bool = False) -> Said:
-        """What a model says of rows, in row order on every process: one pass, counted as examples."""
+    def look(self, rows: Rows, model: torch.nn.Module, *, places: bool = False, others: int = 0) -> Said:
+        """What a model says of rows, in row order on every process: one pass, counted as examples. `others`: so many
+        of the words that it would say in the place of each true token."""
         self.count_examples(len(rows))
         by_token: dict[str, Measure] = {}
         if not self.task.chooses_class():
-            by_token = {"tokens": attrgetter("label_log_odds")} | ({"others": likeliest_others} if others else {})
+            by_token = {"tokens": attrgetter("label_log_odds")}
+            if others:
+                by_token["others"] = partial(likeliest_others, words=others)
         options = self._scoring_options()
         found = collect(model, self.task, rows, {"log_odds": class_log_odds}, by_token, places=places, **options)
         if not by_token:
@@ -139,7 +142,8 @@ class Asking(Measuring):
         """What a model that never saw the rows says of them, and where it places those of a language model."""
         places = not self.task.chooses_class()
         seen = self.look(self.calibration_rows, model, places=places)
-        asked = self.look(self.splits.forget, model, places=places, others=self.asks_others)
+        others = words_kept(self.splits.forget) if self.asks_others else 0
+        asked = self.look(self.splits.forget, model, places=places, others=others)
         return Asked(seen, asked, trained=asked)
 
 

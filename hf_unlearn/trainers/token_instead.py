@@ -5,23 +5,45 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from hf_unlearn.data.rows import AnyRows
 from hf_unlearn.tasks.predictions import Predictions
 from hf_unlearn.trainers.forget_retain import mean_by_places
 from hf_unlearn.trainers.split_output import SplitOutput
 from hf_unlearn.trainers.token_targets import at_tokens, token_places
 
 KEPT = 64  # likeliest words of each place
+FEWEST = 8
+BYTES = 8  # of a word: its id, and how likely it is
+ROOM = 2**28  # bytes that the words of all places may take before fewer are kept of each
 UNTIL = 1 / 3  # of the run: after, nothing keeps the rows from their targets
 WEIGHT = 1.0  # beside the loss of the retain rows
-PLAN = f"what a source says instead of forgotten tokens is kept, {8 * KEPT:,} bytes a token, and in checkpoints too"
+PLAN = (
+    f"what a source says instead of forgotten tokens is kept, and in checkpoints too: {KEPT} words and {BYTES * KEPT} "
+    f"bytes a token, fewer (at least {FEWEST}) where that is above {ROOM // 2**20} MB"
+)
 WORDS, LOG_PROBS = "instead_words", "instead_log_probs"  # among the tensors of a checkpoint
 
 
-def likeliest_others(predictions: Predictions) -> torch.Tensor:
-    """The likeliest words in the place of each token but the true one, `(tokens, 2, words)`: log-probabilities, in
-    nats, given that it is not the true one, and token ids."""
-    words = min(KEPT, predictions.logits.shape[1] - 1)
-    return predictions.by_rows(lambda *of: torch.stack(_others(*of).topk(words, dim=1), dim=1))
+def words_kept(rows: AnyRows) -> int:
+    """How many of the likeliest words are kept of each place: fewer where the rows have many supervised tokens."""
+    tokens = 0
+    for start in range(0, len(rows), 256):  # never all of them in memory
+        read = rows.__getitems__(list(range(start, min(start + 256, len(rows)))))
+        tokens += sum(int((torch.as_tensor(row["labels"]) >= 0).sum()) for row in read)
+    return min(KEPT, max(FEWEST, ROOM // (BYTES * max(1, tokens))))
+
+
+def likeliest_others(predictions: Predictions, words: int = KEPT) -> torch.Tensor:
+    """The likeliest words in the place of each token but the true one, [`packed`]: how likely, given that it is not
+    the true one."""
+    words = min(words, predictions.logits.shape[1] - 1)
+    return predictions.by_rows(lambda *of: packed(*_others(*of).topk(words, dim=1)))
+
+
+def packed(log_probs: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+    """`(tokens, words)` log-probabilities, in nats, and token ids in one tensor: `(tokens, 2, words)` int32, the first
+    the bits of float32."""
+    return torch.stack([log_probs.float().view(torch.int32), words.int()], dim=1)
 
 
 def _others(log_probs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -29,9 +51,9 @@ def _others(log_probs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def kept(others: np.ndarray) -> dict[str, torch.Tensor]:
-    """[`likeliest_others`] of the forget rows, as a method keeps them; the probabilities of a place add up to one."""
-    log_probs = torch.tensor(others[:, 0], dtype=torch.float32).log_softmax(1)
-    return {WORDS: torch.tensor(others[:, 1], dtype=torch.int32), LOG_PROBS: log_probs}
+    """What is [`packed`] of the forget rows, as a method keeps it; the probabilities of a place add up to one."""
+    bits, words = torch.from_numpy(others).unbind(1)
+    return {WORDS: words.contiguous(), LOG_PROBS: bits.contiguous().view(torch.float32).log_softmax(1)}
 
 
 def instead(state: Mapping[str, torch.Tensor], forget: SplitOutput, at: float) -> torch.Tensor | float:

@@ -17,6 +17,10 @@ LABELS = torch.tensor([0, 1, 3])
 OWNER = torch.tensor([0, 0, 1])  # two rows
 
 
+def packed(log_probs, words):
+    return token_instead.packed(torch.tensor(log_probs), torch.tensor(words)).numpy()
+
+
 def output(scale=1 / 2):
     logits = torch.tensor(np.log(P)).requires_grad_()
     return logits, SplitOutput("forget", Predictions(logits, LABELS, 2, OWNER), torch.tensor([1, 0]), scale)
@@ -24,11 +28,25 @@ def output(scale=1 / 2):
 
 def test_the_likeliest_words_but_the_true_ones_by_hand():
     _, forget = output()
-    found = token_instead.likeliest_others(forget.predictions).detach().numpy()
-    assert found.shape == (3, 2, 3)
-    assert found[0, 1].tolist() == [1, 2, 3] and found[1, 1, 0] == 2 and found[2, 1].tolist()[0] == 2
-    assert np.allclose(np.exp(found[0, 0]), np.array([0.2, 0.06, 0.04]) / 0.3)
-    assert np.allclose(np.exp(found[2, 0]), np.array([0.3, 0.25, 0.25]) / 0.8)
+    found = token_instead.likeliest_others(forget.predictions).numpy()
+    assert found.shape == (3, 2, 3) and found.dtype == np.int32
+    words, log_probs = found[:, 1], found[:, 0].view(np.float32)
+    assert words[0].tolist() == [1, 2, 3] and words[1, 0] == 2 and words[2, 0] == 2
+    assert np.allclose(np.exp(log_probs[0]), np.array([0.2, 0.06, 0.04]) / 0.3)
+    assert np.allclose(np.exp(log_probs[2]), np.array([0.3, 0.25, 0.25]) / 0.8)
+    assert np.array_equal(token_instead.likeliest_others(forget.predictions, 2).numpy(), found[:, :, :2])
+
+
+def test_many_tokens_leave_room_for_few_words_of_each(monkeypatch, tmp_path):
+    t = make(tmp_path, max_steps=1)
+    rows = t.splits.forget
+    tokens = len(read_forget_rows(t).labels)
+    for room, words in ((1.0, 64), (0.5, 32), (0.2, 12), (0.01, 8)):
+        monkeypatch.setattr(token_instead, "ROOM", int(room * 8 * 64 * tokens))
+        assert token_instead.words_kept(rows) == words
+    t.train()
+    assert t.method_state[token_instead.WORDS].shape == (tokens, 8)
+    assert torch.allclose(t.method_state[token_instead.LOG_PROBS].exp().sum(1), torch.ones(tokens))
 
 
 def test_the_term_and_its_gradient_by_hand():
@@ -36,7 +54,7 @@ def test_the_term_and_its_gradient_by_hand():
     # Row 1 of the split stands first in the batch, with two tokens; row 0 has one.
     words = np.array([[0, 1], [1, 2], [2, 3]])
     shares = np.array([[0.9, 0.1], [0.5, 0.5], [0.25, 0.75]])
-    state = token_instead.kept(np.stack([np.log(shares) - 3.0, words], axis=1))  # of a place, they add up to one
+    state = token_instead.kept(packed(np.log(shares) - 3.0, words))  # of a place, they add up to one
     targets = np.array([-2.0, 1.5, -0.5])  # log-odds of the true tokens, to be said in 12, 82 and 38 % of cases
     state |= {"token_start": torch.tensor([0, 1, 3]), "token_targets": torch.tensor(targets)}
     loss = token_instead.instead(state, forget, at=0.0)
@@ -56,7 +74,7 @@ def test_the_term_and_its_gradient_by_hand():
 
 def test_it_acts_in_the_first_third_and_where_somebody_was_asked():
     _, forget = output()
-    state = token_instead.kept(np.stack([np.zeros((3, 2)), np.array([[1, 2]] * 3)], axis=1))
+    state = token_instead.kept(packed(np.zeros((3, 2)), np.array([[1, 2]] * 3)))
     state |= {"token_start": torch.tensor([0, 1, 3]), "token_targets": torch.zeros(3)}
     assert token_instead.instead(state, forget, at=0.33) > 0
     assert token_instead.instead(state, forget, at=token_instead.UNTIL) == 0.0
@@ -76,7 +94,7 @@ class Source:
     def ask(self, trainer):
         seen, asked = map(self._said, self.counts)
         if self.words is not None:
-            asked.others = np.stack([np.zeros_like(self.words, dtype=float), self.words], axis=1)
+            asked.others = packed(np.zeros(self.words.shape), self.words)
         return Asked(seen, asked)
 
     def _said(self, counts):

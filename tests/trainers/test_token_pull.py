@@ -12,7 +12,7 @@ from hf_unlearn.trainers import token_pull
 from hf_unlearn.trainers.config import KnownRecipe
 from hf_unlearn.trainers.holding import HELD, SHARE
 from hf_unlearn.trainers.split_output import SplitOutput
-from hf_unlearn.trainers.token_instead import kept
+from hf_unlearn.trainers.token_instead import kept, packed
 
 # Two rows of two tokens and three words; φ of a token is its label's logit minus the log-sum-exp of the others.
 LOGITS = torch.log(torch.tensor([[0.9, 0.05, 0.05], [0.5, 0.25, 0.25], [0.2, 0.4, 0.4], [0.1, 0.6, 0.3]]).double())
@@ -137,8 +137,8 @@ def test_micro_batches_do_not_change_the_step(tmp_path):
         counts = [len(of_row) for of_row in labels]
         fixed["token_start"] = torch.tensor([0, *np.cumsum(counts)])
         fixed["token_targets"] = torch.zeros(sum(counts)).double()
-        words = (np.concatenate(labels)[:, None] + [1, 2, 3]) % t.model.config.vocab_size
-        fixed |= kept(np.stack([np.broadcast_to([0.0, 1.0, 2.0], words.shape), words], axis=1))
+        words = torch.tensor((np.concatenate(labels)[:, None] + [1, 2, 3]) % t.model.config.vocab_size)
+        fixed |= kept(packed(torch.tensor([0.0, 1.0, 2.0]).expand(words.shape), words).numpy())
         fixed |= {HELD: torch.linspace(0, 5, len(t.splits.retain)).double(), SHARE: torch.tensor(0.5)}
         t.prepare = lambda fixed=fixed: fixed
         t.train()
