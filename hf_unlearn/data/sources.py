@@ -219,10 +219,15 @@ def _kind_of(path: Path) -> tuple[str, str | None]:
 
 def _read_hub(name: str, config_name: str | None, cache_dir: str | None, notes: list[str]) -> dict[str, Any]:
     """All splits of a data set on the Hub; what is to be said of them goes to `notes`."""
+    check_not_local(name)
+    return _read(name, name, config_name, notes=notes, cache_dir=cache_dir)
+
+
+def check_not_local(name: str) -> None:
+    """Raises `UserError` for the name of a data set that can only be a path, of which nothing was found here."""
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).suffix.lower() in BUILDERS
     if looks_local or "\\" in name or not name:
         raise UserError(f"there is no file or folder '{name}'")
-    return _read(name, name, config_name, notes=notes, cache_dir=cache_dir)
 
 
 def _read(shown: str, *where: str | None, notes: list[str], **options: Any) -> dict[str, Any]:
