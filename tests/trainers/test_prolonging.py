@@ -100,10 +100,17 @@ def test_wrong_labels_of_a_removed_class_are_not_prolonged(tmp_path, short):
 
 def test_another_training_begins_as_planned(tmp_path, short):
     trainer = make(tmp_path, 0.5)
+    trainer.notes.append("of the rows")
     trainer.train()
+    first = list(trainer.notes)
+    assert first[0] == "of the rows" and any("prolonged" in note for note in first)
+    trainer.train(resume_from_checkpoint=True)  # of a run that is over: its end is told again, and once
+    assert trainer.notes == first
     trainer.stand_above = lambda places: 0.0
     trainer.train()
     assert trainer.state.global_step == PLANNED
+    kinds = [note[:40] for note in first if "above their targets" not in note]
+    assert [note[:40] for note in trainer.notes] == kinds  # those of this training, and of no other
 
 
 def test_the_distance_is_that_of_the_rows_to_their_targets(tmp_path):
