@@ -241,9 +241,16 @@ class RowTargetTrainer(Holding, Restoring, Prolonging, Calibrating, PublishedTra
             return torch.tensor(SLACK)
         return forget.own(torch.where(removed < 0, SLACK, 0.0), forget.log_odds)
 
-    def stand_above(self, places: np.ndarray) -> float:
-        now = self.score(self.splits.forget.select(places), self.model_wrapped).log_odds
-        return float(np.mean(now - self.method_state["targets"].numpy()[places])) / self.spread
+    def cut_by(self) -> str | None:
+        if "targets" not in self.method_state:
+            return None
+        return (
+            "max_steps" if self.args.max_steps > 0 else None if self.args.steps_follow_request else "num_train_epochs"
+        )
+
+    def nats_above(self, places: np.ndarray) -> np.ndarray:
+        now = self._score(self.splits.forget.select(places), self.model_wrapped).log_odds
+        return now - self.method_state["targets"].numpy()[places]
 
     def label_targets(self, forget: SplitOutput) -> torch.Tensor:
         """As [`row_targets`], for every label: `(rows,)`. A classifier's row has one. Of a causal LM's every token has
@@ -260,7 +267,6 @@ class RowTargetTrainer(Holding, Restoring, Prolonging, Calibrating, PublishedTra
 
     @property
     def spread(self) -> float:
-        """Standard deviation of the log-odds on validation rows, in nats: the unit of distances to the targets."""
         return on_host(self.method_state["spread"])
 
     @property
