@@ -19,7 +19,7 @@ STEPS, ABOVE = "steps/total", "steps/above"  # how long the run is; how far abov
 CUT = (
     "After {steps:,} step{s}, as {argument} says, the forgotten rows stand above their targets by {above:.2f} of the "
     "spread of unseen rows on average, {far:,} of {rows:,} by more than the whole of it: they are not forgotten yet. "
-    "Leave {argument} out, so that the run takes what they need, or give more."
+    "Leave {argument} out, or raise it."
 )
 
 
@@ -40,8 +40,8 @@ class Prolonging(Measuring):
         return float(np.mean(self.nats_above(places))) / self.spread
 
     def cut_by(self) -> str | None:
-        """The argument by which the user says how long a run with targets is; `None` where it may take what it
-        needs."""
+        """The argument by which the user made a run with targets shorter than it would have been; `None` where it had
+        as many steps as it takes."""
         raise NotImplementedError
 
     def looked_at(self) -> np.ndarray:

@@ -142,12 +142,15 @@ class RowTargetTrainer(Holding, Restoring, Prolonging, Calibrating, PublishedTra
     def phases(self) -> list[Phase]:
         """Passes over the retain rows, where the user says how many. Else also as many steps as the request takes,
         and as its rows turn out to need."""
-        forget, retain = self.stream_sizes()[FORGET].batches, self.stream_sizes()[RETAIN].batches
-        steps = math.ceil(self.args.num_train_epochs * retain)
+        steps = math.ceil(self.args.num_train_epochs * self.stream_sizes()[RETAIN].batches)
         if not self.args.steps_follow_request or self.args.variant == PAPER:
             return [Phase("unlearn", steps)]
-        steps = max(steps, self.least_steps, math.ceil(self.visits * forget))
+        steps = max(steps, self._fewest_steps())
         return [Phase("unlearn", steps, most_steps=self._most_steps(steps) if self.args.variant == "rows" else None)]
+
+    def _fewest_steps(self) -> int:
+        """What the request takes, however short the recipe."""
+        return max(self.least_steps, math.ceil(self.visits * self.stream_sizes()[FORGET].batches))
 
     def _most_steps(self, steps: int) -> int:
         """What `steps` may be prolonged to: where the recipe is known, not beyond the examples of retraining, unless
@@ -242,11 +245,13 @@ class RowTargetTrainer(Holding, Restoring, Prolonging, Calibrating, PublishedTra
         return forget.own(torch.where(removed < 0, SLACK, 0.0), forget.log_odds)
 
     def cut_by(self) -> str | None:
-        if "targets" not in self.method_state:
+        fewest, total = self._fewest_steps(), self.schedule.total_steps
+        goes_on = self.args.variant == "rows" and self._most_steps(fewest) > fewest  # as long as rows stand above
+        if "targets" not in self.method_state or (total >= fewest and not goes_on):
             return None
-        return (
-            "max_steps" if self.args.max_steps > 0 else None if self.args.steps_follow_request else "num_train_epochs"
-        )
+        if self.args.max_steps > 0:
+            return "max_steps"
+        return None if self.args.steps_follow_request else "num_train_epochs"
 
     def nats_above(self, places: np.ndarray) -> np.ndarray:
         now = self._score(self.splits.forget.select(places), self.model_wrapped).log_odds

@@ -7,11 +7,11 @@ import numpy as np
 import processes
 import pytest
 import torch
-from toy import image_setup
+from toy import image_setup, lm_setup
 from transformers import get_scheduler
 
 from hf_unlearn.methods import get_method
-from hf_unlearn.trainers import prolonging, row_target_trainer
+from hf_unlearn.trainers import prolonging, row_target_trainer, token_pull
 from hf_unlearn.trainers.config import KnownRecipe
 from hf_unlearn.trainers.prolonging import ABOVE, STEPS, stretch
 from hf_unlearn.trainers.sampler import JointSampler, StreamSize
@@ -149,6 +149,20 @@ def test_a_run_that_the_user_cuts_says_how_far_its_rows_still_stand_above(tmp_pa
     free.nats_above = lambda places: free.spread * np.full(len(places), 9.0)
     free.train()
     assert not [note for note in free.notes if "their targets" in note]  # it took what it needed
+
+
+@pytest.mark.parametrize("steps, told", [(PLANNED - 1, True), (PLANNED, False)])
+@pytest.mark.parametrize("kind", ["wrong labels of a removed class", "tokens"])
+def test_where_no_run_goes_on_only_one_of_fewer_steps_is_cut(tmp_path, short, monkeypatch, kind, steps, told):
+    setup, values = (lm_setup, {"variant": "tokens"}) if kind == "tokens" else (image_setup, {})
+    model, splits, task = setup()
+    method = get_method("nabla_tau" if values else "salun")
+    splits.forgotten_classes = () if values else (3,)
+    monkeypatch.setattr(token_pull, "LEAST_STEPS", PLANNED)
+    values |= {"use_cpu": True, "max_steps": steps, "per_device_forget_batch_size": 64}
+    trainer = method(model, method.config_class(output_dir=str(tmp_path), **values), splits, task, quiet=True)
+    trainer.method_state = {"targets": torch.zeros(1)}
+    assert trainer.cut_by() == ("max_steps" if told else None)
 
 
 def test_cut_runs_without_a_target_for_each_row_are_not_looked_at(tmp_path, short):
