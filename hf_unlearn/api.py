@@ -34,7 +34,7 @@ from hf_unlearn.tasks import get_task
 from hf_unlearn.tasks.base import Task
 from hf_unlearn.tasks.forward import unwrap
 from hf_unlearn.trainers.handover import check_room, final_model, save_result, score_model, trainer_evidence
-from hf_unlearn.trainers.known_base import known_base
+from hf_unlearn.trainers.known_base import recipe_for
 from hf_unlearn.trainers.progress_bar import ProgressBar
 from hf_unlearn.trainers.ranges import check_ranges
 
@@ -144,7 +144,7 @@ def unlearn(
         args = _config(get_method(method).config_class, folder, config)
         given = {"columns": columns, "max_length": max_length, "forget_duplicates": forget_duplicates}
         rows = _prepare(model, processor, task_class, source, forget, seed=args.seed, split_seed=split_seed, **given)
-        parts = {"splits": rows.splits, "task": rows.task, "recipe": _recipe(recipe, base, model, rows)}
+        parts: Any = {"splits": rows.splits, "task": rows.task, "recipe": recipe_for(rows, model, base, recipe)}
         trained = _trained(model, rows, args.seed, use_peft=use_peft, dtype=dtype)
         trainer = get_method(method)(model=trained, args=args, callbacks=callbacks, quiet=True, **parts)
         unlearned = _run(trainer, rows, retrained, folder=output_dir, added=trained is not model)
@@ -254,16 +254,6 @@ def _answers(model, source: Source, prompts: Sequence[str], task_class: type[Tas
         say(f"to be forgotten: {prompt}  →  {answer}")
     source.train, places = join_forget_retain(prompt_rows(task, source.train, pairs), source.train)
     return places.tolist()
-
-
-def _recipe(recipe: "KnownRecipe | None", base: str | nn.Module | None, model: nn.Module, rows: Prepared):
-    """What is known of how the model was made: all of it, or its base."""
-    if recipe is None:
-        recipe, notes = known_base(rows.task, model, base, unwrap(model).config._name_or_path)
-        rows.report.notes += notes
-    elif base is not None:
-        raise UserError("base= and recipe= both say how the model was made; give one of them")
-    return recipe
 
 
 def _trained(model: nn.Module, rows: Prepared, seed: int, *, use_peft: bool, dtype: str) -> nn.Module:

@@ -38,6 +38,7 @@ COMMANDS = {  # imported when they are called
     "completion": "hf_unlearn.cli:completion",
     "env": "hf_unlearn.commands.env:env",
 }
+LIKE_TRAIN = ("compare", "evaluate", "audit", "lira")  # take the arguments of `train`
 
 
 def demo(argv: list[str] | None = None) -> None:
@@ -77,6 +78,10 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
     def command(rest: list[str] | None) -> None:
+        if argv[0] in LIKE_TRAIN:  # before its module is imported, which takes seconds
+            from hf_unlearn.run.named_places import check_named_places
+
+            check_named_places(rest)
         module, _, function = COMMANDS[argv[0]].partition(":")
         getattr(import_module(module), function)(rest)
 

@@ -26,10 +26,12 @@ class RowError(UserError):
         self.reason = reason
 
     @classmethod
-    def of_split(cls, position: int, reason: str, split: str, more: int = 0) -> "RowError":
-        """With the split's name, how rows are counted, how many more are like it, and the mend."""
+    def of_split(cls, position: int, reason: str, split: str, more: int = 0, line: str | None = None) -> "RowError":
+        """With the split's name, how rows are counted, the line of the file, how many more are like it, and the
+        mend."""
         others = f"; so have {more:,} more" if more else ""
-        return cls(position, f"{reason}{others} ({split} rows, counted from 0): mend or leave out such rows")
+        where = f"{split} rows, counted from 0{f'; {line}' if line else ''}"
+        return cls(position, f"{reason}{others} ({where}): mend or leave out such rows")
 
     def __reduce__(self):
         return RowError, (self.position, self.reason)

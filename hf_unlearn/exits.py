@@ -97,6 +97,12 @@ def run_command(command: Callable[[list[str] | None], None], argv: list[str] | N
 
 def _nobody_reads() -> bool:
     """Whether the output is a pipe whose other end is closed; a broken pipe may be another one."""
+    if not hasattr(select, "poll"):  # Windows: what could not be written is still there, and fails again
+        try:
+            sys.stdout.flush()
+        except OSError:
+            return True
+        return False
     ends = select.poll()
     ends.register(sys.stdout.fileno(), 0)
     return any(event & select.POLLERR for _, event in ends.poll(0))

@@ -8,9 +8,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def train(argv: list[str] | None = None) -> None:
+    from hf_unlearn.run.named_places import check_named_places
     from hf_unlearn.run.parsing import parse_arguments
 
-    arguments = parse_arguments(argv)  # before the heavy imports: most mistakes are told at once
+    check_named_places(argv)  # before the heavy imports, as most mistakes are told
+    arguments = parse_arguments(argv)
 
     from hf_unlearn.evaluation.answers import ORIGINAL
     from hf_unlearn.progress import quiet_libraries, quietly

@@ -62,7 +62,10 @@ REQUESTS = {
     "all rows": ({"forget_classes": ["warm", "cold"]}, "takes all"),
     "a whole class": ({"forget_where": ["label=warm"]}, "label column 'label': name it with --forget_classes"),
     "missing column": ({"forget_where": [f"colour={SECRET}"]}, "the columns are: text, "),
-    "no ids file": ({"forget_ids": "nowhere.txt", "id_column": "row_id"}, "nowhere.txt cannot be read"),
+    "no ids file": (
+        {"forget_ids": "nowhere.txt", "id_column": "row_id"},
+        "--forget_ids: there is no file nowhere.txt",
+    ),
 }
 
 

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import select
 import sys
 
 import pytest
@@ -69,7 +70,10 @@ def test_a_launcher_is_told_the_cause_by_every_process(tmp_path, capsys, monkeyp
     assert "traceback : hf-unlearn: --seed is -1" in str(ChildFailedError("train.py", {1: failure}))
 
 
-def test_a_reader_that_leaves_ends_a_command_in_silence(capsys, monkeypatch):
+@pytest.mark.parametrize("has_poll", [True, False])  # Windows has none
+def test_a_reader_that_leaves_ends_a_command_in_silence(capsys, monkeypatch, has_poll):
+    if not has_poll:
+        monkeypatch.delattr(select, "poll")
     reading, writing = os.pipe()
     with os.fdopen(writing, "w") as pipe:
         monkeypatch.setattr(sys, "stdout", pipe)

@@ -145,7 +145,7 @@ def _check_quotes(name: str, separator: str) -> None:
     a cell goes over several lines."""
     if not Path(name).is_file():
         return
-    with _opened(name) as file, cells_of_any_size():
+    with opened(name) as file, cells_of_any_size():
         lines = csv.reader(file, delimiter=separator, strict=True)
         while True:
             first = lines.line_num + 1
@@ -162,7 +162,7 @@ def _check_quotes(name: str, separator: str) -> None:
                     ) from None
 
 
-def _opened(name: str):
+def opened(name: str):
     import fsspec
 
     return fsspec.open(name, "rt", encoding="utf-8-sig", newline="", compression="infer")
@@ -170,7 +170,7 @@ def _opened(name: str):
 
 def _first_rows(name: str, separator: str) -> list[list[str]]:
     """Header and first row of a csv file, as far as it has them."""
-    with _opened(name) as file, cells_of_any_size():
+    with opened(name) as file, cells_of_any_size():
         lines = csv.reader(file, delimiter=separator)
         return [row for row, _ in zip((row for row in lines if row), range(2), strict=False)]
 

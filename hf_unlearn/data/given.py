@@ -132,7 +132,7 @@ def request_of(forget: Any, source: Source, seed: int) -> tuple[ForgetRequest, S
     if isinstance(forget, float):
         return ForgetRequest(fraction=forget, seed=seed), source
     if isinstance(forget, Mapping):
-        return ForgetRequest(where=_conditions(forget)), source
+        return ForgetRequest(where=forget), source
     if hasattr(forget, "column_names") or _is_table(forget) or _are_dicts(forget):
         return _rows_themselves(rows_of(forget, "forget"), source)
     if hasattr(forget, "get_indexer"):
@@ -152,15 +152,6 @@ def request_of(forget: Any, source: Source, seed: int) -> tuple[ForgetRequest, S
     if min(given) < 0 or max(given) >= rows:
         raise UserError(f"forget= names places that are not among the {rows} training rows, counted from 0")
     return ForgetRequest(rows=np.asarray(given, dtype=np.int64)), source
-
-
-def _conditions(forget: Mapping[str, Any]) -> list[str]:
-    """`{column: value or values}` as the conditions of a [`ForgetRequest`]."""
-    found = []
-    for column, values in forget.items():
-        single = isinstance(values, str) or not isinstance(values, Iterable)
-        found += [f"{column}={value}" for value in ([values] if single else values)]
-    return found
 
 
 def _rows_themselves(forget: Any, source: Source) -> tuple[ForgetRequest, Source]:

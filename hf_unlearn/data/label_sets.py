@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from hf_unlearn.data.columns import arrow_column, require_column
 from hf_unlearn.data.labels import MISSING, told_if_guessed, translate, with_column
 from hf_unlearn.data.sources import Source
-from hf_unlearn.errors import RowError, UserError
+from hf_unlearn.errors import UserError
 from hf_unlearn.tasks.label_sets import is_label_set
 
 JOINED = "labels"  # the column that columns of zeros and ones become
@@ -124,8 +124,7 @@ def _read(source: Source, split: str, column: str) -> _Lists:
 
 
 def _refuse_row(source: Source, split: str, row: int) -> None:
-    place = source.place(split, row)
-    raise RowError.of_split(place, "its labels are missing; an empty list says that it has none", split)
+    raise source.row_error(split, row, "its labels are missing; an empty list says that it has none")
 
 
 def _are_vectors(parts: Any) -> bool:
@@ -195,7 +194,7 @@ def _truth(source: Source, split: str, column: str) -> np.ndarray:
     values = arrow_column(rows, column)
     if values.null_count:
         row = int(np.flatnonzero(np.asarray(values.is_null()))[0])
-        raise RowError.of_split(source.place(split, row), f"it has no value in column '{column}'", split)
+        raise source.row_error(split, row, f"it has no value in column '{column}'")
     if not _are_bits(values):
         raise UserError(f"`label_columns`: column '{column}' of the {split} rows holds other values than 0 and 1")
     return np.asarray(values.cast(pa.int64())).astype(bool)

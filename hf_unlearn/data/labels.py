@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from hf_unlearn.data.columns import arrow_column, require_column
 from hf_unlearn.data.sources import Source
-from hf_unlearn.errors import RowError, UserError
+from hf_unlearn.errors import UserError
 
 # A column in which more texts than these, and than this share of the rows, differ holds no labels; none is printed.
 FEW_TEXTS, MOST_TEXTS = 50, 0.5
@@ -116,7 +116,7 @@ def _check_present(codes: np.ndarray, source: Source, split: str) -> None:
         raise UserError(f"the labels of the {split} rows are hidden: name another split with `{split}`")
     if len(missing):
         reason = "it has no label; NA, null and empty count as none"
-        raise RowError.of_split(source.place(split, missing[0]), reason, split, len(missing) - 1)
+        raise source.row_error(split, missing[0], reason, len(missing) - 1)
 
 
 def _is_number(key: str) -> bool:

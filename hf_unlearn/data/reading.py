@@ -80,7 +80,7 @@ def _read(source: Source, split: str, rows: Rows, cached: bool) -> Found:
         for start in range(0, len(rows), BATCH):
             _encode(rows, range(start, min(start + BATCH, len(rows))))
     except RowError as error:
-        raise RowError.of_split(source.place(split, error.position), error.reason, split) from error
+        raise source.row_error(split, error.position, error.reason) from error
     return Found({kind: set(places) for kind, places in rows.task.left_out.items()})
 
 

@@ -4,6 +4,7 @@ import difflib
 import math
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hf_unlearn.data.columns import arrow_column, column_codes, holds_text, require_column
+from hf_unlearn.data.conditions import conditions_of, parts_of
 from hf_unlearn.data.draws import draw
 from hf_unlearn.data.ids import note_alike, read_ids, unknown_ids
 from hf_unlearn.data.labelled import carries, emptied_labels, has_sets
@@ -48,7 +50,8 @@ class ForgetRequest:
         ids_file: file of ids, looked up in `id_column`: one per line, a `.json` list, or a `.csv` or `.tsv` with that
             column.
         id_column: with `ids_file` only.
-        where: `column=value`, one or several; a row that meets any of them is forgotten. Numbers compare as numbers.
+        where: `column=value`, one or several, or values by column, `{column: [value, …]}`; a row that meets any of
+            them is forgotten. Numbers compare as numbers.
         rows: places of the rows in the training split as it was loaded (a forget data set of one's own).
         seed: decides which rows a fraction consists of.
 
@@ -60,7 +63,7 @@ class ForgetRequest:
     group_column: str | None = None
     ids_file: str | None = None
     id_column: str | None = None
-    where: list[str] | None = None
+    where: str | list[str] | Mapping[str, Any] | None = None
     rows: np.ndarray | None = None
     seed: int = 0
     notes: list[str] = field(default_factory=list, init=False)  # what the last `select` has to say, without values
@@ -68,9 +71,9 @@ class ForgetRequest:
 
     def __post_init__(self):
         self.classes = [self.classes] if isinstance(self.classes, str) else self.classes
-        self.where = [self.where] if isinstance(self.where, str) else self.where
+        self.conditions = conditions_of(self.where)
         ways: dict[str, Any] = {"classes": self.classes, "fraction": self.fraction, "ids": self.ids_file}
-        ways |= {"where": self.where, "dataset": self.rows}
+        ways |= {"where": self.conditions, "dataset": self.rows}
         used = [name for name, value in ways.items() if value is not None and not (name != "dataset" and value == [])]
         options = "`classes`, `fraction`, `ids_file`, `where`, `rows`"
         if len(used) != 1:
@@ -92,9 +95,9 @@ class ForgetRequest:
         if self.kind == "fraction":
             return {"kind": "fraction", "column": self.group_column, "fraction": self.fraction}
         if self.kind == "where":
-            conditions = _given(self.where)
-            columns = dict.fromkeys(_parts(text, self.columns)[0] for text in conditions if "=" in text)
-            return {"kind": "where", "column": ", ".join(columns), "count": len(conditions)}
+            whole = [each for each in self.conditions if not isinstance(each, str) or "=" in each]
+            columns = dict.fromkeys(parts_of(each, self.columns)[0] for each in whole)
+            return {"kind": "where", "column": ", ".join(columns), "count": len(self.conditions)}
         return {"kind": self.kind, "column": self.id_column}
 
     def select(
@@ -169,7 +172,7 @@ class ForgetRequest:
 
     def _columns_named(self, source: Source) -> set[str]:
         """The columns of the conditions of `where`."""
-        return {_parts(text, source.train.column_names)[0] for text in self.where or ()}
+        return {parts_of(condition, source.train.column_names)[0] for condition in self.conditions}
 
     def names(self, source: Source, split: str, label_column: str | None, label_names: list[str] | None) -> np.ndarray:
         """`(rows,)` bool: which rows of a split the request names."""
@@ -180,7 +183,7 @@ class ForgetRequest:
             wanted, column = read_ids(_given(self.ids_file), self.id_column), arrow_column(rows, self.id_column or "")
             return np.asarray(pc.is_in(column, value_set=_comparable(column, wanted, "`id_column`").drop_null()))
         if self.kind == "where":
-            parts = [_parts(condition, source.train.column_names) for condition in _given(self.where)]
+            parts = [parts_of(condition, source.train.column_names) for condition in self.conditions]
             return np.any([_meets(rows, *part) for part in parts], axis=0)
         if self.kind == "dataset":
             return np.isin(source.places[split], _given(self.rows))
@@ -234,9 +237,9 @@ class ForgetRequest:
 
     def _select_where(self, source: Source, *_) -> np.ndarray:
         chosen = np.zeros(len(source.train), dtype=bool)
-        empty, conditions, wanted = 0, _given(self.where), dict[str, list[str]]()
+        empty, conditions, wanted = 0, self.conditions, dict[str, list[str]]()
         for condition in conditions:
-            name, value = _parts(condition, source.train.column_names)
+            name, value = parts_of(condition, source.train.column_names)
             met = _meets(source.train, name, value)
             held = 0 if source.held_out is None else int(_meets(source.held_out, name, value).sum())
             if held:
@@ -311,23 +314,6 @@ def check_kept_classes(train, label_column: str, forget: np.ndarray, removed: tu
             f"the forget request leaves {emptied} retained {more if emptied > 1 else one} without a row: "
             f"keep some, or remove whole {more} with `classes`"
         )
-
-
-def _parts(condition: str, columns: list[str]) -> tuple[str, str]:
-    """The column and the value of `column=value`, cut behind the name of one of `columns`, which may have `=` in it.
-
-    Where none of them is named, the cut is the first `=`.
-    """
-    cuts = [sign.start() for sign in re.finditer("=", condition)]
-    if not cuts:
-        raise UserError("`where` needs column=value")
-    known = [cut for cut in cuts if condition[:cut].strip() in columns]
-    if len(known) > 1:
-        names = " and ".join(f"'{condition[:cut].strip()}'" for cut in known)
-        raise UserError(f"`where`: a condition may be on column {names}: rename one of them")
-    cut = (known or cuts)[0]
-    name, value = condition[:cut], condition[cut + 1 :]
-    return name.strip(), value.lstrip() if name != name.rstrip() else value  # `column = value`, or as it is written
 
 
 def _meets(rows, name: str, value: str) -> np.ndarray:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from hf_unlearn.data.csv_text import check_metadata, text_options, with_numbers
+from hf_unlearn.data.file_lines import line_of
 from hf_unlearn.data.own_files import first_fault, mixed_as_text
-from hf_unlearn.errors import UserError, in_one_line
+from hf_unlearn.errors import RowError, UserError, in_one_line
 from hf_unlearn.tasks import get_task
 
 BUILTIN = ("digits", "docstrings", "fictitious_authors", "invented_authors")
@@ -46,6 +47,7 @@ class Source:
         held_out: rows that were taken out of `train` for validation or test before anything was trained.
         places: for a split that is a part of a file's rows, each row's place in that file.
         notes: what its loading has to say, a line each, without any row's content.
+        files: by split, where its rows are those of one local file.
 
     Raises `UserError` for streaming data sets.
     """
@@ -62,6 +64,7 @@ class Source:
     held_out: Any = None
     places: dict[str, np.ndarray] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
         for split, rows in self.splits().items():
@@ -80,6 +83,23 @@ class Source:
     def place(self, split: str, row: int) -> int:
         """Where row `row` of a split stands in the file it came from."""
         return int(self.places[split][row]) if split in self.places else int(row)
+
+    def row_error(self, split: str, row: int, reason: str, more: int = 0) -> RowError:
+        """What to raise for row `row` of a split, and `more` like it: with its place in the file it came from, and
+        the line where that can be told."""
+        return RowError.of_split(self.place(split, row), reason, split, more, self._line(split, int(row)))
+
+    def _line(self, split: str, row: int) -> str | None:
+        """Its own file's, or that of the file which the split was taken from."""
+        import datasets
+
+        rows, files = self.splits()[split], sorted(self.files.items(), key=lambda file: file[0] != split)
+        plain = [name for name, feature in rows.features.items() if isinstance(feature, datasets.Value)]
+        for _, file in files:
+            line = line_of(file, self.place(split, row), rows.select_columns(plain)[row])
+            if line is not None:
+                return f"line {line} of '{Path(file).name}'"
+        return None
 
 
 def load_source(
@@ -128,7 +148,8 @@ def load_source(
     rows = {role: splits[name] for role, name in chosen.items()}
     if len(rows["train"]) == 0:
         raise UserError(f"split '{chosen['train']}' of '{dataset_name}' has no rows")
-    return Source(name=path.resolve().name if is_local else dataset_name, notes=notes, **rows)
+    files = {"train": str(path)} if path.is_file() else {}
+    return Source(name=path.resolve().name if is_local else dataset_name, notes=notes, files=files, **rows)
 
 
 def load_files(train: str, validation: str | None = None, test: str | None = None) -> Source:
@@ -151,7 +172,8 @@ def load_files(train: str, validation: str | None = None, test: str | None = Non
         options = {"sep": separator} if separator else {}
         shown = ", ".join(files[split].name for split in group)
         rows |= _read(shown, builder, notes=notes, data_files=group, **options)
-    return Source(name=files["train"].name, notes=notes, **rows)
+    named = {split: str(path) for split, path in files.items()}
+    return Source(name=files["train"].name, notes=notes, files=named, **rows)
 
 
 def join_forget_retain(forget, retain) -> tuple[Any, np.ndarray]:
@@ -219,10 +241,15 @@ def _kind_of(path: Path) -> tuple[str, str | None]:
 
 def _read_hub(name: str, config_name: str | None, cache_dir: str | None, notes: list[str]) -> dict[str, Any]:
     """All splits of a data set on the Hub; what is to be said of them goes to `notes`."""
+    check_not_local(name)
+    return _read(name, name, config_name, notes=notes, cache_dir=cache_dir)
+
+
+def check_not_local(name: str) -> None:
+    """Raises `UserError` for the name of a data set that can only be a path, of which nothing was found here."""
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).suffix.lower() in BUILDERS
     if looks_local or "\\" in name or not name:
         raise UserError(f"there is no file or folder '{name}'")
-    return _read(name, name, config_name, notes=notes, cache_dir=cache_dir)
 
 
 def _read(shown: str, *where: str | None, notes: list[str], **options: Any) -> dict[str, Any]:

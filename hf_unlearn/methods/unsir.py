@@ -1,9 +1,7 @@
 """UNSIR: noise, impair, repair. Forgets classes without reading one row of them."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,15 +13,14 @@ from hf_unlearn.models import lora
 from hf_unlearn.models.noise import ErrorMaximizingNoise, find_space
 from hf_unlearn.tasks.forward import unwrap, without_data_parallel
 from hf_unlearn.trainers.config import KnownRecipe, default_learning_rate, filled_later
+from hf_unlearn.trainers.noise_stream import IMPAIR, NOISE, PAPER_COPIES, REPAIR, NoiseRows, PublishedSampler
 from hf_unlearn.trainers.published import PublishedConfig, PublishedTrainer
 from hf_unlearn.trainers.random_streams import Stream, random_numbers
 from hf_unlearn.trainers.sampler import JointSampler
 from hf_unlearn.trainers.schedule import FORGET, RETAIN, Phase
 from hf_unlearn.trainers.split_output import SplitOutput
 
-NOISE, IMPAIR, REPAIR = "noise", "impair", "repair"
 PAPER_RATES = {IMPAIR: 0.02, REPAIR: 0.01}
-PAPER_COPIES = 20  # of each noise batch in the published impair epoch
 PENALTY = {"fresh": 1e-4, "paper": 0.1}
 RATE = 0.35  # of the recipe's peak learning rate, as far as the width of the model tells it where it is not known
 STEPS = {IMPAIR: 20, REPAIR: 100}
@@ -101,33 +98,6 @@ class UnsirConfig(PublishedConfig):
             raise UserError("`method` unsir reads no forget row, and a saliency mask is made from them: leave it out")
         if self.fp16:
             raise UserError("`fp16`: the noise has no scaled gradients; use `bf16` with `method` unsir")
-
-
-class NoiseRows:
-    """Rows that lend noise their structure: real *retain* rows, with the forgotten classes as labels.
-
-    Args:
-        rows (`Rows`): the retain subset.
-        templates (`np.ndarray`): `(n,)`, which of them each row of noise takes length and special tokens from.
-        labels (`np.ndarray`): `(n,)`, class ids.
-    """
-
-    def __init__(self, rows: Rows, templates: np.ndarray, labels: np.ndarray):
-        self.rows = rows
-        self.templates = templates
-        self.labels = labels
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def indices(self) -> list[int]:
-        """Places in the source of the rows that lend their structure."""
-        return [self.rows.indices[int(i)] for i in self.templates]
-
-    def __getitems__(self, batch: Sequence[int]) -> list[dict[str, Any]]:
-        features = self.rows.__getitems__([int(self.templates[i]) for i in batch])
-        return [{**row, "labels": int(self.labels[i])} for row, i in zip(features, batch, strict=True)]
 
 
 class UnsirTrainer(PublishedTrainer):
@@ -369,32 +339,3 @@ class UnsirTrainer(PublishedTrainer):
 
     def record(self, name: str, value: torch.Tensor | float) -> None:
         super().record("noise_loss" if name == "forget_loss" else name, value)
-
-
-class PublishedSampler(JointSampler):
-    """The published order: impairing reads 20 copies of the noise and the retain subset, shuffled together; repairing
-    reads the subset once."""
-
-    def __init__(self, sampler: JointSampler):
-        super().__init__(
-            sampler.schedule, sampler.streams, sampler.seed, sampler.accumulation, sampler.world_size, sampler.rank,
-            sampler.ends_passes,
-        )  # fmt: skip
-
-    @cached_property
-    def _union(self) -> np.ndarray:
-        """Retain rows as they are numbered, and noise rows below 0: row i is −1 − i."""
-        noise, retain = self.streams[FORGET].rows, self.streams[RETAIN].rows
-        items = np.concatenate([np.arange(retain), -1 - np.tile(np.arange(noise), PAPER_COPIES)])
-        return random_numbers(self.seed, Stream.NOISE_ORDER).permutation(items)
-
-    def rows(self, step: int) -> dict[str, np.ndarray]:
-        phase, at = self.schedule.at(step)
-        size = self.streams[RETAIN].batch
-        if phase.name == IMPAIR:
-            at %= -(-len(self._union) // size)
-            items = self._union[at * size : (at + 1) * size]
-            return {FORGET: -1 - items[items < 0], RETAIN: items[items >= 0]}
-        if phase.name == REPAIR:
-            return {RETAIN: self._stream_rows(RETAIN, at)}
-        return {}

@@ -7,6 +7,7 @@ from typing import Any
 
 from hf_unlearn.errors import UserError, in_one_line
 from hf_unlearn.models import lora
+from hf_unlearn.models.places import check_place
 from hf_unlearn.models.weights import load_weights
 from hf_unlearn.tasks import get_task, of_problem, task_names
 from hf_unlearn.tasks.base import Task
@@ -81,15 +82,6 @@ def task_by_name(name: str) -> type[Task]:
             f"{', '.join(task_names())}"
         )
     return found
-
-
-def check_place(name: str) -> None:
-    """Raises `UserError` for a name that can only be a folder, and is none: the Hub would call it no repository."""
-    path = Path(name).expanduser()
-    if path.is_file():
-        raise UserError(f"{name} is a file; name the folder of a model")
-    if name.startswith((".", "/", "~")) and not path.is_dir():
-        raise UserError(f"there is no folder {name}; name one, or a model on the Hub")
 
 
 @contextmanager

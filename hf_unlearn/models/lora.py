@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA, arXiv 2106.09685, through peft): where they go, what the original is, and how they end.
+"""Low-rank adapters (LoRA, arXiv 2106.09685, through peft): how they begin, what the original is, and how they end.
 
 The original model is always at hand without a second copy of the weights. For an adapter that this run added it is the
 model with the adapter switched off; for a model that was given with an adapter it is a frozen copy of that adapter.
@@ -16,6 +16,13 @@ from torch import nn
 
 from hf_unlearn.errors import UserError
 from hf_unlearn.models.given_adapter import put_on
+from hf_unlearn.models.lora_targets import (
+    check_modules_to_save,
+    default_lora_targets,
+    default_modules_to_save,
+    matched_modules,
+    what_exists,
+)
 from hf_unlearn.models.tied import untied
 from hf_unlearn.models.weights import load_weights
 from hf_unlearn.tasks.forward import kept_randomness, without_wrappers
@@ -27,42 +34,7 @@ if TYPE_CHECKING:
 ADAPTER = "default"
 REFERENCE = "reference"
 PROXY = "proxy"
-_HEAD_NAMES = ("classifier", "score", "head", "fc", "lm_head")
 _HUB_KEYS = ("token", "cache_dir", "local_files_only", "force_download")
-
-
-def default_lora_targets(model: nn.Module) -> list[str]:
-    """Name suffixes of the backbone's linear layers (`Conv1D` included), such as `q_proj` or `output.dense`.
-
-    Embeddings, poolers and heads are left out. Each suffix is as short as it can be without matching one of those, so
-    BERT's `output.dense` is not shortened to `dense`, which would adapt its pooler too. Or a class's `lora_targets`.
-
-    Raises `UserError` if the backbone has no linear layer.
-    """
-    if own := getattr(model, "lora_targets", ()):
-        return [name for name in own if any(_ends_with(each, name) for each, _ in model.named_modules())]
-    linear = _linear_layers(model)
-    targets = [name for name in linear if _in_backbone(model, name)]
-    if not targets:
-        raise UserError("the model's backbone has no linear layers for LoRA: name layers with lora_target_modules")
-    others = [name for name in linear if name not in set(targets)]
-    return list(dict.fromkeys(_shortest_suffix(name, others) for name in targets))
-
-
-def default_modules_to_save(model: "PreTrainedModel") -> list[str]:
-    """Names of a classifier's head modules, trained in full and saved with the adapter; none for causal LMs.
-
-    Poolers belong to the backbone here: they come trained with the model, and stay frozen.
-    """
-    if model.get_output_embeddings() is not None:
-        return []
-    backbone = model.base_model
-    heads = [
-        name
-        for name, child in model.named_children()
-        if child is not backbone and any(True for _ in child.parameters())
-    ]
-    return [name for name in heads if name in _HEAD_NAMES] if backbone is model else heads
 
 
 def add_lora(
@@ -93,12 +65,12 @@ def add_lora(
 
     if target_modules is None or target_modules in ("all-linear", ["all-linear"]):
         target_modules = default_lora_targets(model)
-    matched = _matched(model, target_modules)
+    matched = matched_modules(model, target_modules)
     if modules_to_save is None:
         heads = default_modules_to_save(model)
         modules_to_save = [head for head in heads if not any(name.split(".")[0] == head for name in matched)]
     else:
-        _check_modules_to_save(model, modules_to_save)
+        check_modules_to_save(model, modules_to_save)
     modules = dict(model.named_modules())
     config = LoraConfig(
         r=r,
@@ -115,7 +87,7 @@ def add_lora(
             torch.manual_seed(seed)
             return get_peft_model(model, config)
     except ValueError as error:
-        raise UserError(f"LoRA cannot adapt {target_modules}: {_what_exists(model)}") from error
+        raise UserError(f"LoRA cannot adapt {target_modules}: {what_exists(model)}") from error
 
 
 def is_adapter_folder(name_or_path: str, **hub_kwargs) -> bool:
@@ -339,62 +311,3 @@ def _peft_model(model: nn.Module) -> "PeftModel":
     if not is_peft(model):
         raise ValueError("the model has no adapter, so its original is not kept inside it")
     return cast("PeftModel", without_wrappers(model))
-
-
-def _linear_layers(model: nn.Module) -> list[str]:
-    from transformers.pytorch_utils import Conv1D
-
-    return [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D))
-        # The output projection inside torch's own attention, which never calls it as a module.
-        and type(module).__name__ != "NonDynamicallyQuantizableLinear"
-    ]
-
-
-def _in_backbone(model: nn.Module, name: str) -> bool:
-    parts = name.split(".")
-    if any("pooler" in part or "embed" in part for part in parts):
-        return False
-    if model.base_model is model:
-        return not any(part in _HEAD_NAMES for part in parts)
-    return getattr(model, parts[0]) is model.base_model
-
-
-def _shortest_suffix(name: str, others: list[str]) -> str:
-    parts = name.split(".")
-    for start in range(len(parts) - 1, 0, -1):
-        suffix = ".".join(parts[start:])
-        if not any(_ends_with(other, suffix) for other in others):
-            return suffix
-    return name
-
-
-def _ends_with(name: str, suffix: str) -> bool:
-    return name == suffix or name.endswith(f".{suffix}")
-
-
-def _matched(model: nn.Module, targets: list[str] | str) -> list[str]:
-    """Names of the modules that `targets` match. Raises `UserError` for a target that matches none."""
-    names = [name for name, _ in model.named_modules()]
-    if isinstance(targets, str):
-        matched = {targets: [name for name in names if re.fullmatch(targets, name)]}
-    else:
-        matched = {target: [name for name in names if _ends_with(name, target)] for target in targets}
-    for target, found in matched.items():
-        if not found:
-            raise UserError(f"LoRA target {target!r} matches no layer: {_what_exists(model)}")
-    return [name for found in matched.values() for name in found]
-
-
-def _check_modules_to_save(model: nn.Module, wanted: list[str]) -> None:
-    for module in wanted:
-        if not any(_ends_with(name, module) for name, _ in model.named_modules()):
-            heads = ", ".join(name for name, _ in model.named_children())
-            raise UserError(f"lora_modules_to_save {module!r} matches no module: the model consists of {heads}")
-
-
-def _what_exists(model: nn.Module) -> str:
-    names = dict.fromkeys(name.rpartition(".")[2] for name in _linear_layers(model))
-    return f"the model's linear layers are {', '.join(names)}"

@@ -114,4 +114,4 @@ def _read(rows: Rows, source: Source, split: str) -> None:
         for start in range(0, len(rows), BATCH):
             rows.__getitems__(range(start, min(start + BATCH, len(rows))))
     except RowError as error:
-        raise RowError.of_split(source.place(split, error.position), error.reason, split) from error
+        raise source.row_error(split, error.position, error.reason) from error

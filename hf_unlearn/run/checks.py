@@ -15,10 +15,11 @@ from hf_unlearn.data.given import NO_RETAIN
 from hf_unlearn.errors import UserError
 from hf_unlearn.hub.upload import check_can_push, check_repo_id
 from hf_unlearn.models import lora
+from hf_unlearn.models.places import check_place
 from hf_unlearn.run.arguments import Arguments, LoraArguments
 from hf_unlearn.run.check_options import check_optimizer, check_recomputing, check_scheduler, check_times
 from hf_unlearn.run.in_force import check_sharding
-from hf_unlearn.run.loading import check_place, complete_recipe
+from hf_unlearn.run.loading import complete_recipe
 from hf_unlearn.run.recipe import Recipe
 from hf_unlearn.run.recipe_cache import default_cache_dir
 from hf_unlearn.saliency.mask import check_file

@@ -7,8 +7,9 @@ import torch
 from hf_unlearn.data.sources import Source
 from hf_unlearn.errors import UserError
 from hf_unlearn.models import lora
-from hf_unlearn.models.by_name import Head, check_place, head_of, said_in_one_line
+from hf_unlearn.models.by_name import Head, head_of, said_in_one_line
 from hf_unlearn.models.lora import base_name
+from hf_unlearn.models.places import check_place
 from hf_unlearn.models.weights import load_weights
 from hf_unlearn.run.arguments import Arguments
 from hf_unlearn.run.recipe import Recipe

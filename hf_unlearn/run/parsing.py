@@ -61,7 +61,7 @@ def parse_arguments(argv: list[str] | None = None, *, values: dict[str, Any] | N
     data_arguments = _data_arguments(task and str(task))
     parser = _build_parser(method.config_class, data_arguments)
     if values:
-        set_defaults(parser, _without_overridden(values, argv), early.config or "the given values")
+        set_defaults(parser, without_overridden(values, argv), early.config or "the given values")
     namespace, rest = parser.parse_known_args(argv)
     known = {action.dest for action in parser._actions}
     for word in rest:
@@ -102,7 +102,7 @@ def _at_home(place: Any) -> Any:
     return os.path.expanduser(place) if isinstance(place, str) else place
 
 
-def _without_overridden(values: dict[str, Any], argv: list[str]) -> dict[str, Any]:
+def without_overridden(values: dict[str, Any], argv: list[str]) -> dict[str, Any]:
     """The values of a file; its request, and its rows, only where the command line has no others."""
     named = {word[2:].split("=")[0].replace("-", "_") for word in argv if word.startswith("--")}
     gone = {other for way in named & set(OTHER_ROWS) for other in OTHER_ROWS[way]}

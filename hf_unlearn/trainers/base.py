@@ -112,6 +112,8 @@ class UnlearningTrainer(
         self._finite: torch.Tensor | None = None
         self._asked_at: dict[str, int] = {}
         self._made_optimizer = False
+        self._notes_before: int | None = None  # any training
+        self._notes_of_steps = 0  # those before, and of the last training but for what was said at its end
         super().__init__(
             model=model,
             args=args,
@@ -272,8 +274,13 @@ class UnlearningTrainer(
     # The run around the steps.
 
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
-        """As Trainer's; `resume_from_checkpoint=True` takes the newest whole one. Raises `UserError` for a checkpoint
-        of another run, or one that is not whole."""
+        """As Trainer's; `resume_from_checkpoint=True` takes the newest whole one. Notes of an earlier training go; of
+        one that is resumed, those of its end. Raises `UserError` for a checkpoint of another run, or one that is not
+        whole."""
+        if self._notes_before is None:
+            self._notes_before = len(self.notes)
+        else:
+            del self.notes[self._notes_of_steps if resume_from_checkpoint else self._notes_before :]
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
         except NonFiniteLossError:
@@ -284,6 +291,7 @@ class UnlearningTrainer(
             raise
         finally:
             self._ahead = None  # and with it the loader's workers
+            self._notes_of_steps = len(self.notes)
 
     def release(self) -> None:
         """Give back what only steps need: the optimizer's state, two numbers a weight, gradients, and the run's mixed

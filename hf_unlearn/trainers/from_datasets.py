@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 from hf_unlearn.data.given import Forget, GivenRows, prepare_rows, source_of
 from hf_unlearn.errors import UserError
 from hf_unlearn.tasks.base import Task
-from hf_unlearn.trainers.config import UnlearningConfig
+from hf_unlearn.trainers.config import KnownRecipe, UnlearningConfig
+from hf_unlearn.trainers.known_base import recipe_for
 from hf_unlearn.trainers.part import TrainerPart
 
 T = TypeVar("T", bound="FromDatasets")
@@ -28,6 +29,8 @@ class FromDatasets(TrainerPart):
         task: str | type[Task] | None = None,
         columns: Mapping[str, str | Sequence[str]] | None = None,
         max_length: int | None = None,
+        base: Any = None,
+        recipe: KnownRecipe | None = None,
         **kwargs: Any,
     ) -> T:
         """The trainer for rows as they are, not encoded, as [`unlearn`] takes them.
@@ -46,7 +49,7 @@ class FromDatasets(TrainerPart):
             eval_dataset: rows that it never saw, half of which become validation; or both by name, `validation` and
                 `test`.
             processing_class: its tokenizer or image processor.
-            forget, task, columns, max_length: as for [`unlearn`].
+            forget, task, columns, max_length, base, recipe: as for [`unlearn`].
             kwargs: for the trainer.
 
         Raises `UserError` for whatever does not fit together.
@@ -60,6 +63,7 @@ class FromDatasets(TrainerPart):
         options: dict[str, Any] = {"task": task, "columns": columns, "max_length": max_length, "seed": args.seed}
         rows = prepare_rows(model, processing_class, source_of(train_dataset, **named), forget, **options)
         made: Any = cls  # methods take splits and task, in place of what a Trainer takes there
-        trainer = made(model, args, rows.splits, rows.task, **kwargs)
+        recipe = recipe_for(rows, model, base, recipe)
+        trainer = made(model, args, rows.splits, rows.task, recipe=recipe, **kwargs)
         trainer.notes += rows.report.notes
         return trainer

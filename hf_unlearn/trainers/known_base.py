@@ -4,13 +4,31 @@ from typing import Any
 
 from torch import nn
 
+from hf_unlearn.data.prepare import Prepared
 from hf_unlearn.errors import UserError
 from hf_unlearn.models.start import find_base, start_from
 from hf_unlearn.tasks.base import Task
+from hf_unlearn.tasks.forward import unwrap
 from hf_unlearn.trainers.config import KnownRecipe
 
 FOUND = "The base was not given: it is the one that the model's adapter or card names."
 UNUSED = "The base that the model's adapter or card names could not be used; targets are made without it."
+
+
+def recipe_for(
+    rows: Prepared, model: nn.Module, base: str | nn.Module | None, recipe: KnownRecipe | None
+) -> KnownRecipe | None:
+    """What is known of how a `model` that is there was made: all of it, where a `recipe` is given, or its base, as
+    [`known_base`] has it; its notes go to those of the `rows`.
+
+    Raises `UserError` for both at once, and for a base that cannot be used.
+    """
+    if recipe is None:
+        recipe, notes = known_base(rows.task, model, base, unwrap(model).config._name_or_path)
+        rows.report.notes += notes
+    elif base is not None:
+        raise UserError("base= and recipe= both say how the model was made; give one of them")
+    return recipe
 
 
 def known_base(

@@ -16,14 +16,38 @@ MOST_TIMES = 8  # the planned steps
 ENOUGH = 0.1  # mean distance above the targets, in spreads; further away an attack on the losses still finds the rows
 MOST_ROWS = 1024  # forget rows that are looked at
 STEPS, ABOVE = "steps/total", "steps/above"  # how long the run is; how far above the rows stood at the last look
+CUT = (
+    "After {steps:,} step{s}, as {argument} says, the forgotten rows stand above their targets by {above:.2f} of the "
+    "spread of unseen rows on average, {far:,} of {rows:,} by more than the whole of it: they are not forgotten yet. "
+    "Leave {argument} out, or raise it."
+)
 
 
 class Prolonging(Measuring):
     """Gives a trainer [`prolong`], to be called once in a step, before its rows are pulled."""
 
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the log-odds on validation rows, in nats: the unit of distances to the targets."""
+        raise NotImplementedError
+
+    def nats_above(self, places: np.ndarray) -> np.ndarray:
+        """How far each of these forget rows stands above its target, `(rows,)`; below 0 where it does not."""
+        raise NotImplementedError
+
     def stand_above(self, places: np.ndarray) -> float:
         """How far these forget rows stand above their targets on average, in spreads of validation rows."""
+        return float(np.mean(self.nats_above(places))) / self.spread
+
+    def cut_by(self) -> str | None:
+        """The argument by which the user made a run with targets shorter than it would have been; `None` where it had
+        as many steps as it takes."""
         raise NotImplementedError
+
+    def looked_at(self) -> np.ndarray:
+        """Places of the forget rows that are looked at: all, or a seeded sample of them."""
+        places = random_numbers(self.args.seed, Stream.PROLONGING_ROWS).permutation(len(self.splits.forget))
+        return np.sort(places[:MOST_ROWS])
 
     def prolong(self) -> None:
         """At three quarters of the run, if the rows stand well above their targets: lengthen it, while it may be.
@@ -34,10 +58,9 @@ class Prolonging(Measuring):
         may_be = schedule.most_steps > schedule.planned_steps
         if not may_be or step != int(LOOK_AT * schedule.total_steps):
             return
-        places = random_numbers(self.args.seed, Stream.PROLONGING_ROWS).permutation(len(self.splits.forget))[
-            :MOST_ROWS
-        ]
-        above = self.stand_above(np.sort(places))
+        places = self.looked_at()
+        self.count_examples(len(places))
+        above = self.stand_above(places)
         self.method_state[ABOVE] = torch.tensor(above)
         if above <= ENOUGH or schedule.total_steps >= schedule.most_steps:
             return
@@ -56,7 +79,18 @@ class Prolonging(Measuring):
         if above > ENOUGH:
             words = f"Near the end of {total:,} steps the forgotten rows still stood above their targets"
             self.notes.append(f"{words} by {above:.1f} of the spread of unseen rows: they are not quite forgotten.")
+        if argument := self.cut_by():
+            self._note_cut(argument)
         return output
+
+    def _note_cut(self, argument: str) -> None:
+        """Of each row, as a mean hides few that stand far above behind many that are a little below."""
+        spreads = self.nats_above(self.looked_at()) / self.spread
+        above = float(spreads.clip(min=0).mean())
+        if above > ENOUGH:
+            steps = self.schedule.total_steps
+            counts = {"steps": steps, "s": "s" * (steps != 1), "far": int((spreads > 1).sum()), "rows": len(spreads)}
+            self.notes.append(CUT.format(argument=argument, above=above, **counts))
 
     # How long the run is, from the first step on and after a resume.
 

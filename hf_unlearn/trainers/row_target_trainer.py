@@ -142,12 +142,15 @@ class RowTargetTrainer(Holding, Restoring, Prolonging, Calibrating, PublishedTra
     def phases(self) -> list[Phase]:
         """Passes over the retain rows, where the user says how many. Else also as many steps as the request takes,
         and as its rows turn out to need."""
-        forget, retain = self.stream_sizes()[FORGET].batches, self.stream_sizes()[RETAIN].batches
-        steps = math.ceil(self.args.num_train_epochs * retain)
+        steps = math.ceil(self.args.num_train_epochs * self.stream_sizes()[RETAIN].batches)
         if not self.args.steps_follow_request or self.args.variant == PAPER:
             return [Phase("unlearn", steps)]
-        steps = max(steps, self.least_steps, math.ceil(self.visits * forget))
+        steps = max(steps, self._fewest_steps())
         return [Phase("unlearn", steps, most_steps=self._most_steps(steps) if self.args.variant == "rows" else None)]
+
+    def _fewest_steps(self) -> int:
+        """What the request takes, however short the recipe."""
+        return max(self.least_steps, math.ceil(self.visits * self.stream_sizes()[FORGET].batches))
 
     def _most_steps(self, steps: int) -> int:
         """What `steps` may be prolonged to: where the recipe is known, not beyond the examples of retraining, unless
@@ -241,9 +244,18 @@ class RowTargetTrainer(Holding, Restoring, Prolonging, Calibrating, PublishedTra
             return torch.tensor(SLACK)
         return forget.own(torch.where(removed < 0, SLACK, 0.0), forget.log_odds)
 
-    def stand_above(self, places: np.ndarray) -> float:
-        now = self.score(self.splits.forget.select(places), self.model_wrapped).log_odds
-        return float(np.mean(now - self.method_state["targets"].numpy()[places])) / self.spread
+    def cut_by(self) -> str | None:
+        fewest, total = self._fewest_steps(), self.schedule.total_steps
+        goes_on = self.args.variant == "rows" and self._most_steps(fewest) > fewest  # as long as rows stand above
+        if "targets" not in self.method_state or (total >= fewest and not goes_on):
+            return None
+        if self.args.max_steps > 0:
+            return "max_steps"
+        return None if self.args.steps_follow_request else "num_train_epochs"
+
+    def nats_above(self, places: np.ndarray) -> np.ndarray:
+        now = self._score(self.splits.forget.select(places), self.model_wrapped).log_odds
+        return now - self.method_state["targets"].numpy()[places]
 
     def label_targets(self, forget: SplitOutput) -> torch.Tensor:
         """As [`row_targets`], for every label: `(rows,)`. A classifier's row has one. Of a causal LM's every token has
@@ -260,7 +272,6 @@ class RowTargetTrainer(Holding, Restoring, Prolonging, Calibrating, PublishedTra
 
     @property
     def spread(self) -> float:
-        """Standard deviation of the log-odds on validation rows, in nats: the unit of distances to the targets."""
         return on_host(self.method_state["spread"])
 
     @property

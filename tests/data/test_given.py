@@ -52,6 +52,8 @@ def test_the_usual_ways_to_name_rows():
     assert places(np.array([3, 0])) == places([3, 0, 3]) == [0, 3]
     assert places(ForgetRequest(where=["owner=bob"])) == places(ForgetRequest(where="owner=bob")) == [0, 3]
     numbered = [row | {"id": k} for k, row in enumerate(ROWS)]
+    signs = [{"a": "b=v", "a=b": "w"}, {"a": "x", "a=b": "v"}]
+    assert places({"a": "b=v"}, signs) == [0] and places({"a=b": "v"}, signs) == [1]
     assert places({"id": range(2)}, numbered) == [0, 1] and places({"id": 5}, numbered) == [5]
 
 

@@ -155,9 +155,16 @@ def test_a_column_with_a_sign_in_its_name():
     request.select(source)
     assert request.public() == {"kind": "where", "column": "a=b, text", "count": 2}
     assert request.also_named(source) == ["1 test rows meet the request too: no model learned them, they stay"]
+    beside = Source("mine", rows.add_column("a", ["x", "b=v", "z"]))
     with pytest.raises(UserError, match="may be on column 'a' and 'a=b': rename one of them") as error:
-        ForgetRequest(where="a=b=v").select(Source("mine", rows.add_column("a", ["x", "y", "z"])))
+        ForgetRequest(where="a=b=v").select(beside)
     assert "'v" not in str(error.value) and "=v" not in str(error.value)
+    request = ForgetRequest(where={"a=b": "w", "a": ["b=v", "z"]})  # of columns by name nothing is guessed
+    assert request.select(beside).tolist() == [1, 2] and ForgetRequest(where={"a=b": "v"}).select(beside).tolist() == [
+        0,
+        2,
+    ]
+    assert request.public() == {"kind": "where", "column": "a=b, a", "count": 3} and "b=v" not in repr(request)
 
 
 def test_bad_conditions(source):

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from hf_unlearn.errors import UserError
-from hf_unlearn.models import lora
+from hf_unlearn.models import lora, lora_targets
 from hf_unlearn.tasks import get_task
 
 SIZE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
@@ -94,12 +94,12 @@ def train(model, inputs, steps=3):
 def test_default_targets_are_the_backbone_and_the_head_is_saved(case):
     model, task = make(case)
     _, _, targets, heads = CASES[case]
-    found = lora.default_lora_targets(model)
+    found = lora_targets.default_lora_targets(model)
     assert set(found) == targets
-    assert lora.default_modules_to_save(model) == heads
+    assert lora_targets.default_modules_to_save(model) == heads
 
     backbone = model.base_model_prefix + "."
-    linear = [n for n in lora._linear_layers(model) if n.startswith(backbone) and "pooler" not in n]
+    linear = [n for n in lora_targets._linear_layers(model) if n.startswith(backbone) and "pooler" not in n]
     peft_model = adapted(model, task)
     layers = {
         name.removeprefix("base_model.model.").removesuffix(".lora_A.default.weight")

@@ -8,7 +8,9 @@ from toy import image_rows, image_setup, lm_setup, text_setup, vit
 
 from hf_unlearn import unlearn
 from hf_unlearn.errors import UserError
+from hf_unlearn.methods.nabla_tau import NablaTauConfig, NablaTauTrainer
 from hf_unlearn.models.start import find_base, start_from
+from hf_unlearn.trainers.config import KnownRecipe
 from hf_unlearn.trainers.known_base import FOUND, UNUSED, known_base
 
 
@@ -86,3 +88,24 @@ def test_unlearn_takes_a_base():
     options = {"max_steps": 1, "proxy_epochs": 0.2, "use_cpu": True, "disable_tqdm": True, "forget": [1, 2]}
     result = unlearn(model, task.processor, rows, base=vit(seed=3), **options)
     assert backbone_equal(result.trainer.recipe.start(0), vit(seed=3))
+
+
+def test_a_trainer_made_by_hand_takes_a_base_as_unlearn_does(tmp_path):
+    model, _, task = image_setup()
+    model.config.label2id = {name: i for i, name in enumerate(task.label_names)}
+    rows = {"train_dataset": image_rows(40), "eval_dataset": image_rows(24, seed=1), "forget": [1, 2]}
+    rows |= {"model": model, "processing_class": task.processor}
+
+    def make(**more):
+        return NablaTauTrainer.from_datasets(args=NablaTauConfig(tmp_path / "out", use_cpu=True), **rows, **more)
+
+    assert backbone_equal(make(base=vit(seed=3)).recipe.start(0), vit(seed=3))
+    with pytest.raises(UserError, match="base= and recipe= both say how the model was made"):
+        make(base=vit(seed=3), recipe=KnownRecipe(lambda seed: vit(seed)))
+    assert make().recipe is None and make(recipe=(known := KnownRecipe(lambda seed: vit(seed)))).recipe is known
+    model.config._name_or_path = str(tmp_path / "own")
+    for folder, card in (("base", ""), ("own", f"---\nbase_model: {tmp_path / 'base'}\n---\n")):
+        vit(seed=3).save_pretrained(tmp_path / folder)
+        (tmp_path / folder / "README.md").write_text(card)
+    found = make()
+    assert FOUND in found.notes and backbone_equal(found.recipe.start(0), vit(seed=3))

@@ -3,14 +3,15 @@
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import processes
 import pytest
 import torch
-from toy import image_setup
+from toy import image_setup, lm_setup
 from transformers import get_scheduler
 
 from hf_unlearn.methods import get_method
-from hf_unlearn.trainers import prolonging, row_target_trainer
+from hf_unlearn.trainers import prolonging, row_target_trainer, token_pull
 from hf_unlearn.trainers.config import KnownRecipe
 from hf_unlearn.trainers.prolonging import ABOVE, STEPS, stretch
 from hf_unlearn.trainers.sampler import JointSampler, StreamSize
@@ -100,10 +101,17 @@ def test_wrong_labels_of_a_removed_class_are_not_prolonged(tmp_path, short):
 
 def test_another_training_begins_as_planned(tmp_path, short):
     trainer = make(tmp_path, 0.5)
+    trainer.notes.append("of the rows")
     trainer.train()
+    first = list(trainer.notes)
+    assert first[0] == "of the rows" and any("prolonged" in note for note in first)
+    trainer.train(resume_from_checkpoint=True)  # of a run that is over: its end is told again, and once
+    assert trainer.notes == first
     trainer.stand_above = lambda places: 0.0
     trainer.train()
     assert trainer.state.global_step == PLANNED
+    kinds = [note[:40] for note in first if "above their targets" not in note]
+    assert [note[:40] for note in trainer.notes] == kinds  # those of this training, and of no other
 
 
 def test_the_distance_is_that_of_the_rows_to_their_targets(tmp_path):
@@ -111,6 +119,7 @@ def test_the_distance_is_that_of_the_rows_to_their_targets(tmp_path):
     log_odds = torch.tensor(trainer.score(trainer.splits.forget).log_odds)
     trainer.method_state = {"targets": log_odds - torch.arange(11.0) * 2, "spread": torch.tensor(4.0)}
     assert trainer.stand_above(torch.tensor([1, 4]).numpy()) == pytest.approx((2 + 8) / 2 / 4)
+    assert "side_examples" not in trainer.method_state  # who looks in order to train longer counts it
 
 
 @pytest.mark.parametrize("own", [{"num_train_epochs": 4}, {"max_steps": 8}, {"variant": "held"}])
@@ -119,6 +128,48 @@ def test_what_the_user_fixes_is_not_prolonged(tmp_path, short, own):
     assert trainer.schedule.most_steps == trainer.schedule.total_steps == 8
     trainer.train()
     assert trainer.state.global_step == 8 and STEPS not in trainer.method_state
+
+
+@pytest.mark.parametrize("own", ["max_steps", "num_train_epochs"])
+@pytest.mark.parametrize("method", ["nabla_tau", "salun"])
+def test_a_run_that_the_user_cuts_says_how_far_its_rows_still_stand_above(tmp_path, short, method, own):
+    steps = {"max_steps": 3, "num_train_epochs": 0.1}[own]
+    trainer = make(tmp_path, method=method, **{own: steps})
+    trainer.nats_above = lambda places: trainer.spread * np.array([-9.0, 0.5, 1.5, 2.0])[places % 4]
+    trainer.train()
+    words = (
+        f"as {own} says, the forgotten rows stand above their targets by 0.91 of the spread of unseen rows on average"
+    )
+    (note,) = [note for note in trainer.notes if "their targets" in note]
+    assert words in note and "5 of 11 by more than the whole of it" in note and f"Leave {own} out" in note
+    trainer.nats_above = lambda places: trainer.spread * np.full(len(places), 0.09)
+    trainer.train()
+    assert not [note for note in trainer.notes if "their targets" in note]
+    free = make(tmp_path / "free", 0.0, method)
+    free.nats_above = lambda places: free.spread * np.full(len(places), 9.0)
+    free.train()
+    assert not [note for note in free.notes if "their targets" in note]  # it took what it needed
+
+
+@pytest.mark.parametrize("steps, told", [(PLANNED - 1, True), (PLANNED, False)])
+@pytest.mark.parametrize("kind", ["wrong labels of a removed class", "tokens"])
+def test_where_no_run_goes_on_only_one_of_fewer_steps_is_cut(tmp_path, short, monkeypatch, kind, steps, told):
+    setup, values = (lm_setup, {"variant": "tokens"}) if kind == "tokens" else (image_setup, {})
+    model, splits, task = setup()
+    method = get_method("nabla_tau" if values else "salun")
+    splits.forgotten_classes = () if values else (3,)
+    monkeypatch.setattr(token_pull, "LEAST_STEPS", PLANNED)
+    values |= {"use_cpu": True, "max_steps": steps, "per_device_forget_batch_size": 64}
+    trainer = method(model, method.config_class(output_dir=str(tmp_path), **values), splits, task, quiet=True)
+    trainer.method_state = {"targets": torch.zeros(1)}
+    assert trainer.cut_by() == ("max_steps" if told else None)
+
+
+def test_cut_runs_without_a_target_for_each_row_are_not_looked_at(tmp_path, short):
+    for k, own in enumerate(({"variant": "held"}, {"method": "salun", "variant": "paper", "learning_rate": 1e-3})):
+        trainer = make(tmp_path / str(k), max_steps=2, **own)
+        trainer.train()
+        assert not [note for note in trainer.notes if "their targets" in note]
 
 
 @pytest.mark.parametrize("epochs, most", [(1, 10), (20, 25), (1000, MOST)])  # 20 · 30 rows are 25 · 24

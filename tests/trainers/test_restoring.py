@@ -64,6 +64,17 @@ def test_the_last_sound_state_comes_back(tmp_path, method, breaks_after, back_to
     assert not any(key.startswith(KEPT) for key in trainer.method_state)  # nobody needs the copy any more
 
 
+def test_of_two_trainings_the_notes_are_those_of_the_last(tmp_path):
+    trainer = make(tmp_path, 9)
+    for _ in range(2):
+        trainer.train()
+        assert len([note for note in trainer.notes if "set back" in note]) == 1
+        assert len([note for note in trainer.notes if "Targets come from" in note]) == 1
+    trainer.look_at_validation = lambda: SOUND
+    trainer.train()
+    assert not [note for note in trainer.notes if "set back" in note]
+
+
 def test_of_an_adapter_the_adapter_alone_is_kept(tmp_path):
     trainer = make(tmp_path, 0, adapter=True)
     size = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
