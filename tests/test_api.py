@@ -251,6 +251,8 @@ def test_a_trainer_is_made_as_any_other(tmp_path):
         FineTuneTrainer.from_datasets(model, other.args, eval_dataset=both, **rows)
     with pytest.raises(UserError, match="eval_dataset= has dev: name the rows validation and test"):
         FineTuneTrainer.from_datasets(model, args, eval_dataset={"dev": data["test"]}, **rows)
+    with pytest.raises(UserError, match="eval_dataset= is None: give rows"):
+        FineTuneTrainer.from_datasets(model, args, eval_dataset=None, **rows)
 
 
 def test_the_tasks_are_told_by_the_models_class():

@@ -303,6 +303,11 @@ def test_the_cache_says_where_rows_stay(capsys, tmp_path, monkeypatch):
     assert f"datasets cache: {datasets.config.HF_DATASETS_CACHE}" in told
 
 
+def test_a_cache_folder_that_was_mistyped_is_not_taken_for_an_empty_one(capsys, tmp_path):
+    assert cli.main(["cache", "--clear", "--cache_dir", str(tmp_path / "cahce")]) == 2
+    assert "there is no folder" in capsys.readouterr().err
+
+
 def test_every_flag_has_a_text_of_its_own(capsys):
     with pytest.raises(SystemExit):
         cli.main(["evaluate", "--help"])

@@ -72,21 +72,24 @@ def audit(argv: list[str] | None = None) -> None:
         _check_rows(own, arguments, rows)
         say(f"task       {rows.task.name} on {rows.source.name}")
         say(f"rows       {len(rows.audited):,} audited, {sum(map(len, rows.unseen)):,} unseen")
+        base = _load_base(arguments, rows.task)
         if arguments.run.dry_run:
             return say(f"output     {arguments.trainer.output_dir} (nothing was written)")
-        found, judged = measure(own, arguments, rows)
+        found, judged = measure(own, arguments, rows, base)
         if arguments.trainer.process_index == 0:
             _save(own, arguments, rows, found, judged)
 
 
-def measure(own: AuditArguments, arguments: Arguments, rows: AuditedRows) -> tuple[Audit, Judged]:
+def measure(
+    own: AuditArguments, arguments: Arguments, rows: AuditedRows, base_model: nn.Module | None
+) -> tuple[Audit, Judged]:
     """Everything that is stored, and the figures of single rows, which are not."""
     say("scoring the model")
     scored = _score(arguments, rows, rows.model)
     base: dict[str, dict[str, np.ndarray]] = {}
-    if arguments.model.base_model is not None:
+    if base_model is not None:
         say("scoring the base model")
-        base = _score(arguments, rows, load_model(arguments, rows.task, arguments.model.base_model))
+        base = _score(arguments, rows, base_model)
     by_losses = {name: found["loss"] for name, found in scored.items()}
     bases = {name: found["loss"] for name, found in base.items()}
     judged = judge_rows(
@@ -122,6 +125,22 @@ def measure(own: AuditArguments, arguments: Arguments, rows: AuditedRows) -> tup
         "notes": [*rows.notes, SHARED if base else OTHER_KIND],
     }
     return found, judged
+
+
+def _load_base(arguments: Arguments, task: Task) -> nn.Module | None:
+    """What the losses are compared with. Raises `UserError` for one that lacks the model's head, as what a classifier
+    was fine-tuned from does."""
+    name = arguments.model.base_model
+    if name is None:
+        return None
+    try:
+        return load_model(arguments, task, name)
+    except UserError as error:
+        reason = str(error).partition("; name the model")[0]
+        raise UserError(
+            f"--base_model cannot be compared with the model: {reason}; name a base that loads with the model's head, "
+            "or leave it out and give unseen rows"
+        ) from None
 
 
 def _score(arguments: Arguments, rows: AuditedRows, model: nn.Module) -> dict[str, dict[str, np.ndarray]]:

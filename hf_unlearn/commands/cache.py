@@ -11,7 +11,7 @@ REMEMBERS = "An original in here still remembers the rows that were forgotten fr
 
 
 def cache(argv: list[str] | None = None) -> None:
-    """List the entries, or remove some. Raises `UserError` for a name that is none."""
+    """List the entries, or remove some. Raises `UserError` for a name that is none, and for a folder that is none."""
     parser = LineParser(prog="hf-unlearn cache", description="Originals and twins that are kept. " + REMEMBERS)
     parser.add_argument("--cache_dir", help="the folder (default: $HF_UNLEARN_CACHE, or the user's cache folder)")
     parser.add_argument("--clear", nargs="*", metavar="NAME", help="remove these entries; without a name all of them")
@@ -19,7 +19,9 @@ def cache(argv: list[str] | None = None) -> None:
 
     from hf_unlearn.run.recipe_cache import default_cache_dir, entries
 
-    folder = Path(given.cache_dir) if given.cache_dir else default_cache_dir()
+    folder = Path(given.cache_dir).expanduser() if given.cache_dir else default_cache_dir()
+    if given.cache_dir and not folder.is_dir():
+        raise UserError(f"--cache_dir: there is no folder {folder}; name that of the runs, or leave it out")
     found = list(entries(folder))
     if given.clear is not None:
         unknown = set(given.clear) - {entry.folder.name for entry in found}

@@ -60,23 +60,65 @@ def compare(argv: list[str] | None = None) -> None:
         results.print_data(data)
         settle_contestants(plan, everybody, data)
         _say_who(plan)
+        folder = ContestFolder(Path(base.trainer.output_dir), plan, own.tune)
+        course = ContestCourse.of(own, plan, folder)
+        say(f"contest    {course}")
         if base.run.dry_run:
             return results.print_nothing_written(base, data)
-        folder = ContestFolder(Path(base.trainer.output_dir), plan, own.tune)
-        runs = make_runs(own, plan, folder, data)
+        runs = make_runs(own, plan, folder, data, course)
         numbers = {"retrain": base.recipe.retrain, "tune": own.tune}
         contest = build_contest(runs, **numbers, passed_over=plan.passed_over, accuracy=data.task.accuracy_name)
         save(folder.folder, contest, base.run.json)
 
 
-def make_runs(own: CompareArguments, plan: ContestPlan, folder: ContestFolder, data: Data) -> dict[str, list[Run]]:
+@dataclass
+class ContestCourse:
+    """What a contest takes, and what of it is there.
+
+    Args:
+        names: of the entries, as they run under every seed.
+        before: steps under a seed before its entries.
+        stored: `stored[seed][entry]`, the runs of the folder; `None` where there is none.
+    """
+
+    names: list[str]
+    before: list[str]
+    stored: list[dict[str, Run | None]]
+
+    @classmethod
+    def of(cls, own: CompareArguments, plan: ContestPlan, folder: ContestFolder) -> "ContestCourse":
+        names = entry_names(plan.contestants(), own.tune)
+        twins = plan.base.recipe.retrain + 1  # one more, as a contestant
+        stored = [{name: folder.read(name, k) for name in names} for k in range(own.seeds)]
+        return cls(names, ["original", *["twin"] * twins], stored)
+
+    @property
+    def missing(self) -> list[list[str]]:
+        """Entries that are still to be run, by seed."""
+        return [[name for name in self.names if found[name] is None] for found in self.stored]
+
+    @property
+    def total(self) -> int:
+        return len(self.stored) * (len(self.before) + len(self.names))
+
+    @property
+    def left(self) -> list[str]:
+        """Steps that are still to be done. A seed with a missing entry makes its original and twins, or reads them
+        from the cache."""
+        return [name for each in self.missing if each for name in (*self.before, *each)]
+
+    def __str__(self) -> str:
+        under = f"under each of {len(self.stored)} seeds" if len(self.stored) > 1 else "under one seed"
+        entries = f"an original, {len(self.before) - 1} twins and {len(self.names)} entries"
+        return f"{len(self.left)} of {self.total} steps are left: {under} {entries}"
+
+
+def make_runs(
+    own: CompareArguments, plan: ContestPlan, folder: ContestFolder, data: Data, course: ContestCourse
+) -> dict[str, list[Run]]:
     """`runs[entry][seed]`: those of the folder, and those that were missing there. `data`: of the first seed."""
-    names = entry_names(plan.contestants(), own.tune)
-    stored = [{name: folder.read(name, k) for name in names} for k in range(own.seeds)]
-    missing = [[name for name in names if found[name] is None] for found in stored]
-    twins = ["original", *["twin"] * (plan.base.recipe.retrain + 1)]
-    left = [name for each in missing if each for name in (*twins, *each)]
-    progress = ContestProgress(own.seeds * (len(twins) + len(names)), left)
+    names, stored, missing = course.names, course.stored, course.missing
+    progress = ContestProgress(course.total, course.left)
     moves = plan.base.request.near_duplicates  # rows, once there is an original
     for k in range(own.seeds):
         if k and not missing[k]:
@@ -86,7 +128,7 @@ def make_runs(own: CompareArguments, plan: ContestPlan, folder: ContestFolder, d
             folder.check_rows(stored[k], k, here.describe())
         if not missing[k]:
             continue
-        seed = ContestSeed(plan, k, here, own.tune, partial(progress.step, seed=k + 1))
+        seed = ContestSeed(plan, k, here, own.tune, partial(progress.step, seed=k))
         seed.prepare()
         if moves:
             folder.check_rows(stored[k], k, here.describe())

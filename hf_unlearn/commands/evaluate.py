@@ -28,7 +28,7 @@ from hf_unlearn.run.arguments import Arguments
 from hf_unlearn.run.checks import check
 from hf_unlearn.run.command_arguments import parse_with_own
 from hf_unlearn.run.durability import stress_models
-from hf_unlearn.run.judged import check_rows, reuse_division, stored_evidence
+from hf_unlearn.run.judged import check_rows, check_tokenizer, reuse_division, stored_evidence
 from hf_unlearn.run.loading import check_exists, get_recipe, load_model, placed
 from hf_unlearn.run.rows import Data, prepare_data
 from hf_unlearn.run.stopping import AGAIN, told_how_to_go_on
@@ -88,6 +88,8 @@ def evaluate(argv: list[str] | None = None) -> None:
         for name in LANGUAGE_ONLY:
             if getattr(own, name) is not None and not data.task.generates:
                 raise UserError(f"--{name} is for tasks that generate (causal_lm), and this is {data.task.name}")
+        if has_original:
+            check_tokenizer(arguments, data, own.unlearned_model)
         unlearned = load_model(arguments, data.task, own.unlearned_model) if has_original else data.loaded
         if arguments.run.dry_run:
             return results.print_nothing_written(arguments, data)

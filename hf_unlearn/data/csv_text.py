@@ -24,8 +24,8 @@ USUAL_SEPARATORS = {".csv": ",", ".tsv": "\t"}
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
-def text_options(files: dict[str, list[str]], separator: str, notes: list[str]) -> dict[str, Any]:
-    """Arguments of the csv loader that make it leave every cell as it is.
+def text_options(files: dict[str, list[str]], separator: str, notes: list[str]) -> dict[str, dict[str, Any]]:
+    """Arguments of the csv loader, by split, that make it leave every cell as it is.
 
     Args:
         files: paths or addresses by split.
@@ -33,12 +33,10 @@ def text_options(files: dict[str, list[str]], separator: str, notes: list[str]) 
             write them in many countries, that separates the cells of all files.
         notes: where it is said that another separator was taken.
 
-    Raises `UserError` for an empty file, a header that names a column twice, rows longer than the header, files with
-    different columns or separators, and quotes that join rows.
+    Splits may have different columns, as test rows without the ids of customers. Raises `UserError` for an empty file,
+    a header that names a column twice, rows longer than the header, files of one split with different columns, files
+    with different separators, and quotes that join rows.
     """
-    import datasets
-
-    columns: list[str] | None = None
     every = [name for names in files.values() for name in names]
     found = {name: separator_of(name, separator) for name in every}
     taken = dict.fromkeys(found.values())
@@ -47,31 +45,45 @@ def text_options(files: dict[str, list[str]], separator: str, notes: list[str]) 
         raise UserError(f"the cells of the csv files are separated by {words}; save all files with the same")
     if (other := next(iter(taken), separator)) != separator:
         notes.append(f"the cells of {', '.join(map(_short, every[:3]))} are separated by {SEPARATORS[other]}")
-    for name in every:
-        header = _header(name, other)
-        if columns is not None and set(header) != set(columns):
+    return {split: _options_of_split(names, other) for split, names in files.items()}
+
+
+def _options_of_split(names: list[str], separator: str) -> dict[str, Any]:
+    import datasets
+
+    columns: list[str] = []
+    for name in names:
+        header = _header(name, separator)
+        if columns and set(header) != set(columns):
             odd = ", ".join(sorted(set(header) ^ set(columns)))
-            raise UserError(f"the csv files have different columns; not in all of them: {odd}")
+            raise UserError(
+                f"'{_short(name)}' and '{_short(names[0])}' hold rows of one split and have different columns, {odd} "
+                "in one of them only: write the same header in both"
+            )
         columns = columns or header
-        _check_quotes(name, other)
-    features = datasets.Features({column: datasets.Value("string") for column in columns or []})
-    return {"features": features, "na_filter": False, "index_col": False, "sep": other}
+        _check_quotes(name, separator)
+    features = datasets.Features({column: datasets.Value("string") for column in columns})
+    return {"features": features, "na_filter": False, "index_col": False, "sep": separator}
 
 
 def with_numbers(splits: dict[str, Any]) -> dict[str, Any]:
     """Rows of text columns, by split, with numbers and truth values where nothing is lost by it, and nothing where a
-    cell is empty. A column has one type in all splits."""
+    cell is empty. A column has one type in all splits that have it."""
     import datasets
 
-    names = next(iter(splits.values())).column_names
-    kinds = {name: _kind([arrow_column(rows, name) for rows in splits.values()]) for name in names}
-    features = datasets.Features({name: datasets.Value(str(kind)) for name, kind in kinds.items()})
-    return {
-        split: rows.with_format("arrow")
-        .map(_typed, batched=True, features=features, fn_kwargs={"kinds": {n: str(k) for n, k in kinds.items()}})
-        .with_format(None)
-        for split, rows in splits.items()
-    }
+    columns: dict[str, list[pa.ChunkedArray]] = {}
+    for rows in splits.values():
+        for name in rows.column_names:
+            columns.setdefault(name, []).append(arrow_column(rows, name))
+    kinds = {name: str(_kind(parts)) for name, parts in columns.items()}
+
+    def typed(rows):
+        own = {name: kinds[name] for name in rows.column_names}
+        features = datasets.Features({name: datasets.Value(kind) for name, kind in own.items()})
+        rows = rows.with_format("arrow").map(_typed, batched=True, features=features, fn_kwargs={"kinds": own})
+        return rows.with_format(None)
+
+    return {split: typed(rows) for split, rows in splits.items()}
 
 
 def check_metadata(files: list[str]) -> None:

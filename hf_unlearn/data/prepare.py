@@ -137,11 +137,24 @@ def encoded(
     chosen = source.columns and {role: column for role, column in source.columns.items() if role in task_class.roles}
     if named or chosen is None:
         chosen = task_class.detect_columns(source.train.column_names, source.train.features, named)
+    _check_in_every_split(source, chosen)
     if not task_class.has_labels():
         return source, chosen, None
     encode = encode_label_sets if task_class.has_label_sets else encode_labels
     source, names = encode(source, chosen["label"], label2id)
     return source, chosen, names
+
+
+def _check_in_every_split(source: Source, chosen: dict[str, str]) -> None:
+    """Raises `UserError` for validation or test rows that lack a column which the training rows are read by. (Labels
+    are looked for where they are encoded.)"""
+    for split, rows in source.splits().items():
+        for role, column in chosen.items():
+            if role != "label" and column in source.train.column_names and column not in rows.column_names:
+                raise UserError(
+                    f"the {split} rows have no column '{column}', which the training rows have for {role}; theirs are "
+                    f"{', '.join(rows.column_names)}: name it alike in all"
+                )
 
 
 def _with_one_label_column(

@@ -271,8 +271,15 @@ def _read(shown: str, *where: str | None, notes: list[str], **options: Any) -> d
         if not isinstance(config, CsvConfig):
             splits = dict(datasets.load_dataset(*where, **options))
             return mixed_as_text(splits) if as_json else splits
-        options |= text_options(config.data_files, config.sep, notes)
-        return with_numbers(dict(datasets.load_dataset(*where, **options)))
+        by_split = text_options(config.data_files, config.sep, notes)
+        own = next(iter(by_split.values()))
+        if all(each == own for each in by_split.values()):
+            return with_numbers(dict(datasets.load_dataset(*where, **options | own)))
+        found: dict[str, Any] = {}
+        for split, of_split in by_split.items():
+            files_of = {"data_files": {split: list(config.data_files[split])}}
+            found |= datasets.load_dataset("csv", **options | files_of | of_split)
+        return with_numbers(found)
 
 
 @contextmanager

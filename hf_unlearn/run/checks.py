@@ -24,7 +24,7 @@ from hf_unlearn.run.recipe import Recipe
 from hf_unlearn.run.recipe_cache import default_cache_dir
 from hf_unlearn.saliency.mask import check_file
 from hf_unlearn.tasks import get_task
-from hf_unlearn.trainers.resuming import find_checkpoint
+from hf_unlearn.trainers.resuming import checkpoints, find_checkpoint
 
 TRACKER_PACKAGES = {
     "azure_ml": "azureml",
@@ -325,7 +325,8 @@ def _check_output(arguments: Arguments, goes_on: bool) -> None:
     if trainer.resume_from_checkpoint is not None:
         trainer.resume_from_checkpoint = find_checkpoint(trainer.resume_from_checkpoint, output)
     elif not (goes_on or arguments.run.dry_run) and output.is_dir() and any(output.iterdir()):
-        raise UserError(f"--output_dir {output} is not empty; name a new folder, or --resume_from_checkpoint last")
+        goes = ", or --resume_from_checkpoint last" if checkpoints(output) else ""
+        raise UserError(f"--output_dir {output} is not empty; name a new folder{goes}")
 
 
 def check_folder(folder: Path, what: str) -> None:

@@ -24,10 +24,10 @@ class ContestProgress:
 
     @contextmanager
     def step(self, name: str, seed: int) -> Iterator[None]:
-        """Around one step."""
+        """Around one step. `seed`: its number, as in the name of its folder."""
         left = self.seconds_left()
         number = self.total - len(self.left) + 1
-        say(f"contest    {number} of {self.total}: seed {seed}, {name}{_about(left)}")
+        say(f"contest    {number} of {self.total}: seed_{seed}, {name}{_about(left)}")
         start = self.clock()
         yield
         self.took.setdefault(name, []).append(self.clock() - start)

@@ -1,17 +1,25 @@
-"""A model to be judged that this tool made: its evidence says which rows were forgotten, and which were held out."""
+"""A model to be judged: its tokenizer must be the original's; where this tool made it, its evidence says which rows
+were forgotten, and which were held out."""
 
+import copy
 from pathlib import Path
+from typing import Any
 
 from hf_unlearn.data.content import key_name
 from hf_unlearn.errors import UserError
+from hf_unlearn.models.by_name import said_in_one_line
 from hf_unlearn.report.blocks import Evidence
 from hf_unlearn.report.evidence import EVIDENCE, read_evidence
 from hf_unlearn.run.arguments import Arguments
 from hf_unlearn.run.rows import Data
+from hf_unlearn.tasks.tokenizing import check_vocabulary
 
 OTHER_ROWS = (
     "The held-out rows are not those of the run that made the model: rows that steered it may be among the test rows."
 )
+
+
+TRIED = 8  # rows that both tokenizers read
 
 
 def stored_evidence(model: str) -> Evidence | None:
@@ -55,3 +63,28 @@ def check_rows(data: Data, stored: Evidence | None) -> list[str]:
             "data and the --seed of the run that made it"
         )
     return [] if division.get("digest") == data.division()["digest"] else [OTHER_ROWS]
+
+
+def check_tokenizer(arguments: Arguments, data: Data, model: str) -> None:
+    """Raises `UserError` where a tokenizer lies beside `model` that reads rows otherwise than the original's, by which
+    they are encoded. `--processor_name_or_path` names one for all models."""
+    if arguments.model.processor_name_or_path is not None or not hasattr(data.task.processor, "get_vocab"):
+        return
+    try:
+        with said_in_one_line(model):
+            other = type(data.task).load_processor(model, trust_remote_code=arguments.model.trust_remote_code)
+        check_vocabulary(other)
+    except UserError:  # it has none of its own
+        return
+    rows, task = data.splits.test, copy.copy(data.task)
+    task.processor = other
+    places = rows.indices[:TRIED]
+    if _ids(data.task, rows.source, places) != _ids(task, rows.source, places):
+        raise UserError(
+            f"the tokenizer beside {model} reads rows otherwise than the original's, by which they are encoded: put "
+            "the original's beside it, or name the one for both with --processor_name_or_path"
+        )
+
+
+def _ids(task: Any, source: Any, places: list[int]) -> list[list[int]]:
+    return [row["input_ids"].tolist() for row in task.encode(source[places], places)]

@@ -55,7 +55,10 @@ def load_model(arguments: Arguments, task: Task, name: str):
             model: Any = lora.load_adapter_model(name, task.auto_model(), **labels, **options)
         else:
             model = load_weights(task.auto_model(), name, **options)
-    task.prepare_model(model)
+    try:
+        task.prepare_model(model)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
     return model
 
 

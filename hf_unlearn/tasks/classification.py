@@ -63,8 +63,9 @@ def check_classes(config: Any, label_names: list[str] | None) -> None:
     data_names = [str(name).lower() for name in label_names]
     if names != data_names and sorted(names) == sorted(data_names):
         raise UserError(
-            "the model and the data have the same classes in another order: "
-            f"renumber the data's labels to the model's order, {', '.join(map(str, config.id2label.values()))}"
+            "the model has the data's classes in another order: put its output layer and its id2label into "
+            f"the data's, {', '.join(map(str, label_names))}, or renumber the data's labels to the model's order, "
+            f"{', '.join(map(str, config.id2label.values()))}"
         )
 
 

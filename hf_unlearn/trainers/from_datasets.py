@@ -57,6 +57,8 @@ class FromDatasets(TrainerPart):
         config_class = getattr(cls, "config_class", UnlearningConfig)
         if not isinstance(args, config_class):
             raise UserError(f"args= is {type(args).__name__}: {cls.__name__} takes a {config_class.__name__}")
+        if eval_dataset is None:
+            raise UserError("eval_dataset= is None: give rows that the model was not trained on; half steer the run")
         named = eval_dataset if isinstance(eval_dataset, Mapping) else {"test": eval_dataset}
         if unknown := sorted(set(named) - {"validation", "test"}):
             raise UserError(f"eval_dataset= has {', '.join(unknown)}: name the rows validation and test")

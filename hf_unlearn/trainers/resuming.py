@@ -58,9 +58,12 @@ def _rows(trainer: TrainerPart) -> str:
 
 
 def _sample(model: torch.nn.Module) -> str:
-    """Hash of a few values of every weight: another original has others."""
-    found = hashlib.sha256()
+    """Hash of a few values of every weight: another original has others. A fresh adapter, which whoever makes it may
+    draw anew, changes nothing of the original; the checkpoint holds its own."""
+    found, drawn = hashlib.sha256(), lora.is_peft(model) and lora.is_fresh(model)
     for name, value in model.state_dict().items():
+        if drawn and "lora_" in name:
+            continue
         if type(value) in (torch.Tensor, torch.nn.Parameter) and not value.is_meta:
             some = value.detach().reshape(-1)[:SAMPLED].cpu().contiguous()
             found.update(name.encode() + some.view(torch.uint8).numpy().tobytes())

@@ -8,7 +8,7 @@ import jsonschema
 import numpy as np
 import pytest
 import tiny
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModel, LlamaConfig, LlamaForCausalLM
 
 from hf_unlearn.cli import main
 from hf_unlearn.report import schema
@@ -181,3 +181,23 @@ def test_bad_input_is_one_line_and_nothing_is_written(tmp_path, capsys, classifi
     err = capsys.readouterr().err.strip()
     assert len(err.splitlines()) == 1 and said in err and SECRET not in err, err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_base_without_the_head_is_refused_before_anything_is_scored(tmp_path, capsys, classifier):
+    """A classifier's base, as a `run.yaml` names it for `train`."""
+    AutoModel.from_pretrained(classifier / "out").save_pretrained(tmp_path / "base")
+    argv = ["--model_name_or_path", str(classifier / "out"), "--dataset_name", str(classifier / "others.jsonl")]
+    argv += ["--base_model", str(tmp_path / "base"), "--output_dir", str(tmp_path / "out"), "--use_cpu"]
+    assert main(["audit", "--task", "text_classification", *argv]) == 2
+    said = capsys.readouterr()
+    assert "--base_model cannot be compared with the model: " in said.err and "no trained head" in said.err
+    assert "(a base goes to" not in said.err and "scoring" not in said.out
+
+
+def test_an_occupied_folder_is_not_gone_on_in(tmp_path, capsys, classifier):
+    """An audit has no checkpoints."""
+    (tmp_path / "audit.json").write_text("{}")
+    argv = ["--model_name_or_path", str(classifier / "out"), "--dataset_name", str(classifier / "others.jsonl")]
+    assert main(["audit", *argv, "--output_dir", str(tmp_path), "--use_cpu"]) == 2
+    err = capsys.readouterr().err
+    assert "is not empty; name a new folder" in err and "resume" not in err

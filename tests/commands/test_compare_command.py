@@ -147,7 +147,7 @@ def test_a_stopped_contest_goes_on_and_ends_alike(tmp_path, made, monkeypatch, c
     assert contest(tmp_path, values, *CONTEST) == 0
     assert ran[5:] == [(0, name) for name in NAMES[4:]] + [(1, name) for name in NAMES]
     assert trained == 2 * ["fine_tune", "fine_tune", "npo", "npo", "ssd"]  # the default of a search is not made again
-    assert "contest    9 of 22: seed 1, npo tuned" in capsys.readouterr().out
+    assert "contest    9 of 22: seed_0, npo tuned" in capsys.readouterr().out
     assert without_times(read(tmp_path / "out")) == without_times(read(made / "out"))
     before = (tmp_path / "out" / "contest.json").read_bytes()
     assert contest(tmp_path, values, *CONTEST) == 0
@@ -172,6 +172,17 @@ def test_a_contest_with_other_arguments_does_not_go_on(made, tmp_path, capsys, c
     err = capsys.readouterr().err.strip()
     assert said in err and len(err.splitlines()) == 1
     assert {path: path.read_bytes() for path in (made / "out").rglob("*") if path.is_file()} == before
+
+
+def test_a_dry_run_says_what_is_left_and_what_would_be_refused(made, capsys):
+    path = tiny.write_config(made, config(made))
+    assert main(["compare", "--config", path, *CONTEST, "--dry_run"]) == 0
+    assert "contest    0 of 22 steps are left: under each of 2 seeds" in capsys.readouterr().out
+    assert main(["compare", "--config", path, *CONTEST, "--seeds", "3", "--dry_run"]) == 0
+    said = "contest    11 of 33 steps are left: under each of 3 seeds an original, 3 twins and 7 entries"
+    assert said in capsys.readouterr().out
+    assert main(["compare", "--config", path, *CONTEST, "--retrain", "3", "--dry_run"]) == 2
+    assert "with another --retrain" in capsys.readouterr().err
 
 
 def test_more_seeds_and_methods_join_a_contest_and_other_rows_do_not(made, tmp_path, capsys, monkeypatch):

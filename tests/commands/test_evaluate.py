@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -252,3 +253,39 @@ def test_it_divides_the_rows_as_the_run_that_made_the_model_did(tmp_path, models
     path = tiny.write_config(tmp_path, {k: v for k, v in judged.items() if k != "forget_fraction"})
     assert main(["evaluate", "--config", path, *other, "--output_dir", str(tmp_path / "other")]) == 2
     assert "other rows than the model unlearned" in capsys.readouterr().err and not (tmp_path / "other").exists()
+
+
+def test_a_tokenizer_that_reads_rows_otherwise_is_refused(tmp_path, models, capsys):
+    """An unlearned model from elsewhere may bring its own; without one, the original's is its own."""
+    other = tmp_path / "other"
+    shutil.copytree(models / "out", other, ignore=shutil.ignore_patterns("evidence.json"))
+    config = given(models, tmp_path / "judged")
+    argv = ["evaluate", "--config", tiny.write_config(tmp_path, config), "--unlearned_model", str(other), "--dry_run"]
+    assert main(argv) == 0
+    read = json.loads((other / "tokenizer.json").read_text())
+    words = list(read["model"]["vocab"])
+    read["model"]["vocab"] = dict(zip(words, [0, 1, 2, *range(len(words) - 1, 2, -1)], strict=True))
+    (other / "tokenizer.json").write_text(json.dumps(read))
+    capsys.readouterr()
+    assert main(argv) == 2
+    err = capsys.readouterr().err
+    assert f"the tokenizer beside {other} reads rows otherwise" in err and len(err.splitlines()) == 1
+    assert main([*argv, "--processor_name_or_path", str(models / "original")]) == 0
+    for file in other.glob("*token*"):
+        file.unlink()
+    assert main(argv) == 0
+
+
+def test_a_model_with_the_classes_in_another_order_is_named(tmp_path, models, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(models / "out", other, ignore=shutil.ignore_patterns("evidence.json"))
+    read = json.loads((other / "config.json").read_text())
+    names = [read["id2label"][str(place)] for place in range(len(read["id2label"]))]
+    read["id2label"] = {str(place): name for place, name in enumerate(names[::-1])}
+    read["label2id"] = {name: place for place, name in enumerate(names[::-1])}
+    (other / "config.json").write_text(json.dumps(read))
+    config = given(models, tmp_path / "judged")
+    argv = ["evaluate", "--config", tiny.write_config(tmp_path, config), "--unlearned_model", str(other), "--dry_run"]
+    assert main(argv) == 2
+    err = capsys.readouterr().err
+    assert f"{other}: the model has the data's classes in another order" in err and ", ".join(names) in err

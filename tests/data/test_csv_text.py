@@ -136,10 +136,19 @@ def test_one_column_stays_one_column(tmp_path):
 
 
 def test_files_with_different_columns(tmp_path):
-    load(tmp_path, "id,text\n1,a\n", "data/train.csv")
-    (tmp_path / "data" / "test.csv").write_text("id,label\n1,a\n")
-    with pytest.raises(UserError, match="different columns; not in all of them: label, text"):
-        load_source(str(tmp_path / "data"))
+    """Test rows need no ids; files of one split go together, and must be alike."""
+    load(tmp_path, "id,text,day\n1,a,007\n", "data/train.csv")
+    (tmp_path / "data" / "test.csv").write_text("text,day\nb,8\n")
+    for source in (
+        load_source(str(tmp_path / "data")),
+        load_files(str(tmp_path / "data" / "train.csv"), test=str(tmp_path / "data" / "test.csv")),
+    ):
+        assert source.train[:] == {"id": [1], "text": ["a"], "day": ["007"]}
+        assert source.test[:] == {"text": ["b"], "day": ["8"]}
+    for part, text in enumerate(("id,text\n1,a\n", "id,label\n1,a\n")):
+        load(tmp_path, text, f"parts/train-{part}.csv")
+    with pytest.raises(UserError, match="'train-1.csv' and 'train-0.csv' .* different columns, label, text in one"):
+        load_source(str(tmp_path / "parts"))
 
 
 def test_a_file_for_each_split(tmp_path):

@@ -6,8 +6,10 @@ import pandas as pd
 import pytest
 
 from hf_unlearn.data.given import NAME, request_of, rows_of, source_of
+from hf_unlearn.data.prepare import encoded
 from hf_unlearn.data.request import ForgetRequest
 from hf_unlearn.errors import UserError
+from hf_unlearn.tasks.text_classification import TextClassification
 
 ROWS = [{"id": f"{k:03d}", "owner": "ann" if k % 3 else "bob", "text": f"row {k}"} for k in range(6)]
 
@@ -113,3 +115,13 @@ def test_rows_of_a_table_beside_those_of_a_file(tmp_path):
         assert request.select(source).tolist() == [0]
         assert source.train["text"][:2] == ["other", "row 0"] and source.train["n"][:2] == [None, 1]
         assert source.train["id"][0] in ("000", "7") and source.train["id"][2] == "001"
+
+
+def test_test_rows_without_a_column_that_the_training_rows_are_read_by():
+    """The id is no such column; the text is."""
+    train = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [0, 1], "id": ["1", "2"]})
+    test = datasets.Dataset.from_dict({"text": ["c"], "label": [0]})
+    _, columns, _ = encoded(source_of(train, test=test), TextClassification, {}, None)
+    assert columns["text"] == "text"
+    with pytest.raises(UserError, match="the test rows have no column 'text', .* theirs are content, label"):
+        encoded(source_of(train, test=test.rename_column("text", "content")), TextClassification, {}, None)

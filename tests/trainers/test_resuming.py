@@ -11,6 +11,7 @@ import processes
 import pytest
 import tiny
 import torch
+from peft import LoraConfig, get_peft_model
 from toy import image_setup, vit
 from transformers import TrainerCallback
 
@@ -92,6 +93,25 @@ def test_last_is_the_newest_whole_one_and_ends_the_same(stopped):
     whole = torch.load(stopped.parent / "weights.pt")
     assert trainer.state.global_step == 6
     assert all(torch.equal(value, whole[name]) for name, value in trainer.model.state_dict().items())
+
+
+@pytest.mark.parametrize("method", ["fine_tune", "nabla_tau", "salun", "neg_grad_plus"])
+def test_a_fresh_adapter_that_was_drawn_anew_goes_on_as_the_first(tmp_path, method):
+    """`get_peft_model` draws at random, and few scripts set a seed before it; the base is the original."""
+
+    def adapted(seed: int, of: int = 0):
+        torch.manual_seed(seed)
+        config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], modules_to_save=["classifier"])
+        return get_peft_model(vit(seed=of), config)
+
+    whole = make(tmp_path / "run", method, model=adapted(1))
+    whole.train()
+    again = make(tmp_path / "run", method, model=adapted(2))
+    again.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-4"))
+    ends = whole.model.state_dict()
+    assert all(torch.equal(value, ends[name]) for name, value in again.model.state_dict().items())
+    with pytest.raises(UserError, match="of another original"):
+        make(tmp_path / "run", method, model=adapted(1, of=1)).train(resume_from_checkpoint=True)
 
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", METHOD_STATE, "model.safetensors"])
