@@ -169,16 +169,19 @@ def pareto(points: Sequence[Mapping[str, Any]], floor: float | None) -> Figure:
         axes.axvline(floor, color=TWINS, linestyle=(0, (1, 1)), linewidth=1.8)
         axes.annotate("floor", (floor, 1), xycoords=("data", "axes fraction"), xytext=(3, -2),
                       textcoords="offset points", va="top", fontsize=9)  # fmt: skip
+    named = []
     for i, point in enumerate(points):
         size = 40 + 300 * min(point["cost"] or 0, 2)
         color = ORIGINAL if point["cost"] == 0 else UNLEARNED
         axes.scatter(point["gap"], point["accuracy"], s=size, color=color, marker="osD^v"[i % 5], alpha=0.75)
         if point["best"]:
-            axes.scatter(point["gap"], point["accuracy"], s=size + 150, facecolors="none", edgecolors=TEXT, marker="o")
-        axes.annotate(_plain(point["name"]), (point["gap"], point["accuracy"]), xytext=(0, 14 + size**0.5 / 3),
-                      textcoords="offset points", ha="center", fontsize=9)  # fmt: skip
+            size += 150
+            axes.scatter(point["gap"], point["accuracy"], s=size, facecolors="none", edgecolors=TEXT, marker="o")
+        radius = size**0.5 / 2 / 72  # the area is in square points
+        named.append({"name": point["name"], "x": point["gap"], "y": point["accuracy"], "radius": radius})
     axes.margins(0.22)
     axes.set_xlim(left=0)
+    _labels(figure, axes, named)
     return figure
 
 
@@ -235,18 +238,20 @@ def _spread(axes: Axes, which: str, values: Sequence[float]) -> bool:
 
 
 def _labels(figure: Figure, axes: Axes, points: Sequence[Mapping[str, Any]]) -> None:
-    """The points' names, each where it covers the fewest of the other names and points; places are in inches."""
+    """The points' names, each where it covers the fewest of the other names and points; places, and the `radius` of a
+    point's marker, are in inches."""
     size = figure.get_size_inches() * (axes.get_position().width, axes.get_position().height)
 
     def place(point: Mapping[str, Any]) -> np.ndarray:
         return axes.transAxes.inverted().transform(axes.transData.transform((point["x"], point["y"]))) * size
 
-    taken = [(*(place(p) - 0.06), *(place(p) + 0.06)) for p in points]
-    for point in points:
+    radii = [point.get("radius", 0.06) for point in points]
+    taken = [(*(place(point) - radius), *(place(point) + radius)) for point, radius in zip(points, radii, strict=True)]
+    for point, radius in zip(points, radii, strict=True):
         at, width = place(point), 0.068 * len(point["name"])
         best = None
-        for up in (0.09, -0.22, 0.22, -0.35, 0.35, -0.48):
-            for shift in (-0.5 * width, 0.1, -width - 0.1):
+        for up in (radius + 0.03, -radius - 0.16, radius + 0.16, -radius - 0.29, radius + 0.29, -radius - 0.42):
+            for shift in (-0.5 * width, radius + 0.04, -width - radius - 0.04):
                 box = (at[0] + shift, at[1] + up, at[0] + shift + width, at[1] + up + 0.13)
                 outside = max(0.0, -box[0], box[2] - size[0]) + max(0.0, -box[1], box[3] - size[1])
                 cost = sum(_overlap(box, other) for other in taken) + outside + 0.002 * abs(up)
@@ -256,7 +261,7 @@ def _labels(figure: Figure, axes: Axes, points: Sequence[Mapping[str, Any]]) -> 
         box = best[1]
         taken.append(box)
         offset = (72 * (box[0] - at[0]), 72 * (box[1] - at[1]))
-        far = abs(box[1] - at[1]) > 0.25
+        far = abs(box[1] - at[1]) > radius + 0.19
         line = {"arrowstyle": "-", "color": MUTED, "linewidth": 0.6, "shrinkB": 4} if far else None
         axes.annotate(_plain(point["name"]), (point["x"], point["y"]), xytext=offset, textcoords="offset points",
                       ha="left", va="bottom", fontsize=8, arrowprops=line)  # fmt: skip

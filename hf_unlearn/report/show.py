@@ -6,7 +6,6 @@ from typing import Any
 import matplotlib.style
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.text import Annotation
 
 from hf_unlearn.report import plots
 from hf_unlearn.report.compare import Comparison
@@ -51,14 +50,7 @@ def training_losses(result: Any) -> Figure:
 
 def pareto(comparison: Comparison) -> Figure:
     """Forgetting against utility for runs that [`~hf_unlearn.report.compare.compare`] put side by side."""
-    figure = _on_white(plots.pareto(comparison.points, comparison.forgetting_floor))
-    names = {point["name"] for point in comparison.points}
-    texts = (text for axes in figure.axes for text in axes.texts)
-    labels = [text for text in texts if isinstance(text, Annotation) and text.get_text() in names]
-    for label in labels[1::2]:  # every second one below its marker: those of close points would cover each other
-        label.xyann = (0, -label.xyann[1])
-        label.set_verticalalignment("top")
-    return figure
+    return _on_white(plots.pareto(comparison.points, comparison.forgetting_floor))
 
 
 def loss_panels(results: Mapping[str, Any], role: str = "forget") -> Figure:

@@ -1,5 +1,7 @@
 """Pictures for notebooks: they show what the evidence holds, and say what is missing."""
 
+import itertools
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -82,13 +84,17 @@ def test_losses_over_time_keep_every_row():
     assert drawn(show.losses_over_time({"start": [0.5, 0.5]}, twins=[0.5]))  # all alike
 
 
-def test_labels_of_close_points_lie_apart():
-    points = [
-        {"name": name, "gap": 1.0, "accuracy": 90.0, "cost": None, "best": False} for name in ("one", "two", "three")
-    ]
-    (axes,) = drawn(show.pareto(Comparison([], [], [], [], [], points, 0.5)))
-    heights = {text.get_text(): text.xyann[1] for text in axes.texts}
-    assert heights["one"] > 0 and heights["three"] > 0 > heights["two"] and heights["floor"] == -2
+def test_labels_of_close_points_lie_apart_each_nearest_to_its_own():
+    found = (("start", 52, 93.7, 0.0), ("best", 0.7, 94.6, 0.3), ("lower", 1.5, 93.45, 0.3), ("upper", 1.5, 93.7, 0.25))
+    points = [{"name": n, "gap": gap, "accuracy": right, "cost": cost, "best": True} for n, gap, right, cost in found]
+    (axes,) = drawn(show.pareto(Comparison([], [], [], [], [], points, 2.8)))
+    boxes = {text.get_text(): text.get_window_extent() for text in axes.texts if text.get_text() != "floor"}
+    assert list(boxes) == ["start", "best", "lower", "upper"]
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes.values(), 2))
+    places = {point["name"]: axes.transData.transform((point["gap"], point["accuracy"])) for point in points}
+    for name, box in boxes.items():
+        middle = ((box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2)
+        assert min(places, key=lambda other, at=middle: np.hypot(*(places[other] - at))) == name
 
 
 def test_a_grid_of_images():
