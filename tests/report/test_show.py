@@ -85,7 +85,7 @@ def test_losses_over_time_keep_every_row():
 
 
 def test_labels_of_close_points_lie_apart_each_nearest_to_its_own():
-    found = (("start", 52, 93.7, 0.0), ("best", 0.7, 94.6, 0.3), ("lower", 1.5, 93.45, 0.3), ("upper", 1.5, 93.7, 0.25))
+    found = [("start", 52, 93.7, 0.0), ("best", 0.7, 94.6, 0.3), ("lower", 2, 93.45, 0.3), ("upper", 2, 93.7, 0.25)]
     points = [{"name": n, "gap": gap, "accuracy": right, "cost": cost, "best": True} for n, gap, right, cost in found]
     (axes,) = drawn(show.pareto(Comparison([], [], [], [], [], points, 2.8)))
     boxes = {text.get_text(): text.get_window_extent() for text in axes.texts if text.get_text() != "floor"}
