@@ -76,7 +76,7 @@ def test_where_it_cannot_be_fetched(tmp_path, monkeypatch):
         (["demo"], "the following arguments are required: llm"),
         (["demo", "audio"], "invalid choice"),
         (["demo", "llm", "--model", "./nowhere"], "there is no folder ./nowhere"),
-        (["demo", "llm", "--model", "./nowhere", "--forget_fractoin", "1"], "did you mean --forget_fraction?"),
+        (["demo", "llm", "--model", "nobody/nothing", "--forget_fractoin", "1"], "did you mean --forget_fraction?"),
     ],
 )
 def test_bad_input(argv, said, capsys, tmp_path, monkeypatch):
