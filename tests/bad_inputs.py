@@ -315,7 +315,7 @@ REQUESTS = [
     ids("ids in quotes", "1 would be but for leading zeros", "ids.txt", '"train000"\n'),
     ids("ids without a column", "no column given; the columns are", "ids.txt", "train000\n", None),
     ids("ids in no column", "no column 'key'; the columns are", "ids.txt", "train000\n", "key"),
-    request("ids: a folder", "--forget_ids: there is no file", forget_ids="HERE", id_column="row_id"),
+    request("ids: a folder", "is a folder; name a file", forget_ids="HERE", id_column="row_id"),
     request("no such data set to forget", "no file or folder", forget_dataset="HERE/nowhere"),
     request("an unknown part of TOFU", "TOFU has forget01, forget05, forget10", forget_split="forget20",
             dataset_name="tofu"),

@@ -46,8 +46,10 @@ def check_named_places(argv: list[str] | None = None) -> None:
 def _check(name: str, place: str) -> None:
     if name in MODELS:
         check_place(place)
-    elif name in FILES and not Path(place).expanduser().is_file():
-        raise UserError(f"`{name}`: there is no file {Path(place).expanduser()}")
+    elif name in FILES and not (path := Path(place).expanduser()).is_file():
+        raise UserError(
+            f"`{name}`: {path} is a folder; name a file" if path.is_dir() else f"`{name}`: there is no file {path}"
+        )
     elif name in DATA_SETS and not Path(place).expanduser().exists():
         from hf_unlearn.data.sources import check_not_local
 
