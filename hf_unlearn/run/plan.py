@@ -11,9 +11,10 @@ from hf_unlearn.progress import duration
 from hf_unlearn.report.verdict import dear
 from hf_unlearn.run.arguments import Arguments
 from hf_unlearn.run.loading import get_recipe
+from hf_unlearn.run.peak_memory import peak_memory_mb
 from hf_unlearn.run.recipe import Trained
 from hf_unlearn.run.rows import Data
-from hf_unlearn.run.stages import make_trainer, peak_memory_mb, scored_splits
+from hf_unlearn.run.stages import make_trainer, scored_splits
 from hf_unlearn.trainers.base import UnlearningTrainer
 
 Plan = list[tuple[str, str]]  # what, and what is to be said of it
@@ -97,12 +98,19 @@ def _tried(arguments: Arguments, data: Data, trainer: UnlearningTrainer, rows: i
     where = f"{world} {trainer.args.device.type} {'process' if world == 1 else 'processes'}"
     place = f"{where}, by one step that was tried"
     trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
-    memory = peak_memory_mb() + ADAM_STATES * 4 * trained / 2**20
     return [
         ("time", f"about {duration(sum(parts.values()))}: {named} ({place})"),
         ("scoring", f"{models} models, each on {_listed(scored)}"),
-        ("memory", f"about {memory:,.0f} MB a process: the step that was tried, and the optimizer's state"),
+        ("memory", _memory(peak_memory_mb(), trained)),
     ]
+
+
+def _memory(peak: float | None, trained: int) -> str:
+    """`peak` in MB, of the step that was tried; `trained` weights."""
+    if peak is None:
+        return "not known: this system does not tell what a process took"
+    megabytes = peak + ADAM_STATES * 4 * trained / 2**20
+    return f"about {megabytes:,.0f} MB a process: the step that was tried, and the optimizer's state"
 
 
 def _scoring(arguments: Arguments, data: Data) -> tuple[int, dict[str, tuple[int, int]]]:

@@ -1,8 +1,6 @@
 """The stages of a run up to its result, in the order `train.py` calls them."""
 
 import os
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -33,6 +31,7 @@ from hf_unlearn.run.arguments import Arguments
 from hf_unlearn.run.loading import build_original, get_recipe, load_model, load_options, merge_unquantized, placed
 from hf_unlearn.run.lock import only_run_in
 from hf_unlearn.run.nearby import handle_near_duplicates
+from hf_unlearn.run.peak_memory import peak_memory_mb
 from hf_unlearn.run.recipe import Trained, train_recipe
 from hf_unlearn.run.recipe_cache import default_cache_dir
 from hf_unlearn.run.rows import Data
@@ -336,11 +335,3 @@ def train_by_recipe(arguments: Arguments, data: Data, rows: Rows, seed: int, tit
 def cache_folder(arguments: Arguments) -> Path:
     """Where originals and twins are kept."""
     return Path(arguments.recipe.cache_dir) if arguments.recipe.cache_dir else default_cache_dir()
-
-
-def peak_memory_mb() -> float:
-    """Peak memory of the GPU during unlearning, or of the whole process on a CPU, in MB."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
