@@ -25,8 +25,8 @@ BY_LABEL = (
     "Rows with a named label are forgotten whole, with their other labels; no kept row has it. It stays in the head."
 )
 OF_THE_LABELS = (
-    "`where` names a whole class, of which no row would be kept, in the label column '{}': name it with `classes`, "
-    "alone, and other rows in a run of their own"
+    "`where` names values of the label column '{}', whole classes of which no row would be kept: name those with "
+    "`classes`, alone, and other rows in a run of their own"
 )
 NOT_COMPARED = (
     pa.types.is_nested,
