@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from torch import nn
 from transformers import TrainerCallback
 
-from hf_unlearn.data.given import Forget, are_rows, prepare_given, request_of, source_of, task_of
+from hf_unlearn.data.given import Forget, are_rows, prepare_given, request_of, source_of, task_of, told_as_given
 from hf_unlearn.data.prepare import Prepared
 from hf_unlearn.data.sources import Source, join_forget_retain
 from hf_unlearn.data.splits import UnlearningSplits
@@ -140,7 +140,7 @@ def unlearn(
     source = _source(processor, dataset, validation, test)
     model, processor, task_class = _loaded(model, processor, task)
     _check_given(model, retrained, output_dir, max_length=max_length, split_seed=split_seed)
-    with _folder(output_dir) as folder, _given_adapter(model):
+    with told_as_given(forget), _folder(output_dir) as folder, _given_adapter(model):
         args = _config(get_method(method).config_class, folder, config)
         given = {"columns": columns, "max_length": max_length, "forget_duplicates": forget_duplicates}
         rows = _prepare(model, processor, task_class, source, forget, seed=args.seed, split_seed=split_seed, **given)

@@ -179,7 +179,7 @@ def test_classes_by_name(tmp_path):
     assert set(np.array(data["train"]["label"])[result.splits.forget.indices]) == {2}
     assert len(result.splits.unseen_forgotten) == 3 and "1 classes removed" in repr(result.splits)
     assert result.evidence["data"]["request"] == {"kind": "classes", "column": "label", "count": 1, "rows": 10}
-    with pytest.raises(UserError, match="`classes` are unknown"):
+    with pytest.raises(UserError, match="1 of 1 classes of `forget` are unknown"):
         unlearn(model, processor, data, forget=["seven"], **QUICK)
 
 
@@ -280,6 +280,13 @@ def test_the_tasks_are_told_by_the_models_class():
         ({"forget": [1.5]}, "forget= takes"),
         ({"forget": [40]}, "not among the 40 training rows"),
         ({"forget": [-1]}, "not among the 40 training rows"),
+        ({"forget": {}}, "forget= takes"),
+        ({"forget": {"label": []}}, "forget= has no value of 'label': nothing to forget"),
+        ({"forget": {"labl": [1]}}, "`forget`: no column 'labl'"),
+        ({"forget": {"label": [9]}}, "`forget` names values of the label column 'label'"),
+        ({"forget": {"label": [1]}}, "name those as classes, forget=['…'], alone"),
+        ({"forget": ForgetRequest(where={"labl": [1]})}, "`where`: no column 'labl'"),
+        ({"forget": [1], "method": "unsir"}, "name them as classes, forget=['…']"),
         ({"forget": 1.0}, "between 0 and 1"),
         ({"forget": range(40)}, "takes all 40 training rows"),
         ({"forget": None}, "forget= takes"),

@@ -1,6 +1,7 @@
 """What is handed over in Python: rows in any of the usual forms, and in any of several ways which of them must go."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hf_unlearn.data.conditions import conditions_of
 from hf_unlearn.data.content import row_digests
 from hf_unlearn.data.prepare import Prepared, prepare
 from hf_unlearn.data.request import ForgetRequest
@@ -32,6 +34,12 @@ WAYS = (
     "a ForgetRequest, values of a column ({'customer_id': ['C-1042', …]}), places or a mask of training rows, a data "
     "set of them, a function of a row, names of classes, or a share such as 0.1"
 )
+TOLD = {  # how an error names what stands in forget=, longest first
+    "with `classes`": "as classes, forget=['…']",
+    "`classes` are": "classes of `forget` are",
+    "`classes`": "`forget`",
+    "`where`": "`forget`",
+}
 Forget = ForgetRequest | Mapping[str, Any] | Sequence[int] | Sequence[str] | float | Callable[[dict], bool]
 
 
@@ -123,6 +131,21 @@ def source_of(dataset: Any, validation: Any = None, test: Any = None) -> Source:
     return source
 
 
+@contextmanager
+def told_as_given(forget: Any) -> Iterator[None]:
+    """Inside, what is wrong with a request is told by the name `forget`, unless that is a [`ForgetRequest`], whose
+    fields have names of their own."""
+    try:
+        yield
+    except UserError as error:
+        told = str(error)
+        for field, name in TOLD.items():
+            told = told.replace(field, name)
+        if isinstance(forget, ForgetRequest) or told == str(error):
+            raise
+        raise UserError(told) from None
+
+
 def request_of(forget: Any, source: Source, seed: int) -> tuple[ForgetRequest, Source]:
     """The request that `forget` means, and the source; a data set of rows that are not among the training rows yet is
     put before them. Raises `UserError` where it means none."""
@@ -132,6 +155,9 @@ def request_of(forget: Any, source: Source, seed: int) -> tuple[ForgetRequest, S
     if isinstance(forget, float):
         return ForgetRequest(fraction=forget, seed=seed), source
     if isinstance(forget, Mapping):
+        if not conditions_of(forget):
+            columns = ", ".join(f"'{column}'" for column in forget)
+            raise UserError(f"forget= has no value of {columns}: nothing to forget" if columns else f"forget= takes {WAYS}")
         return ForgetRequest(where=forget), source
     if hasattr(forget, "column_names") or _is_table(forget) or _are_dicts(forget):
         return _rows_themselves(rows_of(forget, "forget"), source)
@@ -224,12 +250,13 @@ def prepare_rows(
 ) -> Prepared:
     """[`prepare_given`] with the task that the model's class is made for, and a processor. Raises `UserError`."""
     task_class = get_task(task or task_of(model))
-    request, source = request_of(forget, source, seed)
 
     def make_task(columns: dict[str, str], label_names: list[str] | None) -> Task:
         return task_class(processor, columns, label_names=label_names, max_length=max_length)
 
-    return prepare_given(model, source, request, task_class, make_task, columns=columns, seed=seed)
+    with told_as_given(forget):
+        request, source = request_of(forget, source, seed)
+        return prepare_given(model, source, request, task_class, make_task, columns=columns, seed=seed)
 
 
 def make_splits(
