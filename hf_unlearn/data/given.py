@@ -156,8 +156,9 @@ def request_of(forget: Any, source: Source, seed: int) -> tuple[ForgetRequest, S
         return ForgetRequest(fraction=forget, seed=seed), source
     if isinstance(forget, Mapping):
         if not conditions_of(forget):
-            columns = ", ".join(f"'{column}'" for column in forget)
-            raise UserError(f"forget= has no value of {columns}: nothing to forget" if columns else f"forget= takes {WAYS}")
+            named = ", ".join(f"'{column}'" for column in forget)
+            said = f"has no value of {named}: nothing to forget" if named else f"takes {WAYS}"
+            raise UserError(f"forget= {said}")
         return ForgetRequest(where=forget), source
     if hasattr(forget, "column_names") or _is_table(forget) or _are_dicts(forget):
         return _rows_themselves(rows_of(forget, "forget"), source)
