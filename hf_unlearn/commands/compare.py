@@ -58,12 +58,15 @@ def compare(argv: list[str] | None = None) -> None:
     with silent, stages.nothing_left_behind(base), told_how_to_go_on(base, AGAIN):
         data = prepare_data(base)
         results.print_data(data)
-        settle_contestants(plan, everybody, data)
+        cost = settle_contestants(plan, everybody, data)
         _say_who(plan)
         folder = ContestFolder(Path(base.trainer.output_dir), plan, own.tune)
         course = ContestCourse.of(own, plan, folder)
         say(f"contest    {course}")
         if base.run.dry_run:
+            if course.left:
+                say(f"time       {cost.time(plan, data, course.left, own.tune)}")
+            say(f"cost       {cost.shares(plan, data)}")
             return results.print_nothing_written(base, data)
         runs = make_runs(own, plan, folder, data, course)
         numbers = {"retrain": base.recipe.retrain, "tune": own.tune}

@@ -7,6 +7,7 @@ from hf_unlearn.errors import UserError
 from hf_unlearn.models.weights import copied
 from hf_unlearn.run import stages
 from hf_unlearn.run.checks import check
+from hf_unlearn.run.contest_cost import ContestCost
 from hf_unlearn.run.contest_plan import STRIDE, ContestPlan
 from hf_unlearn.run.recipe import Trained
 from hf_unlearn.run.rows import Data
@@ -43,16 +44,18 @@ def check_numbers(plan: ContestPlan, seeds: int, tune: int) -> None:
         raise UserError("compare runs in one process; start it without a launcher")
 
 
-def settle_contestants(plan: ContestPlan, everybody: bool, data: Data) -> None:
-    """Try who can take part: each trainer is made once around the untrained or the given model.
+def settle_contestants(plan: ContestPlan, everybody: bool, data: Data) -> ContestCost:
+    """Try who can take part: each trainer is made once around the untrained or the given model. Returns what they
+    would read in a dry run, and how long a row takes.
 
     Changes `plan`. Raises `UserError` for a method that cannot and was named, or has a block of arguments; with
     `everybody` any other is passed over.
     """
     handover.check_room(stages.cache_folder(plan.base), "cache_dir", data.loaded)
+    cost = ContestCost()
     for name in list(plan.names):
         try:
-            _rehearse(plan, name, data)
+            _rehearse(plan, name, data, cost)
         except UserError as error:
             if not everybody or name in plan.blocks:
                 raise
@@ -60,9 +63,10 @@ def settle_contestants(plan: ContestPlan, everybody: bool, data: Data) -> None:
             plan.passed_over[name] = str(error).replace("`", "")
     if not plan.names:
         raise UserError("no method serves these rows: " + next(iter(plan.passed_over.values())))
+    return cost
 
 
-def _rehearse(plan: ContestPlan, name: str, data: Data) -> None:
+def _rehearse(plan: ContestPlan, name: str, data: Data, cost: ContestCost) -> None:
     with tempfile.TemporaryDirectory(prefix="hf-unlearn-") as scratch:
         arguments = plan.arguments(name, 0)
         arguments.trainer.output_dir, arguments.trainer.report_to = scratch, []
@@ -70,3 +74,5 @@ def _rehearse(plan: ContestPlan, name: str, data: Data) -> None:
         trainer.plan()
         for lens in trainer.active_lenses:
             lens.plan()
+        if plan.base.run.dry_run:
+            cost.add(name, trainer)

@@ -1,11 +1,7 @@
 """What a dry run shows: splits, model, steps, and what they will take in time and memory, after one step was tried."""
 
 import json
-import time
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from hf_unlearn.progress import duration
 from hf_unlearn.report.verdict import dear
@@ -15,6 +11,7 @@ from hf_unlearn.run.peak_memory import peak_memory_mb
 from hf_unlearn.run.recipe import Trained
 from hf_unlearn.run.rows import Data
 from hf_unlearn.run.stages import make_trainer, scored_splits
+from hf_unlearn.run.tried_step import seconds_per_row
 from hf_unlearn.trainers.base import UnlearningTrainer
 
 Plan = list[tuple[str, str]]  # what, and what is to be said of it
@@ -70,18 +67,22 @@ def _costs(arguments: Arguments, data: Data, trainer: UnlearningTrainer) -> Plan
 
 def _yardstick(arguments: Arguments) -> str:
     """The twins that there will be, or what it takes to have some."""
-    twins, given = arguments.recipe.retrain, len(arguments.recipe.reference_model or [])
+    twins, given = _references(arguments)
     if twins or given:
         return ", ".join(f"{count} {what}" for count, what in ((twins, "twins"), (given, "given models")) if count)
     recipe = "" if arguments.has_recipe else "say how the model was made (--original_model, …) and "
     return f"no twins, so the evidence has no yardstick: {recipe}add --retrain 2, or name retrained models"
 
 
+def _references(arguments: Arguments) -> tuple[int, int]:
+    """How many twins are made, and how many models that never saw the rows are given."""
+    return arguments.recipe.retrain, len(arguments.recipe.reference_model or [])
+
+
 def _tried(arguments: Arguments, data: Data, trainer: UnlearningTrainer, rows: int, most: int) -> Plan:
     """Time and memory by one step, forward and backward without an update, over as many rows as a micro-batch has.
     `rows` are what the unlearning reads, at `most` where it is prolonged."""
-    size = min(trainer.args.per_device_train_batch_size, len(data.splits.retain))
-    seconds, forward = _seconds_per_row(trainer, size)
+    seconds, forward = seconds_per_row(trainer)
     parts = {"unlearning": rows * seconds}
     if arguments.has_recipe:
         epochs, recipe = get_recipe(arguments).num_train_epochs, arguments.recipe
@@ -89,7 +90,7 @@ def _tried(arguments: Arguments, data: Data, trainer: UnlearningTrainer, rows: i
             parts["the original"] = epochs * (len(data.splits.forget) + len(data.splits.retain)) * seconds
         if recipe.retrain:
             parts[f"{recipe.retrain} twins"] = recipe.retrain * epochs * len(data.splits.retain) * seconds
-    models, scored = _scoring(arguments, data)
+    models, scored = 2 + sum(_references(arguments)), rows_scored(arguments, data)
     parts[f"scoring {models} models"] = models * sum(rows for rows, _ in scored.values()) * forward
     named = ", ".join(f"{name} {duration(spent)}" for name, spent in parts.items())
     if most > rows:  # the unlearning may be prolonged
@@ -113,45 +114,14 @@ def _memory(peak: float | None, trained: int) -> str:
     return f"about {megabytes:,.0f} MB a process: the step that was tried, and the optimizer's state"
 
 
-def _scoring(arguments: Arguments, data: Data) -> tuple[int, dict[str, tuple[int, int]]]:
-    """How many models are scored, and of each role how many rows, of how many there are."""
-    models = 2 + arguments.recipe.retrain + len(arguments.recipe.reference_model or [])
+def rows_scored(arguments: Arguments, data: Data) -> dict[str, tuple[int, int]]:
+    """Of each role how many rows are scored of every model, of how many there are."""
     splits = scored_splits(arguments, data)
     roles = {"forget": "forget", "retain": "retain", "test": "test"}
     roles |= {} if splits.unseen_forgotten is None else {"unseen": "unseen_forgotten"}
-    return models, {name: (len(getattr(splits, r)), len(getattr(data.splits, r))) for name, r in roles.items()}
+    return {name: (len(getattr(splits, r)), len(getattr(data.splits, r))) for name, r in roles.items()}
 
 
 def _listed(scored: dict[str, tuple[int, int]]) -> str:
     counts = [f"{n:,} {name} rows" if n == of else f"{n:,} of {of:,} {name} rows" for name, (n, of) in scored.items()]
     return ", ".join(counts)
-
-
-def _seconds_per_row(trainer: UnlearningTrainer, size: int) -> tuple[float, float]:
-    """Of all processes together: a step's, and those of a forward alone. The second of two is timed: the first one
-    warms up."""
-    model, task, device = trainer.model, trainer.task, trainer.args.device
-    batch: dict[str, Any] = task.collate(trainer.splits.retain.__getitems__(range(size)))
-    batch = {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
-    rows = size * trainer.args.world_size
-    step, forward = 0.0, 0.0
-    for _ in range(2):
-        start = time.perf_counter()
-        with trainer.compute_loss_context_manager():
-            loss = task.predict(model, batch).loss.mean()
-        if loss.requires_grad:
-            loss.backward()
-        step = _since(start, device)
-        model.zero_grad(set_to_none=True)
-        start = time.perf_counter()
-        with torch.no_grad(), trainer.compute_loss_context_manager():
-            task.predict(model, batch)
-        forward = _since(start, device)
-    return step / rows, forward / rows
-
-
-def _since(start: float, device: torch.device) -> float:
-    """Seconds, once the device is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start

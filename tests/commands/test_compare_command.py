@@ -1,6 +1,7 @@
 """`hf-unlearn compare`: who takes part, that runs are those of `train`, that none is made twice, what is refused."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -177,10 +178,16 @@ def test_a_contest_with_other_arguments_does_not_go_on(made, tmp_path, capsys, c
 def test_a_dry_run_says_what_is_left_and_what_would_be_refused(made, capsys):
     path = tiny.write_config(made, config(made))
     assert main(["compare", "--config", path, *CONTEST, "--dry_run"]) == 0
-    assert "contest    0 of 22 steps are left: under each of 2 seeds" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "contest    0 of 22 steps are left: under each of 2 seeds" in out and "\ntime " not in out
+    (line,) = [line for line in out.splitlines() if line.startswith("cost ")]
+    entries = {entry["name"]: entry["figures"]["cost"]["mean"] for entry in read(made / "out")["entries"]}
+    shares = sorted((entries[name], f"{name} {entries[name]:.0f} %") for name in ("fine_tune", "npo", "ssd"))
+    assert line == "cost       of one retraining's examples: " + ", ".join(text for _, text in shares)
     assert main(["compare", "--config", path, *CONTEST, "--seeds", "3", "--dry_run"]) == 0
     said = "contest    11 of 33 steps are left: under each of 3 seeds an original, 3 twins and 7 entries"
-    assert said in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert said in out and re.search(r"^time       about .+: originals .+, twins .+, entries .+, scoring ", out, re.M)
     assert main(["compare", "--config", path, *CONTEST, "--retrain", "3", "--dry_run"]) == 2
     assert "with another --retrain" in capsys.readouterr().err
 
