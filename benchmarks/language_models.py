@@ -258,11 +258,11 @@ def study(bench: Bench, options: argparse.Namespace, keep: Callable[[dict], None
         others = [i for i in range(len(twins)) if i != k] or [k]
         apart = distance(twins_said[k], [twins_said[i] for i in others])
         lines[f"twin {k + 1}"] = figures(scores, [twin_scores[i] for i in others]) | apart
-    curves = {}
-    if options.relearn:
+    curves = known_curves(lines, bench.which.name) if options.relearn else {}
+    if options.relearn and not curves:
         curves = {f"twin {k + 1}": bench.relearned(twin) for k, twin in enumerate(twins)}
         curves["original"] = bench.relearned(original)
-        report_curves(curves)
+    report_curves(curves)
     if options.answers:
         show("true", [bench.text[i]["answer"] for i in bench.splits.forget.indices[:4]])
         show("twin", bench.answers(twins[0]))
@@ -301,6 +301,16 @@ def store(result: dict, name: str) -> None:
             key: stored[key] | result[key] for key in ("lines", "settings", "relearned") if key in stored
         }
     path.write_text(json.dumps(result, indent=1, default=float) + "\n")
+
+
+def known_curves(lines: dict[str, dict], name: str) -> dict[str, list[float]]:
+    """The stored curves of original and twins where every one of their figures is the one that is stored: it is the
+    same models, then. Nothing otherwise."""
+    path = RESULTS / f"{name}.json"
+    stored = json.loads(path.read_text()) if path.is_file() else {}
+    curves = stored.get("relearned") or {}
+    same = all(line == stored.get("lines", {}).get(model) and model in curves for model, line in lines.items())
+    return {model: curves[model] for model in lines} if same else {}
 
 
 def merged(model):
