@@ -96,14 +96,13 @@ class NablaTauTrainer(RowTargetTrainer, Attacked):
     log-odds φ_ij, their targets t_ij and the spread S of token log-odds on validation rows, a and e numbers through
     which no gradient flows:
 
-        L = 2.4·mean_i[a_i·mean_j(e_ij·φ_ij)] + I + R,   a_i = (φ_i − t_i)/s,
+        L = 0.6·mean_i[a_i·mean_j(e_ij·φ_ij)] + I + R,   a_i = (φ_i − t_i)/s,
         e_ij = clamp((φ_ij − t_ij)/S, 0, 1) where a_i > 0, else clamp((t_ij − φ_ij)/S, 0, 1),
 
-    where I leads, in the first six tenths, to what the source of the targets, and the original by a quarter, say in
-    the place of the forgotten tokens ([`~hf_unlearn.trainers.token_instead.instead`]), and R holds the retain rows by
-    half at least. By AdamW without momentum, the targets measured once on the original. Between the first third and
-    the last fifth of the steps the forget term is also asked for, at 0.6, after three steps that learn other forgotten
-    rows ([`Lookahead`]). It stands at 0.6 throughout where nobody lends words.
+    where I leads, in the first third, to what the source of the targets says in the place of the forgotten tokens
+    ([`~hf_unlearn.trainers.token_instead.instead`]), and R holds the retain rows by half at least. By AdamW without
+    momentum, the targets measured once on the original. Between the first third and the last fifth of the steps the
+    forget term is also asked for after three steps that learn other forgotten rows ([`Lookahead`]).
     What is left of ∇τ: ascent on what is above its target, in proportion to the gap, which stops there, and beside it
     descent on rows that lose. A row that fell too far comes back the same way, from the first step on.
 
@@ -170,8 +169,7 @@ class NablaTauTrainer(RowTargetTrainer, Attacked):
 
     def rows_of_targets(self) -> int:
         if self.args.variant in ("rows", "tokens"):
-            own_words = len(self.splits.forget) if self.by_tokens else 0
-            return super().rows_of_targets() + own_words
+            return super().rows_of_targets()
         times = math.ceil(self.forget_epochs / TAU_EVERY) if self.args.variant == "paper" else 1
         return self.rows_of_check() + times * len(self.calibration_rows)
 
@@ -195,8 +193,7 @@ class NablaTauTrainer(RowTargetTrainer, Attacked):
     def _tokens_loss(self, forget: SplitOutput, retain: SplitOutput) -> torch.Tensor:
         step, total = self.state.global_step, self.schedule.total_steps
         instead = token_instead.instead(self.method_state, forget, step / total)
-        times = token_pull.BESIDE_WORDS if token_instead.WORDS in self.method_state else 1.0
-        return times * self.forget_term(forget) + instead + self.hold(retain)
+        return self.forget_term(forget) + instead + self.hold(retain)
 
     def forget_term(self, forget: SplitOutput, higher: float = 0.0) -> torch.Tensor:
         return token_pull.pull(self.method_state, forget, higher)

@@ -138,12 +138,6 @@ class Asking(Measuring):
         tokens = TokenLogOdds(found["tokens"], found["token_count"].astype(np.int64))
         return Said(found["log_odds"], tokens, found.get("place"), found.get("others"))
 
-    def own_others(self) -> np.ndarray:
-        """What the model as it is now would say in the place of the forget rows' tokens."""
-        found = self.look(self.splits.forget, self.model_wrapped, others=words_kept(self.splits.forget)).others
-        assert found is not None
-        return found
-
     def ask_model(self, model: torch.nn.Module) -> Asked:
         """What a model that never saw the rows says of them, and where it places those of a language model."""
         places = not self.task.chooses_class()

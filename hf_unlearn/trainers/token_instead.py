@@ -15,9 +15,7 @@ KEPT = 64  # likeliest words of each place
 FEWEST = 8
 BYTES = 8  # of a word: its id, and how likely it is
 ROOM = 2**28  # bytes that the words of all places may take before fewer are kept of each
-OWN, SOURCE = 0.25, 0.83  # powers of what the model and the source say; above one together, as the source is less sure
-AT_ONCE = 1024  # places that are mixed
-UNTIL = 0.6  # of the run: after, nothing keeps the rows from their targets
+UNTIL = 1 / 3  # of the run: after, nothing keeps the rows from their targets
 WEIGHT = 1.0  # beside the loss of the retain rows
 PLAN = (
     f"what a source says instead of forgotten tokens is kept, and in checkpoints too: {KEPT} words and {BYTES * KEPT} "
@@ -52,40 +50,10 @@ def _others(log_probs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return log_probs.scatter(1, labels[:, None], float("-inf")).log_softmax(1)
 
 
-def between(own: np.ndarray, source: np.ndarray, powers: tuple[float, float] = (OWN, SOURCE)) -> np.ndarray:
-    """The likeliest words in every place by own^a·source^b, the `powers` being a and b. All are [`packed`], each a
-    number of words a place.
-
-    A word that is not among those of one of them is taken for as likely there as the last that is.
-    """
-    found = []
-    for start in range(0, len(source), AT_ONCE):
-        (own_logs, own_words), (logs, words) = (_unpacked(each[start : start + AT_ONCE]) for each in (own, source))
-        every = torch.cat([words, own_words], dim=1)
-        mixed = powers[0] * _looked_up(every, own_words, own_logs) + powers[1] * _looked_up(every, words, logs)
-        twice = (own_words[:, :, None] == words[:, None, :]).any(2)
-        mixed[:, words.shape[1] :][twice] = float("-inf")
-        likeliest, places = mixed.log_softmax(1).topk(words.shape[1], dim=1)
-        found.append(packed(likeliest, every.gather(1, places)))
-    return torch.cat(found).numpy() if found else source
-
-
-def _looked_up(words: torch.Tensor, known: torch.Tensor, logs: torch.Tensor) -> torch.Tensor:
-    """Of `words`, `(tokens, n)`, the log-probabilities `logs` of those that are `known`, the lowest of the others."""
-    same = words[:, :, None] == known[:, None, :]  # (tokens, n, words)
-    at = same.int().argmax(2)
-    return torch.where(same.any(2), logs.gather(1, at), logs.amin(1, keepdim=True))
-
-
-def _unpacked(both: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    bits, words = torch.from_numpy(both).unbind(1)
-    return bits.contiguous().view(torch.float32), words.contiguous()
-
-
 def kept(others: np.ndarray) -> dict[str, torch.Tensor]:
     """What is [`packed`] of the forget rows, as a method keeps it; the probabilities of a place add up to one."""
-    log_probs, words = _unpacked(others)
-    return {WORDS: words, LOG_PROBS: log_probs.log_softmax(1)}
+    bits, words = torch.from_numpy(others).unbind(1)
+    return {WORDS: words.contiguous(), LOG_PROBS: bits.contiguous().view(torch.float32).log_softmax(1)}
 
 
 def instead(state: Mapping[str, torch.Tensor], forget: SplitOutput, at: float) -> torch.Tensor | float:

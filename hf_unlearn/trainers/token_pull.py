@@ -7,13 +7,12 @@ import torch
 from hf_unlearn.trainers.config import KnownRecipe, default_learning_rate
 from hf_unlearn.trainers.split_output import SplitOutput, on_host
 from hf_unlearn.trainers.target_sources import Asking
-from hf_unlearn.trainers.token_instead import between, kept
+from hf_unlearn.trainers.token_instead import kept
 from hf_unlearn.trainers.token_targets import at_tokens, fit_targets
 
 LEAST_STEPS = 32  # however few the rows; in 24 they come back sooner than rows that were never seen
 VISITS = 6.0  # of each forget row, at least
 WEIGHT = 0.6  # of the forget term beside that of the retain rows
-BESIDE_WORDS = 4.0  # times that, where a run is led to other words, which alone bring rows no nearer to their targets
 LEAST_HELD = 0.5  # of the retain term: the steps read few kept rows more often than the recipe did
 TRUSTED = 1.1  # times the model's loss on unseen rows; a source that reads them worse has no words to lend
 RATE = 0.3  # of the recipe's peak learning rate
@@ -27,17 +26,16 @@ def fine_tuning_rate(model: torch.nn.Module, recipe: KnownRecipe | None) -> floa
 
 def measure(trainer: Asking) -> dict[str, torch.Tensor]:
     """The targets, from what the trainer's source says of validation and forget rows, and the model of the former; and
-    what would be said in the place of the forget rows' tokens, [`between`] the model and a source that reads unseen
-    rows as well as the model does."""
-    own, model_seen = trainer.own_others(), trainer.calibrate()  # first: where the source is trained, the model is it
-    asked = trainer.ask()
+    what the source would say in the place of the forget rows' tokens, where it reads unseen rows as well as the model
+    does."""
+    model_seen, asked = trainer.calibrate(), trainer.ask()
     assert asked.validation.places is not None and asked.forget.places is not None
     places = (asked.validation.places, asked.forget.places)
     targets = fit_targets(model_seen.by_token, asked.validation.by_token, asked.forget.by_token, places)
     model_loss, source_loss = (said.by_token.mean_loss for said in (model_seen, asked.validation))
     if asked.forget.others is None or source_loss > TRUSTED * model_loss:
         return targets
-    return targets | kept(between(own, asked.forget.others))
+    return targets | kept(asked.forget.others)
 
 
 def pull(state: Mapping[str, torch.Tensor], forget: SplitOutput, higher: float = 0.0) -> torch.Tensor:
