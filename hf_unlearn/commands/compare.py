@@ -155,8 +155,11 @@ def save(folder: Path, contest: Contest, as_json: bool) -> None:
 
 def _say_who(plan: ContestPlan) -> None:
     say(f"methods    {', '.join(plan.names)}")
+    alike: dict[str, list[str]] = {}
     for name, reason in plan.passed_over.items():
-        say(f"left out   {name}: {reason}")
+        alike.setdefault(reason.removeprefix(f"method {name} "), []).append(name)
+    for reason, names in alike.items():
+        say(f"left out   {', '.join(names)}: {reason}")
     alone = plan.meant_for_one()
     others = [name for name in plan.names if name != plan.file_method]
     if alone and others:

@@ -330,7 +330,8 @@ def test_all_takes_in_whom_the_task_lets(tmp_path, capsys):
     (names,) = [line.split()[1:] for line in out.splitlines() if line.startswith("methods ")]
     taken = {name.strip(",") for name in names}
     assert {"fine_tune", "nabla_tau", "salun", "npo", "ssd", "scrub"} <= taken
-    assert not taken & {"unsir", "altpo", "idk_dpo"} and "left out   unsir: " in out
+    assert not taken & {"unsir", "altpo", "idk_dpo"} and "left out   unsir: forgets whole" in out
+    assert "left out   idk_nll, idk_dpo, altpo: replaces answers" in out
     assert not (tmp_path / "out").exists()
 
 
