@@ -28,9 +28,9 @@ def train(argv: list[str] | None = None) -> None:
     with silent, stages.nothing_left_behind(arguments), told_how_to_go_on(arguments):
         data = rows.prepare_data(arguments)  # request -> splits
         results.print_data(data)
+        stages.try_references(arguments, data)
         if arguments.run.dry_run:
             return print_plan(arguments, data)
-        stages.try_references(arguments, data)
         stages.rehearse(arguments, data)
         original = stages.get_original(arguments, data)
         stages.look_for_near_duplicates(arguments, data, original)

@@ -92,6 +92,7 @@ def evaluate(argv: list[str] | None = None) -> None:
             check_tokenizer(arguments, data, own.unlearned_model)
         unlearned = load_model(arguments, data.task, own.unlearned_model) if has_original else data.loaded
         if arguments.run.dry_run:
+            stages.try_references(arguments, data)
             return results.print_nothing_written(arguments, data)
         if not arguments.request.near_duplicates:
             data.report.notes += check_rows(data, stored)

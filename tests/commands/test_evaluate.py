@@ -289,3 +289,8 @@ def test_a_model_with_the_classes_in_another_order_is_named(tmp_path, models, ca
     assert main(argv) == 2
     err = capsys.readouterr().err
     assert f"{other}: the model has the data's classes in another order" in err and ", ".join(names) in err
+    argv[-2] = str(models / "out")
+    assert main(argv) == 0
+    for command in (argv, ["train", *argv[1:3], "--dry_run"]):
+        assert main([*command, "--reference_model", str(other)]) == 2
+        assert f"{other}: the model has the data's classes in another order" in capsys.readouterr().err
