@@ -52,8 +52,9 @@ WORDS = {
 }
 GAPS = {
     "gap_forget_accuracy": "forget accuracy", "gap_forget_loss": "forget loss", "gap_membership": "AUC",
-    "rms_z": "rms z",
+    "rms_z": "rms z", "said_instead": "KL",
 }  # fmt: skip
+LANGUAGE = ("gap_forget_loss", "said_instead")  # figures that only language models have
 LEVELS = {"retain_accuracy": "retain", "test_accuracy": "test"}
 
 
@@ -158,7 +159,7 @@ def table(case: str, folder: Path = RESULTS) -> str:
     found = json.loads((folder / f"{case}.json").read_text())
     seeds = len(found["seeds"])
     floor = found["floor"]
-    gaps = [key for key in GAPS if found["task"] == "causal_lm" or key != "gap_forget_loss"]
+    gaps = [key for key in GAPS if found["task"] == "causal_lm" or key not in LANGUAGE]
     lines = [_row(["", *(GAPS[key] for key in gaps), *LEVELS.values(), "examples", "told apart", "damaged"])]
     lines.append(_row(["---"] * (len(gaps) + len(LEVELS) + 4)))
     lines.append(_row(["one twin to the others", *(_number(floor[key]) for key in gaps), "", "", "", "", ""]))
