@@ -124,7 +124,7 @@ def test_bad_id_files(source, tmp_path):
 def test_where(source, where, rows):
     request = ForgetRequest(where=where)
     if rows is None:  # by the class's name; of labels this is a class, which has an argument of its own
-        with pytest.raises(UserError, match="in the label column 'label': name it with `classes`") as error:
+        with pytest.raises(UserError, match="of the label column 'label', .+: name those with `classes`") as error:
             request.select(source, "label", NAMES)
         assert "bee" not in str(error.value)
         rows = list(range(1, 30, 3))
