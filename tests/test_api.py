@@ -287,7 +287,7 @@ def test_the_tasks_are_told_by_the_models_class():
         ({"forget": {"label": [1]}}, "name those as classes, forget=['…'], alone"),
         ({"forget": ForgetRequest(where={"labl": [1]})}, "`where`: no column 'labl'"),
         ({"forget": [1], "method": "unsir"}, "name them as classes, forget=['…']"),
-        ({"forget": 1.0}, "between 0 and 1"),
+        ({"forget": 1.0}, "`forget` must lie between 0 and 1"),
         ({"forget": range(40)}, "takes all 40 training rows"),
         ({"forget": None}, "forget= takes"),
         ({"forget": 3}, "forget= takes"),

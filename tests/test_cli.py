@@ -60,7 +60,7 @@ REQUESTS = {
     "two requests": ({"forget_fraction": 0.1, "forget_where": [f"label={SECRET}"]}, "2 forget requests"),
     "no row": ({"forget_where": [f"text={SECRET}"]}, "1 of 1 --forget_where conditions match no training row"),
     "all rows": ({"forget_classes": ["warm", "cold"]}, "takes all"),
-    "a whole class": ({"forget_where": ["label=warm"]}, "of the label column 'label', whole classes"),
+    "a whole class": ({"forget_where": ["label=warm"]}, "name those with --forget_classes, alone"),
     "missing column": ({"forget_where": [f"colour={SECRET}"]}, "the columns are: text, "),
     "no ids file": (
         {"forget_ids": "nowhere.txt", "id_column": "row_id"},

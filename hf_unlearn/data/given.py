@@ -39,6 +39,7 @@ TOLD = {  # how an error names what stands in forget=, longest first
     "`classes` are": "classes of `forget` are",
     "`classes`": "`forget`",
     "`where`": "`forget`",
+    "`fraction`": "`forget`",
 }
 Forget = ForgetRequest | Mapping[str, Any] | Sequence[int] | Sequence[str] | float | Callable[[dict], bool]
 

@@ -9,7 +9,7 @@ from hf_unlearn.run.contest_plan import ContestPlan
 from hf_unlearn.run.loading import get_recipe
 from hf_unlearn.run.plan import rows_scored
 from hf_unlearn.run.rows import Data
-from hf_unlearn.run.tried_step import seconds_per_row
+from hf_unlearn.run.tried_step import rows_to_read, seconds_per_row
 from hf_unlearn.trainers.base import UnlearningTrainer
 
 
@@ -29,10 +29,7 @@ class ContestCost:
 
     def add(self, name: str, trainer: UnlearningTrainer) -> None:
         """A contestant's trainer; a step of the first one is tried."""
-        step = sum(size.batch for size in trainer.stream_sizes().values())
-        self.rows[name] = trainer.rows_of_steps() + trainer.rows_beside_steps()
-        more = trainer.schedule.most_steps - trainer.schedule.total_steps
-        self.most[name] = self.rows[name] + more * step
+        self.rows[name], self.most[name] = rows_to_read(trainer)
         if self.seconds is None:
             self.seconds = seconds_per_row(trainer)
 

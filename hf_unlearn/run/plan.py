@@ -11,7 +11,7 @@ from hf_unlearn.run.peak_memory import peak_memory_mb
 from hf_unlearn.run.recipe import Trained
 from hf_unlearn.run.rows import Data
 from hf_unlearn.run.stages import make_trainer, scored_splits
-from hf_unlearn.run.tried_step import seconds_per_row
+from hf_unlearn.run.tried_step import rows_to_read, seconds_per_row
 from hf_unlearn.trainers.base import UnlearningTrainer
 
 Plan = list[tuple[str, str]]  # what, and what is to be said of it
@@ -48,9 +48,7 @@ def _model_and_steps(trainer: UnlearningTrainer, kind: str) -> Plan:
 
 
 def _costs(arguments: Arguments, data: Data, trainer: UnlearningTrainer) -> Plan:
-    step = sum(size.batch for size in trainer.stream_sizes().values())
-    rows = trainer.rows_of_steps() + trainer.rows_beside_steps()
-    most = rows + (trainer.schedule.most_steps - trainer.schedule.total_steps) * step
+    rows, most = rows_to_read(trainer)
     found = [("retrain", _yardstick(arguments)), *_tried(arguments, data, trainer, rows, most)]
     passes = rows / len(data.splits.retain)
     if arguments.has_recipe:

@@ -1,4 +1,4 @@
-"""How long a row takes: one step is tried, forward and backward without an update."""
+"""What a run will read, and how long a row takes: one step is tried, forward and backward without an update."""
 
 import time
 from typing import Any
@@ -6,6 +6,13 @@ from typing import Any
 import torch
 
 from hf_unlearn.trainers.base import UnlearningTrainer
+
+
+def rows_to_read(trainer: UnlearningTrainer) -> tuple[int, int]:
+    """Rows, each counted once per pass: as planned, and where the run is prolonged as far as it can be."""
+    step = sum(size.batch for size in trainer.stream_sizes().values())
+    rows = trainer.rows_of_steps() + trainer.rows_beside_steps()
+    return rows, rows + (trainer.schedule.most_steps - trainer.schedule.total_steps) * step
 
 
 def seconds_per_row(trainer: UnlearningTrainer) -> tuple[float, float]:
