@@ -404,8 +404,8 @@ DATA = [
          label_column="labels", base="sets"),
     data("columns of labels for a single one", "--label_columns are for tasks with sets of labels",
          label_columns=["joy", "fear"], task="text_classification", base="sets"),
-    data("a condition on lists of labels", "of the label column 'labels', whole classes of which no row would be kept: "
-         "name those with --forget_classes", forget_where=["labels=joy"], base="sets", forget_fraction=None),
+    data("a condition on lists of labels", "no row would be kept: name those with --forget_classes",
+         forget_where=["labels=joy"], base="sets", forget_fraction=None),
     data("the variant of language models", "--variant tokens is for causal_lm", variant="tokens", base="sets"),
     data("unsir on sets of labels", "--method unsir forgets classes", method="unsir", base="sets", proxy_epochs=None,
          num_train_epochs=None, forget_fraction=None, forget_classes=["joy"]),
